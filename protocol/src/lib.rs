@@ -1,0 +1,37 @@
+//! What the programs of VM on Golem say to each other: the wire types, ids, error codes, routes,
+//! signed documents, and the signing of requests and replies.
+//!
+//! Nothing in here does I/O, reads a clock or knows a database. Whatever arrives from outside
+//! becomes one of these types by parsing, so that holding a value means that it was checked:
+//! a [`KeyId`] is a usable Ed25519 key, a [`VmName`] is a legal name, a
+//! [`Verified`](document::Verified) document carries a signature that was checked.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`identity`] | keys, and the ids that are keys |
+//! | [`signature`] | the `golem-v1` profile of HTTP Message Signatures |
+//! | [`document`] | the envelope of everything that is published or attested |
+//! | [`advertisement`] | what a provider publishes, and how discovery lists it |
+//! | [`vm`] | ids, names, sizes and messages of rented VMs |
+//! | [`port_check`] | what a port checker is asked, and answers |
+//! | [`provider`] | what a provider says about itself |
+//! | [`problem`] | errors: their stable codes and their `application/problem+json` form |
+//! | [`route`] | every path, built in one place |
+//! | [`time`] | the two ways in which times are written |
+//! | [`text`] | making text from strangers safe to print |
+
+pub mod advertisement;
+pub mod document;
+pub mod identity;
+pub mod port_check;
+pub mod problem;
+pub mod provider;
+pub mod route;
+pub mod signature;
+pub mod text;
+pub mod time;
+pub mod vm;
+
+pub use identity::{KeyId, KeyPair, KeyPrefix};
+pub use problem::{ErrorCode, FieldError, Problem};
+pub use vm::{VmId, VmName, VmRef, VmResources};

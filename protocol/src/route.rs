@@ -1,0 +1,108 @@
+//! Every path of every service, for servers and clients alike. A route ends in its pattern
+//! (`/api/v1/vms/{name}`), and has a builder where it takes a parameter.
+
+use crate::{KeyId, VmRef};
+
+/// Liveness of every service.
+pub const HEALTH: &str = "/health";
+
+/// Discovery: publish, search.
+pub const ADVERTISEMENTS: &str = "/api/v1/advertisements";
+/// Discovery: get one, withdraw.
+pub const ADVERTISEMENT: &str = "/api/v1/advertisements/{provider_id}";
+
+/// Port checker: check.
+pub const CHECK_PORTS: &str = "/check-ports";
+
+/// Provider: what it is.
+pub const PROVIDER_INFO: &str = "/api/v1/provider/info";
+/// Provider: the original's overview for a GUI; served on the control socket only.
+pub const SUMMARY: &str = "/api/v1/summary";
+/// Provider: create, list.
+pub const VMS: &str = "/api/v1/vms";
+/// Provider: get, delete.
+pub const VM: &str = "/api/v1/vms/{name}";
+/// Provider: where SSH answers.
+pub const VM_ACCESS: &str = "/api/v1/vms/{name}/access";
+/// Provider: start.
+pub const VM_START: &str = "/api/v1/vms/{name}/start";
+/// Provider: stop.
+pub const VM_STOP: &str = "/api/v1/vms/{name}/stop";
+/// Provider: restart.
+pub const VM_RESTART: &str = "/api/v1/vms/{name}/restart";
+/// Provider: what the VM uses now.
+pub const VM_STATS: &str = "/api/v1/vms/{name}/stats";
+/// Provider: one asynchronous operation (the original calls it a job).
+pub const VM_OPERATION: &str = "/api/v1/vms/jobs/{job_id}";
+
+/// Fills the one parameter of a route.
+fn fill(pattern: &str, value: &str) -> String {
+    match (pattern.find('{'), pattern.find('}')) {
+        (Some(start), Some(end)) => format!("{}{value}{}", &pattern[..start], &pattern[end + 1..]),
+        _ => pattern.to_owned(),
+    }
+}
+
+/// One provider's advertisement.
+#[must_use]
+pub fn advertisement(provider: &KeyId) -> String {
+    fill(ADVERTISEMENT, &provider.to_string())
+}
+
+/// One VM.
+#[must_use]
+pub fn vm(vm: &VmRef) -> String {
+    fill(VM, vm.as_str())
+}
+
+/// Where a VM's SSH answers.
+#[must_use]
+pub fn vm_access(vm: &VmRef) -> String {
+    fill(VM_ACCESS, vm.as_str())
+}
+
+/// Starts a VM.
+#[must_use]
+pub fn vm_start(vm: &VmRef) -> String {
+    fill(VM_START, vm.as_str())
+}
+
+/// Stops a VM.
+#[must_use]
+pub fn vm_stop(vm: &VmRef) -> String {
+    fill(VM_STOP, vm.as_str())
+}
+
+/// Restarts a VM.
+#[must_use]
+pub fn vm_restart(vm: &VmRef) -> String {
+    fill(VM_RESTART, vm.as_str())
+}
+
+/// What a VM uses now.
+#[must_use]
+pub fn vm_stats(vm: &VmRef) -> String {
+    fill(VM_STATS, vm.as_str())
+}
+
+/// One operation; `id` as the provider gave it.
+#[must_use]
+pub fn vm_operation(id: &str) -> String {
+    let safe: String =
+        id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_').collect();
+    fill(VM_OPERATION, &safe)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn builders_fill_their_pattern() {
+        let name: VmRef = "box".parse().unwrap();
+        assert_eq!(vm(&name), "/api/v1/vms/box");
+        assert_eq!(vm_stats(&name), "/api/v1/vms/box/stats");
+        assert_eq!(vm_operation("a/../b"), "/api/v1/vms/jobs/ab");
+    }
+}

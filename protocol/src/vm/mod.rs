@@ -1,0 +1,47 @@
+//! Rented VMs: what they are called, how big they can be, and what is said about them.
+
+mod id;
+mod messages;
+mod resources;
+mod ssh_key;
+
+pub use id::{VM_NAME_RULE, VmId, VmIdError, VmName, VmNameError, VmRef};
+pub use messages::{
+    AcceptedOffer, CreateVmRequest, Operation, OperationAccepted, OperationStatus, Owner,
+    ValidCreate, Vm, VmAccess, VmAccessPending, VmStats, VmStatus,
+};
+pub use resources::{CPU_SIZES, MEMORY_SIZES_GB, MIN_STORAGE_GB, VmResources, VmSize};
+pub use ssh_key::{RSA_MIN_BITS, SshKeyError, SshPublicKey};
+
+/// How a VM is kept apart from its host.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// A container: it shares the host's kernel.
+    Container,
+    /// A virtual machine: it has a kernel of its own.
+    Vm,
+}
+
+impl std::fmt::Display for Isolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Container => "container",
+            Self::Vm => "vm",
+        })
+    }
+}
+
+impl std::str::FromStr for Isolation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "container" => Ok(Self::Container),
+            "vm" => Ok(Self::Vm),
+            _ => Err("isolation is 'container' or 'vm'".to_owned()),
+        }
+    }
+}
