@@ -243,7 +243,7 @@ pub enum OperationStatus {
     Failed,
 }
 
-/// One asynchronous operation.
+/// One asynchronous operation. The original's fields come first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// Its id.
@@ -252,18 +252,18 @@ pub struct Operation {
     pub vm_id: String,
     /// How far it is.
     pub status: OperationStatus,
-    /// What it is doing now, in words for a person.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub phase: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
-    /// The stable code of that failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<crate::ErrorCode>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it last got further.
     pub updated_at: Timestamp,
+    /// What it is doing now, in words for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// The stable code of the failure, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<crate::ErrorCode>,
 }
 
 /// `GET /api/v1/vms/{name}/access`: where SSH answers.

@@ -1,0 +1,4 @@
+//! golem-discovery: the registry of VM on Golem.
+
+pub mod registry;
+pub mod store;

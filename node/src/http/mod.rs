@@ -1,0 +1,46 @@
+//! Serving HTTP to strangers: an axum `Router` behind caps, deadlines, signatures and one form of
+//! error.
+//!
+//! ```text
+//!  accept ─▶ connection cap ─▶ header deadline ─▶ body: bounded, deadline ─▶ signature checked
+//!                                                                               │ Caller
+//!  ◀─ reply signed ◀─ errors made problem+json ◀─ handler: own task, deadline ◀─┘
+//! ```
+//!
+//! What handlers can rely on:
+//! - the body is complete and within [`HttpLimits::max_body`];
+//! - [`Caller`] says who signed the request, or that nobody did; [`VerifiedCaller`] refuses the latter;
+//! - [`PeerAddr`] (TCP) or [`LocalPeer`] (Unix socket) and [`RequestId`] are extensions;
+//! - a handler runs to its end even if the client goes away, so that a half-done change never
+//!   depends on someone's network.
+//!
+//! What clients can rely on: an error is `application/problem+json` with a `code` and a
+//! `request_id`, and every reply to a signed request is signed.
+//!
+//! Only HTTP/1.1 is spoken. What is no HTTP at all is refused by hyper itself, with an empty 400.
+
+mod caller;
+mod connection;
+mod extract;
+mod limits;
+mod listener;
+mod nonces;
+mod peer;
+mod problem;
+mod request_id;
+mod service;
+mod signing;
+
+pub use caller::{Caller, VerifiedCaller};
+pub use extract::{JsonBody, QueryParams};
+pub use limits::HttpLimits;
+pub use listener::{BindError, bind};
+pub use nonces::NonceLimits;
+pub use peer::{LocalPeer, Peer, PeerAddr};
+pub use problem::ProblemResponse;
+pub use request_id::RequestId;
+pub use service::HttpService;
+pub use signing::{Recipients, Signing};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! The memory of signed requests that were served, so that none is served twice.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+
+use golem_vm_protocol::KeyId;
+use golem_vm_protocol::signature::{Nonce, WINDOW_SECONDS};
+
+/// How much is remembered. When a bound is reached the request is refused: forgetting one that is
+/// still within its window would let it be replayed.
+#[derive(Debug, Clone, Copy)]
+pub struct NonceLimits {
+    /// Requests of one key within their window.
+    pub per_key: usize,
+    /// Requests from one address (IPv4, or IPv6 /64) within their window; loopback is exempt. Keys
+    /// cost nothing, addresses do: without this bound one machine could fill the memory for all.
+    pub per_address: usize,
+    /// Requests of everybody. About 100 bytes each.
+    pub total: usize,
+}
+
+impl Default for NonceLimits {
+    fn default() -> Self {
+        Self { per_key: 16_384, per_address: 32_768, total: 262_144 }
+    }
+}
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It was served before.
+    Seen,
+    /// Its key has used up its share.
+    KeyFull,
+    /// Its address has used up its share.
+    AddressFull,
+    /// There is no room for anybody.
+    Full,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key: KeyId,
+    nonce: Nonce,
+    bucket: Option<IpAddr>,
+}
+
+#[derive(Debug)]
+pub(super) struct NonceMemory {
+    limits: NonceLimits,
+    seen: HashSet<(KeyId, Nonce)>,
+    per_key: HashMap<KeyId, usize>,
+    per_bucket: HashMap<IpAddr, usize>,
+    /// By the last second at which each would still be accepted.
+    expiring: BTreeMap<u64, Vec<Entry>>,
+}
+
+impl NonceMemory {
+    pub(super) fn new(limits: NonceLimits) -> Self {
+        Self {
+            limits,
+            seen: HashSet::new(),
+            per_key: HashMap::new(),
+            per_bucket: HashMap::new(),
+            expiring: BTreeMap::new(),
+        }
+    }
+
+    /// Remembers a request that was signed at `created` and arrived at `now`, or says why not.
+    pub(super) fn take(
+        &mut self,
+        key: KeyId,
+        nonce: Nonce,
+        bucket: Option<IpAddr>,
+        created: u64,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        self.forget_before(now);
+        if self.seen.contains(&(key, nonce)) {
+            return Err(Refusal::Seen);
+        }
+        if self.per_key.get(&key).is_some_and(|count| *count >= self.limits.per_key) {
+            return Err(Refusal::KeyFull);
+        }
+        let used =
+            bucket.and_then(|bucket| self.per_bucket.get(&bucket)).copied().unwrap_or_default();
+        if bucket.is_some() && used >= self.limits.per_address {
+            return Err(Refusal::AddressFull);
+        }
+        if self.seen.len() >= self.limits.total {
+            return Err(Refusal::Full);
+        }
+        self.seen.insert((key, nonce));
+        *self.per_key.entry(key).or_default() += 1;
+        if let Some(bucket) = bucket {
+            *self.per_bucket.entry(bucket).or_default() += 1;
+        }
+        self.expiring.entry(created.saturating_add(WINDOW_SECONDS)).or_default().push(Entry {
+            key,
+            nonce,
+            bucket,
+        });
+        Ok(())
+    }
+
+    fn forget_before(&mut self, now: u64) {
+        while let Some(first) = self.expiring.first_entry() {
+            if *first.key() >= now {
+                return;
+            }
+            for entry in first.remove() {
+                self.seen.remove(&(entry.key, entry.nonce));
+                decrement(&mut self.per_key, entry.key);
+                if let Some(bucket) = entry.bucket {
+                    decrement(&mut self.per_bucket, bucket);
+                }
+            }
+        }
+    }
+}
+
+fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let std::collections::hash_map::Entry::Occupied(mut entry) = counts.entry(key) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use golem_vm_protocol::KeyPair;
+
+    use super::*;
+
+    fn key(seed: u8) -> KeyId {
+        KeyPair::from_secret_bytes([seed; 32]).unwrap().id()
+    }
+
+    fn nonce(number: u8) -> Nonce {
+        Nonce::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn one_is_remembered_exactly_as_long_as_it_would_be_accepted() {
+        let mut memory = NonceMemory::new(NonceLimits::default());
+        memory.take(key(1), nonce(1), None, 1000, 990).unwrap();
+        for now in [990, 1000, 1060] {
+            assert_eq!(memory.take(key(1), nonce(1), None, 1000, now), Err(Refusal::Seen));
+        }
+        memory.take(key(2), nonce(1), None, 1000, 1060).unwrap();
+        memory.take(key(1), nonce(2), None, 1061, 1061).unwrap();
+        assert_eq!(memory.seen.len(), 1, "those of 1000 are forgotten at 1061");
+        assert_eq!(memory.per_key.len(), 1);
+    }
+
+    #[test]
+    fn a_full_memory_refuses_and_never_forgets() {
+        let mut memory = NonceMemory::new(NonceLimits { per_key: 2, per_address: 3, total: 4 });
+        let here = Some("192.0.2.1".parse().unwrap());
+        let there = Some("192.0.2.2".parse().unwrap());
+        memory.take(key(1), nonce(1), here, 1000, 1000).unwrap();
+        memory.take(key(1), nonce(2), here, 1000, 1000).unwrap();
+        assert_eq!(memory.take(key(1), nonce(3), there, 1000, 1000), Err(Refusal::KeyFull));
+        memory.take(key(2), nonce(1), here, 1000, 1000).unwrap();
+        assert_eq!(memory.take(key(2), nonce(2), here, 1000, 1000), Err(Refusal::AddressFull));
+        memory.take(key(3), nonce(1), there, 1000, 1000).unwrap();
+        assert_eq!(memory.take(key(4), nonce(1), there, 1000, 1000), Err(Refusal::Full));
+        assert_eq!(memory.take(key(1), nonce(1), here, 1000, 1000), Err(Refusal::Seen));
+        memory.take(key(4), nonce(1), there, 1061, 1061).unwrap();
+        assert_eq!((memory.seen.len(), memory.per_bucket.len()), (1, 1));
+    }
+}

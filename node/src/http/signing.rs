@@ -1,0 +1,289 @@
+//! The server's side of the profile `golem-v1`: is this request meant for us, fresh, and new?
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ::http::HeaderMap;
+use golem_vm_protocol::signature::{
+    RequestParts, RequestSignature, SignedHeaders, WINDOW_SECONDS, sign_response, verify_request,
+};
+use golem_vm_protocol::text::printable;
+use golem_vm_protocol::{ErrorCode, KeyId, KeyPair};
+
+use super::caller::Caller;
+use super::nonces::{NonceLimits, NonceMemory, Refusal};
+use super::peer::Peer;
+use super::problem::ProblemResponse;
+use crate::clock::Clock;
+
+/// The names under which a server accepts requests: what `Golem-Recipient` may say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recipients(BTreeSet<String>);
+
+impl Recipients {
+    /// Only the server's own id, which is always accepted: for providers.
+    #[must_use]
+    pub fn own_id() -> Self {
+        Self::default()
+    }
+
+    /// The `host:port` names under which a public service is reached, in any case of letters. A
+    /// service that is bound to loopback also accepts `127.0.0.1`, `localhost` and `[::1]` with its
+    /// port; one that is not does not, since a request signed for somebody else's loopback could
+    /// be replayed to it.
+    #[must_use]
+    pub fn service<I>(public_names: I, bound: SocketAddr) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let mut names: BTreeSet<String> = public_names
+            .into_iter()
+            .map(|name| name.as_ref().trim().to_ascii_lowercase())
+            .collect();
+        if bound.ip().to_canonical().is_loopback() {
+            let port = bound.port();
+            names.insert(format!("{}:{port}", shown_host(bound)));
+            names.extend(["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}")));
+        }
+        Self(names)
+    }
+
+    /// Whether no name is accepted but the server's id.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    fn accepts(&self, recipient: &str, own: KeyId) -> bool {
+        self.0.contains(&recipient.to_ascii_lowercase()) || recipient == own.to_string()
+    }
+}
+
+fn shown_host(address: SocketAddr) -> String {
+    match address.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) => ip.to_string(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// A server's key, names, clock and memory: all it takes to check requests and sign replies.
+#[derive(Debug)]
+pub struct Signing {
+    key: KeyPair,
+    recipients: Recipients,
+    clock: Arc<dyn Clock>,
+    /// The second in which the server started, by `clock`.
+    started: u64,
+    // A plain mutex: held for a few map operations, never across an await.
+    nonces: Mutex<NonceMemory>,
+}
+
+impl Signing {
+    /// Begins now, by `clock`: whatever was signed before the end of this second is refused as
+    /// stale, because this process can't know whether the one before it has served it.
+    #[must_use]
+    pub fn new(key: KeyPair, recipients: Recipients, clock: Arc<dyn Clock>) -> Self {
+        Self::with_nonce_limits(key, recipients, clock, NonceLimits::default())
+    }
+
+    /// [`Signing::new`] with other bounds on the memory of requests.
+    #[must_use]
+    pub fn with_nonce_limits(
+        key: KeyPair,
+        recipients: Recipients,
+        clock: Arc<dyn Clock>,
+        limits: NonceLimits,
+    ) -> Self {
+        let started = clock.now();
+        Self { key, recipients, clock, started, nonces: Mutex::new(NonceMemory::new(limits)) }
+    }
+
+    /// The server's id.
+    #[must_use]
+    pub const fn id(&self) -> KeyId {
+        self.key.id()
+    }
+
+    /// Who sent the request, or why it is refused.
+    pub(super) fn identify(
+        &self,
+        parts: &RequestParts<'_>,
+        headers: &HeaderMap,
+        peer: &Peer,
+    ) -> Result<Caller, ProblemResponse> {
+        let request = match verify_request(parts, headers) {
+            Ok(None) => return Ok(Caller::Anonymous),
+            Ok(Some(request)) => request,
+            Err(error) => {
+                return Err(ProblemResponse::new(ErrorCode::SignatureInvalid, error.to_string()));
+            }
+        };
+        if !self.recipients.accepts(&request.recipient, self.id()) {
+            let detail = format!(
+                "the request is meant for \"{}\"; this server has the id {}{}",
+                printable(&request.recipient, 100),
+                self.id(),
+                names_hint(&self.recipients),
+            );
+            return Err(ProblemResponse::new(ErrorCode::WrongRecipient, detail));
+        }
+        let now = self.clock.now();
+        if request.created.abs_diff(now) > WINDOW_SECONDS {
+            return Err(ProblemResponse::new(ErrorCode::ClockSkew, skew(request.created, now)));
+        }
+        if request.created <= self.started {
+            let detail = format!(
+                "the request was signed at {} and this server started at {} (seconds since 1970); \
+                 sign it once more",
+                request.created, self.started
+            );
+            return Err(ProblemResponse::new(ErrorCode::SignatureStale, detail));
+        }
+        let mut nonces = self.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = nonces.take(request.signer, request.nonce, peer.bucket(), request.created, now);
+        drop(nonces);
+        match taken {
+            Ok(()) => Ok(Caller::Verified(request.signer)),
+            Err(Refusal::Seen) => Err(ProblemResponse::new(
+                ErrorCode::Replayed,
+                "this very request was served before; sign a new one",
+            )),
+            Err(Refusal::KeyFull) => Err(ProblemResponse::new(
+                ErrorCode::RateLimited,
+                "this key has sent too many requests within two minutes; wait and try again",
+            )),
+            Err(Refusal::AddressFull) => Err(ProblemResponse::new(
+                ErrorCode::RateLimited,
+                "your address has sent too many signed requests within two minutes; wait and try again",
+            )),
+            Err(Refusal::Full) => {
+                tracing::warn!("the memory of signed requests is full; requests are refused");
+                Err(ProblemResponse::new(
+                    ErrorCode::Unavailable,
+                    "this server is too busy for signed requests; try again",
+                ))
+            }
+        }
+    }
+
+    /// The headers that sign a reply to the request that carried `request`.
+    pub(super) fn sign(
+        &self,
+        status: u16,
+        body: &[u8],
+        request: &RequestSignature,
+    ) -> SignedHeaders {
+        sign_response(&self.key, status, body, request, self.clock.now())
+    }
+}
+
+fn names_hint(recipients: &Recipients) -> String {
+    if recipients.is_empty() {
+        return String::new();
+    }
+    let names: Vec<_> = recipients.iter().collect();
+    format!(" and the names {}", printable(&names.join(", "), 300))
+}
+
+/// Says by how much the clocks differ, and whose to look at.
+fn skew(created: u64, now: u64) -> String {
+    let (direction, other) =
+        if created < now { ("before", "behind") } else { ("after", "ahead of") };
+    format!(
+        "the request was signed {} {direction} this server's time ({} seconds since 1970); at most \
+         {WINDOW_SECONDS} s are allowed. Your clock is probably {other} this server's: set it \
+         (timedatectl set-ntp true), or ask the operator to set the server's",
+        duration(created.abs_diff(now)),
+        now,
+    )
+}
+
+fn duration(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use golem_vm_protocol::signature::{Nonce, sign_request};
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const PEER: Peer = Peer::Local(super::super::peer::LocalPeer { uid: None, pid: None });
+
+    fn key(seed: u8) -> KeyPair {
+        KeyPair::from_secret_bytes([seed; 32]).unwrap()
+    }
+
+    fn server(recipients: Recipients) -> (Arc<ManualClock>, Signing) {
+        let clock = Arc::new(ManualClock::at(1000));
+        (Arc::clone(&clock), Signing::new(key(1), recipients, clock))
+    }
+
+    fn ask(
+        signing: &Signing,
+        recipient: &str,
+        created: u64,
+        nonce: u8,
+    ) -> Result<Caller, ErrorCode> {
+        let parts = RequestParts::new("GET", "/x", b"");
+        let nonce = Nonce::from_bytes([nonce; 16]);
+        let (headers, _) = sign_request(&key(2), &parts, recipient, None, created, nonce).unwrap();
+        signing
+            .identify(&parts, &headers.into_iter().collect(), &PEER)
+            .map_err(|refusal| refusal.0.code)
+    }
+
+    #[test]
+    fn names_are_those_configured_and_loopback_only_when_bound_to_it() {
+        let public = Recipients::service(["Disco.example:9001"], "0.0.0.0:9001".parse().unwrap());
+        assert_eq!(public.iter().collect::<Vec<_>>(), ["disco.example:9001"]);
+        let local = Recipients::service(Vec::<String>::new(), "127.0.0.5:9001".parse().unwrap());
+        let names: Vec<_> = local.iter().collect();
+        assert_eq!(names, ["127.0.0.1:9001", "127.0.0.5:9001", "[::1]:9001", "localhost:9001"]);
+
+        let (clock, signing) = server(public);
+        clock.set(1001);
+        assert!(ask(&signing, "DISCO.example:9001", 1001, 1).is_ok());
+        assert!(ask(&signing, &signing.id().to_string(), 1001, 2).is_ok());
+        assert_eq!(ask(&signing, "127.0.0.1:9001", 1001, 3), Err(ErrorCode::WrongRecipient));
+        assert_eq!(ask(&signing, "disco.example", 1001, 4), Err(ErrorCode::WrongRecipient));
+    }
+
+    #[test]
+    fn the_window_the_start_and_the_nonce_are_checked() {
+        let (clock, signing) = server(Recipients::own_id());
+        let own = signing.id().to_string();
+        assert_eq!(ask(&signing, &own, 1000, 1), Err(ErrorCode::SignatureStale));
+        clock.set(1001);
+        assert_eq!(ask(&signing, &own, 1000, 1), Err(ErrorCode::SignatureStale));
+        assert_eq!(ask(&signing, &own, 1001, 1), Ok(Caller::Verified(key(2).id())));
+        assert_eq!(ask(&signing, &own, 1001, 1), Err(ErrorCode::Replayed));
+        assert!(ask(&signing, &own, 1061, 2).is_ok());
+        assert_eq!(ask(&signing, &own, 1062, 3), Err(ErrorCode::ClockSkew));
+        clock.set(1100);
+        assert!(ask(&signing, &own, 1040, 4).is_ok());
+        assert_eq!(ask(&signing, &own, 1039, 5), Err(ErrorCode::ClockSkew));
+    }
+
+    #[test]
+    fn a_skew_says_by_how_much() {
+        let text = skew(1000, 1250);
+        assert!(text.contains("4 min 10 s before") && text.contains("behind"), "{text}");
+        assert!(skew(9000, 1000).contains("2 h 13 min after"));
+        assert_eq!(duration(200_000), "2 d 7 h");
+    }
+}

@@ -1,0 +1,137 @@
+//! The files that make a container *this* VM: its host key, its machine id, and who may log in.
+//! They travel in one tar archive that is put into the container before its first start.
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+use crate::backend::{InstanceId, InstanceSpec};
+
+/// Numeric ids of the image's user `ubuntu`.
+const UBUNTU: u64 = 1000;
+const ROOT: u64 = 0;
+
+/// The archive, to be unpacked at `/`; `mtime` in seconds since 1970.
+///
+/// # Errors
+/// None in practice: it is written to memory.
+pub(super) fn archive(spec: &InstanceSpec, mtime: u64) -> std::io::Result<Vec<u8>> {
+    let mut tar = Archive { builder: Builder::new(Vec::new()), mtime };
+    tar.file("etc/machine-id", 0o444, ROOT, &format!("{}\n", machine_id(spec.id)))?;
+    if let Some(access) = &spec.access {
+        let public = format!("{}\n", access.host_key.as_str());
+        tar.file("etc/ssh/ssh_host_ed25519_key", 0o600, ROOT, &access.host_key_private)?;
+        tar.file("etc/ssh/ssh_host_ed25519_key.pub", 0o644, ROOT, &public)?;
+        let keys: String =
+            access.authorized_keys.iter().map(|key| format!("{}\n", key.as_str())).collect();
+        for (home, owner) in [("home/ubuntu", UBUNTU), ("root", ROOT)] {
+            tar.folder(&format!("{home}/.ssh/"), 0o700, owner)?;
+            tar.file(&format!("{home}/.ssh/authorized_keys"), 0o600, owner, &keys)?;
+        }
+    }
+    tar.builder.into_inner()
+}
+
+/// 32 hexadecimal digits as in machine-id(5): always the same for a VM, without giving its id away.
+fn machine_id(id: InstanceId) -> String {
+    let hash = Sha256::digest(format!("golem-machine-id-v1\0{id}"));
+    HEXLOWER.encode(&hash[..16])
+}
+
+struct Archive {
+    builder: Builder<Vec<u8>>,
+    mtime: u64,
+}
+
+impl Archive {
+    fn file(&mut self, path: &str, mode: u32, owner: u64, text: &str) -> std::io::Result<()> {
+        let mut header = self.header(EntryType::Regular, mode, owner);
+        header.set_size(u64::try_from(text.len()).map_err(std::io::Error::other)?);
+        self.builder.append_data(&mut header, path, text.as_bytes())
+    }
+
+    fn folder(&mut self, path: &str, mode: u32, owner: u64) -> std::io::Result<()> {
+        let mut header = self.header(EntryType::Directory, mode, owner);
+        header.set_size(0);
+        self.builder.append_data(&mut header, path, std::io::empty())
+    }
+
+    fn header(&self, kind: EntryType, mode: u32, owner: u64) -> Header {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(owner);
+        header.set_gid(owner);
+        header.set_mtime(self.mtime);
+        header
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Read;
+
+    use super::super::spec::tests::{key, spec};
+    use super::*;
+
+    fn listing(archive: &[u8]) -> Vec<String> {
+        let mut tar = tar::Archive::new(archive);
+        let entries = tar.entries().unwrap();
+        entries
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let header = entry.header();
+                let path = entry.path().unwrap().display().to_string();
+                let (mode, uid) = (header.mode().unwrap(), header.uid().unwrap());
+                assert_eq!(header.gid().unwrap(), uid);
+                format!("{mode:o} {uid} {path}")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn owners_and_modes_are_those_that_sshd_insists_on() {
+        let expected = [
+            "444 0 etc/machine-id",
+            "600 0 etc/ssh/ssh_host_ed25519_key",
+            "644 0 etc/ssh/ssh_host_ed25519_key.pub",
+            "700 1000 home/ubuntu/.ssh/",
+            "600 1000 home/ubuntu/.ssh/authorized_keys",
+            "700 0 root/.ssh/",
+            "600 0 root/.ssh/authorized_keys",
+        ];
+        assert_eq!(listing(&archive(&spec(), 0).unwrap()), expected);
+    }
+
+    #[test]
+    fn every_key_gets_a_line() {
+        let archive = archive(&spec(), 0).unwrap();
+        let mut tar = tar::Archive::new(archive.as_slice());
+        let mut entry = tar
+            .entries()
+            .unwrap()
+            .map(Result::unwrap)
+            .find(|entry| entry.path().unwrap().ends_with("authorized_keys"))
+            .unwrap();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("{}\n{}\n", key(2).as_str(), key(3).as_str()));
+    }
+
+    #[test]
+    fn a_workload_that_nobody_logs_in_to_has_no_keys() {
+        let mut spec = spec();
+        spec.access = None;
+        assert_eq!(listing(&archive(&spec, 0).unwrap()), ["444 0 etc/machine-id"]);
+    }
+
+    #[test]
+    fn a_machine_id_stays_and_differs_from_vm_to_vm() {
+        let (one, other) = (spec().id, InstanceId::of(golem_vm_protocol::VmId::from_bytes([8; 16])));
+        assert_eq!(machine_id(one), machine_id(one));
+        assert_ne!(machine_id(one), machine_id(other));
+        assert_eq!(machine_id(one).len(), 32);
+    }
+}

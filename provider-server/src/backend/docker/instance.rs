@@ -1,0 +1,449 @@
+//! The life of one container.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum as Status, NetworkConnectRequest,
+    NetworkDisconnectRequest, NetworkSettings,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use golem_vm_protocol::KeyId;
+
+use super::engine::{CHANGE, CallError, Engine, QUERY};
+use super::probe::EngineTraits;
+use super::{files, network, spec};
+use crate::backend::{BackendError, Egress, InstanceId, InstanceSpec, Observation};
+
+/// The image's init ends with this when there is no host key in the container.
+const NO_HOST_KEY: i64 = 78;
+
+/// How much longer than its grace period a stop may take.
+const STOP_MARGIN: Duration = Duration::from_secs(30);
+
+/// How long a removal that somebody else began may take.
+const REMOVAL: Duration = Duration::from_secs(60);
+const REMOVAL_POLL: Duration = Duration::from_millis(200);
+
+/// How often a half-made container is removed and made again before giving up.
+const ATTEMPTS: usize = 3;
+
+/// The containers of one provider on one engine.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Instances<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) provider: &'a KeyId,
+}
+
+impl Instances<'_> {
+    /// See [`crate::backend::Backend::ensure`].
+    ///
+    /// What a crash can leave: nothing; a container without its files, which never ran (or ran and
+    /// found no host key): they are put into it again; a container that never ran and was made from
+    /// another spec: it is made anew. One that ran holds somebody's data, and is left as it is.
+    pub(super) async fn ensure(
+        self,
+        wanted: &InstanceSpec,
+        network: &str,
+        traits: EngineTraits,
+    ) -> Result<(), BackendError> {
+        let what = format!("can't create the container {}", wanted.id);
+        for _ in 0..ATTEMPTS {
+            let found = self.inspect(wanted.id).await;
+            match found.map_err(|error| error.into_backend(&what))? {
+                None => match self.create(wanted, network, traits).await {
+                    Err(CallError::Refused { status: 404, message })
+                        if message.contains("No such image") =>
+                    {
+                        return Err(BackendError::ImageMissing(wanted.image.to_string()));
+                    }
+                    // Another container took the name since we looked; or the network was removed.
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => return Err(error.into_backend(&what)),
+                    Ok(()) => {}
+                },
+                Some(container) => {
+                    if !self.owns(&container) {
+                        return Err(BackendError::Failed(format!(
+                            "{what}: there is one of that name that is not this provider's"
+                        )));
+                    }
+                    if label(&container, spec::SPEC) != Some(&spec::fingerprint(wanted)) {
+                        if ever_ran(&container) {
+                            tracing::warn!(instance = %wanted.id, "made from another spec; left as it is");
+                            return Ok(());
+                        }
+                        self.destroy(wanted.id).await?;
+                        continue;
+                    }
+                    let misses_files = is_idle(&container)
+                        && (!ever_ran(&container) || exit_code(&container) == Some(NO_HOST_KEY));
+                    if !misses_files {
+                        return Ok(());
+                    }
+                }
+            }
+            let put = self.put_files(wanted).await;
+            return put.map_err(|error| error.into_backend(&what));
+        }
+        Err(BackendError::Failed(format!("{what}: the name is taken again and again")))
+    }
+
+    async fn create(
+        self,
+        wanted: &InstanceSpec,
+        network: &str,
+        traits: EngineTraits,
+    ) -> Result<(), CallError> {
+        let body = spec::container(wanted, self.provider, network, traits)
+            .map_err(|error| CallError::Failed(error.to_string()))?;
+        let options = CreateContainerOptionsBuilder::new().name(&wanted.id.to_string()).build();
+        let made = self
+            .engine
+            .call(CHANGE, |docker| async move {
+                docker.create_container(Some(options), body).await
+            })
+            .await?;
+        for warning in made.warnings {
+            tracing::warn!(instance = %wanted.id, warning, "the engine made the container, but");
+        }
+        Ok(())
+    }
+
+    async fn put_files(self, wanted: &InstanceSpec) -> Result<(), CallError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        let archive =
+            files::archive(wanted, now).map_err(|error| CallError::Failed(error.to_string()))?;
+        let options = UploadToContainerOptionsBuilder::new().path("/").build();
+        let name = wanted.id.to_string();
+        self.engine
+            .call(CHANGE, |docker| async move {
+                let body = bollard::body_full(archive.into());
+                docker.upload_to_container(&name, Some(options), body).await
+            })
+            .await
+    }
+
+    /// See [`crate::backend::Backend::start`].
+    pub(super) async fn start(self, id: InstanceId) -> Result<(), BackendError> {
+        let what = format!("can't start the container {id}");
+        let error = match self.start_once(id).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let found = self.inspect(id).await.map_err(|error| error.into_backend(&what))?;
+        let Some(container) = found.filter(|container| self.owns(container)) else {
+            return Err(BackendError::NoInstance(id));
+        };
+        if status(&container) == Some(Status::PAUSED) {
+            let name = id.to_string();
+            let resumed = self
+                .engine
+                .call(CHANGE, |docker| async move { docker.unpause_container(&name).await })
+                .await;
+            return resumed.map_err(|error| error.into_backend(&what));
+        }
+        if !(error.says("network") && error.says("not found")) {
+            return Err(error.into_backend(&what));
+        }
+        // Somebody removed the network ("docker network prune" takes those that nothing running
+        // uses): a new one takes its place.
+        self.reconnect(id, &container).await?;
+        self.start_once(id).await.map_err(|error| error.into_backend(&what))
+    }
+
+    async fn start_once(self, id: InstanceId) -> Result<(), CallError> {
+        let name = id.to_string();
+        self.engine
+            .call(CHANGE, |docker| async move { docker.start_container(&name, None).await })
+            .await
+    }
+
+    async fn reconnect(
+        self,
+        id: InstanceId,
+        container: &ContainerInspectResponse,
+    ) -> Result<(), BackendError> {
+        let what = format!("can't connect the container {id} to its network");
+        let egress = match label(container, spec::EGRESS).map(String::as_str) {
+            Some("none") => Egress::None,
+            _ => Egress::Internet,
+        };
+        let network = network::ensure(self.engine, self.provider, egress).await?;
+        let container = id.to_string();
+        let left = self
+            .engine
+            .call(CHANGE, |docker| {
+                let (container, network) = (container.clone(), network.clone());
+                async move {
+                    let request = NetworkDisconnectRequest { container, force: Some(true) };
+                    docker.disconnect_network(&network, request).await
+                }
+            })
+            .await;
+        if let Err(error @ CallError::Unavailable(_)) = left {
+            return Err(error.into_backend(&what));
+        }
+        self.engine
+            .call(CHANGE, |docker| async move {
+                let request = NetworkConnectRequest { container, endpoint_config: None };
+                docker.connect_network(&network, request).await
+            })
+            .await
+            .map_err(|error| error.into_backend(&what))
+    }
+
+    /// See [`crate::backend::Backend::stop`]. `grace` is rounded up to whole seconds.
+    pub(super) async fn stop(self, id: InstanceId, grace: Duration) -> Result<(), BackendError> {
+        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::new().t(seconds).build();
+        let deadline = grace.saturating_add(STOP_MARGIN);
+        let name = id.to_string();
+        let stopped = self
+            .engine
+            .call(deadline, |docker| async move {
+                docker.stop_container(&name, Some(options)).await
+            })
+            .await;
+        match stopped {
+            Err(error) if error.is_not_found() => Err(BackendError::NoInstance(id)),
+            other => {
+                other.map_err(|error| error.into_backend(&format!("can't stop the container {id}")))
+            }
+        }
+    }
+
+    /// See [`crate::backend::Backend::destroy`]. A container of that name that is not this
+    /// provider's is not touched.
+    pub(super) async fn destroy(self, id: InstanceId) -> Result<(), BackendError> {
+        let what = format!("can't remove the container {id}");
+        let found = self.inspect(id).await.map_err(|error| error.into_backend(&what))?;
+        let Some(container) = found.filter(|container| self.owns(container)) else {
+            return Ok(());
+        };
+        let removed = self.remove(&id.to_string()).await;
+        match removed {
+            Err(error) if error.is_conflict() && error.says("in progress") => {
+                self.wait_until_gone(id, &what).await?;
+            }
+            Err(error) if !error.is_not_found() => return Err(error.into_backend(&what)),
+            _ => {}
+        }
+        if let Some(image) = container.image {
+            super::tags::remove_if_superseded(self.engine, &image).await;
+        }
+        Ok(())
+    }
+
+    async fn remove(self, name: &str) -> Result<(), CallError> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        self.engine
+            .call(CHANGE, |docker| async move {
+                docker.remove_container(name, Some(options)).await
+            })
+            .await
+    }
+
+    async fn wait_until_gone(self, id: InstanceId, what: &str) -> Result<(), BackendError> {
+        let wait = async {
+            loop {
+                match self.inspect(id).await {
+                    Ok(Some(_)) => tokio::time::sleep(REMOVAL_POLL).await,
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(error.into_backend(what)),
+                }
+            }
+        };
+        tokio::time::timeout(REMOVAL, wait).await.unwrap_or_else(|_| {
+            Err(BackendError::Failed(format!("{what}: its removal goes on and does not end")))
+        })
+    }
+
+    /// See [`crate::backend::Backend::observe`].
+    pub(super) async fn observe(self, id: InstanceId) -> Result<Observation, BackendError> {
+        let found = self
+            .inspect(id)
+            .await
+            .map_err(|error| error.into_backend(&format!("can't look at the container {id}")))?;
+        Ok(match found.filter(|container| self.owns(container)) {
+            None => Observation::Absent,
+            Some(container) => seen(&container),
+        })
+    }
+
+    /// See [`crate::backend::Backend::list`].
+    pub(super) async fn list(self) -> Result<Vec<InstanceId>, BackendError> {
+        let names = self.names_with(&format!("{}={}", spec::PROVIDER, self.provider)).await;
+        let names = names.map_err(|error| error.into_backend("can't list the containers"))?;
+        let mut instances: Vec<InstanceId> =
+            names.iter().filter_map(|name| name.parse().ok()).collect();
+        instances.sort_unstable();
+        Ok(instances)
+    }
+
+    async fn names_with(self, label: &str) -> Result<Vec<String>, CallError> {
+        let filters = std::collections::HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let containers = self
+            .engine
+            .call(QUERY, |docker| async move { docker.list_containers(Some(options)).await })
+            .await?;
+        let names = containers.into_iter().flat_map(|one| one.names.unwrap_or_default());
+        Ok(names.map(|name| name.trim_start_matches('/').to_owned()).collect())
+    }
+
+    pub(super) async fn inspect(
+        self,
+        id: InstanceId,
+    ) -> Result<Option<ContainerInspectResponse>, CallError> {
+        let name = id.to_string();
+        let found = self
+            .engine
+            .call(QUERY, |docker| async move { docker.inspect_container(&name, None).await })
+            .await;
+        match found {
+            Ok(container) => Ok(Some(container)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn owns(self, container: &ContainerInspectResponse) -> bool {
+        label(container, spec::PROVIDER).is_some_and(|owner| *owner == self.provider.to_string())
+    }
+}
+
+fn label<'a>(container: &'a ContainerInspectResponse, name: &str) -> Option<&'a String> {
+    container.config.as_ref()?.labels.as_ref()?.get(name)
+}
+
+fn status(container: &ContainerInspectResponse) -> Option<Status> {
+    container.state.as_ref()?.status
+}
+
+fn is_idle(container: &ContainerInspectResponse) -> bool {
+    matches!(status(container), Some(Status::CREATED | Status::EXITED))
+}
+
+/// Before its first start a container's start time is the year 1.
+fn ever_ran(container: &ContainerInspectResponse) -> bool {
+    let started = container.state.as_ref().and_then(|state| state.started_at.as_deref());
+    started.is_some_and(|time| !time.is_empty() && !time.starts_with("0001-"))
+}
+
+fn exit_code(container: &ContainerInspectResponse) -> Option<i64> {
+    container.state.as_ref()?.exit_code.filter(|_| ever_ran(container))
+}
+
+/// What an inspected container amounts to.
+fn seen(container: &ContainerInspectResponse) -> Observation {
+    let broken = |reason: &str| Observation::Broken { reason: reason.to_owned() };
+    match status(container) {
+        Some(Status::RUNNING) => match ssh_address(container.network_settings.as_ref()) {
+            Some(ssh) => Observation::Running { ssh },
+            None => broken("the container runs but has no network address"),
+        },
+        Some(Status::CREATED | Status::EXITED) => Observation::Stopped {
+            exit_code: exit_code(container),
+            out_of_memory: container
+                .state
+                .as_ref()
+                .is_some_and(|state| state.oom_killed == Some(true)),
+        },
+        Some(Status::PAUSED) => broken("the container is paused"),
+        Some(Status::RESTARTING) => broken("the container is being restarted by the engine"),
+        Some(Status::REMOVING) => broken("the container is being removed"),
+        Some(Status::DEAD) => broken("the engine could not remove all of the container"),
+        _ => broken("the engine does not say in which state the container is"),
+    }
+}
+
+/// The published port where there is one, else port 22 of the container's own address.
+fn ssh_address(settings: Option<&NetworkSettings>) -> Option<SocketAddr> {
+    let settings = settings?;
+    let published = settings
+        .ports
+        .as_ref()
+        .and_then(|ports| ports.get(spec::SSH_PORT_KEY)?.as_ref()?.first())
+        .and_then(|binding| {
+            let ip = binding.host_ip.as_deref()?.parse().ok()?;
+            Some(SocketAddr::new(ip, binding.host_port.as_deref()?.parse().ok()?))
+        });
+    published.or_else(|| {
+        let networks = settings.networks.as_ref()?;
+        let address = networks.values().find_map(|end| end.ip_address.as_deref()?.parse().ok())?;
+        Some(SocketAddr::new(address, spec::SSH_PORT))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    const NEVER: &str = "0001-01-01T00:00:00Z";
+    const ONCE: &str = "2026-11-21T12:00:00.123456789Z";
+
+    fn container(status: &str, started: &str, code: i64, oom: bool) -> ContainerInspectResponse {
+        let address = if status == "running" { "172.18.0.2" } else { "" };
+        serde_json::from_value(json!({
+            "State": { "Status": status, "StartedAt": started, "ExitCode": code, "OOMKilled": oom },
+            "Config": { "Labels": { "golem.egress": "none" } },
+            "NetworkSettings": { "Networks": { "golem-x": { "IPAddress": address } } },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn every_state_is_understood() {
+        let stopped = |exit_code, out_of_memory| Observation::Stopped { exit_code, out_of_memory };
+        let table = [
+            (container("created", NEVER, 0, false), stopped(None, false)),
+            (container("exited", ONCE, 0, false), stopped(Some(0), false)),
+            (container("exited", ONCE, 137, true), stopped(Some(137), true)),
+            (
+                container("running", ONCE, 0, false),
+                Observation::Running { ssh: "172.18.0.2:22".parse().unwrap() },
+            ),
+        ];
+        for (container, expected) in table {
+            assert_eq!(seen(&container), expected);
+        }
+        for state in ["paused", "restarting", "removing", "dead", ""] {
+            let seen = seen(&container(state, ONCE, 0, false));
+            assert!(matches!(seen, Observation::Broken { .. }), "{state}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_published_port_is_preferred_and_an_address_is_needed() {
+        let settings = |text| serde_json::from_value::<NetworkSettings>(text).unwrap();
+        let published = settings(json!({
+            "Ports": { "22/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "49153" }] },
+            "Networks": { "golem-x": { "IPAddress": "172.18.0.2" } },
+        }));
+        assert_eq!(ssh_address(Some(&published)), "127.0.0.1:49153".parse().ok());
+        let direct = settings(json!({
+            "Ports": { "22/tcp": null },
+            "Networks": { "a": { "IPAddress": "" }, "b": { "IPAddress": "172.18.0.3" } },
+        }));
+        assert_eq!(ssh_address(Some(&direct)), "172.18.0.3:22".parse().ok());
+        assert_eq!(ssh_address(Some(&settings(json!({})))), None);
+        assert_eq!(ssh_address(None), None);
+    }
+
+    #[test]
+    fn only_what_never_ran_counts_as_half_made() {
+        assert!(!ever_ran(&container("created", NEVER, 0, false)));
+        assert!(ever_ran(&container("exited", ONCE, 78, false)));
+        assert_eq!(exit_code(&container("exited", ONCE, NO_HOST_KEY, false)), Some(NO_HOST_KEY));
+        assert!(!is_idle(&container("running", ONCE, 0, false)));
+    }
+}

@@ -1,0 +1,449 @@
+//! Instances that exist in this process's memory only: for tests.
+//!
+//! A [`MemoryBackend`] does what its script says: calls can be made to fail, to fail after they
+//! did their work, to be slow or to hang, and instances can stop, break or vanish by themselves.
+//! A clone is a second handle on the same backend.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use data_encoding::HEXLOWER;
+use golem_vm_protocol::vm::Isolation;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Backend, BackendError, BackendKind, Capabilities, Containment, ImageDigest, ImageStore,
+    InstanceId, InstanceSpec, Metering, Observation, ProgressSender, Usage,
+};
+
+/// The calls that a script can change and that are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// [`Backend::probe`].
+    Probe,
+    /// [`Backend::ensure`].
+    Ensure,
+    /// [`Backend::start`].
+    Start,
+    /// [`Backend::stop`].
+    Stop,
+    /// [`Backend::destroy`].
+    Destroy,
+    /// [`Backend::observe`].
+    Observe,
+    /// [`Backend::list`].
+    List,
+    /// [`Backend::clean_up`].
+    CleanUp,
+    /// [`ImageStore::build`].
+    Build,
+    /// [`ImageStore::pull`].
+    Pull,
+    /// [`ImageStore::size`].
+    Size,
+    /// [`ImageStore::remove`].
+    Remove,
+    /// [`Metering::usage`].
+    Usage,
+}
+
+/// What happens to one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and has done nothing.
+    Fail(BackendError),
+    /// It does its work and fails all the same, like an answer that got lost.
+    FailAfterwards(BackendError),
+    /// It takes this long, then does its work.
+    Delay(Duration),
+    /// It never answers and has done nothing.
+    Hang,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Power {
+    Off { exit_code: Option<i64>, out_of_memory: bool },
+    On,
+}
+
+#[derive(Debug, Clone)]
+struct Instance {
+    spec: InstanceSpec,
+    power: Power,
+    broken: Option<String>,
+}
+
+#[derive(Debug)]
+struct State {
+    instances: BTreeMap<InstanceId, Instance>,
+    images: HashMap<ImageDigest, u64>,
+    capabilities: Capabilities,
+    ssh: SocketAddr,
+    script: HashMap<Method, VecDeque<Fault>>,
+    calls: HashMap<Method, usize>,
+    unavailable: Option<String>,
+}
+
+/// The backend, and the handle with which a test steers it.
+#[derive(Debug, Clone)]
+pub struct MemoryBackend {
+    state: Arc<Mutex<State>>,
+}
+
+impl Default for MemoryBackend {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryBackend {
+    /// An empty one. Its instances' sshd is said to listen on `127.0.0.1:22`.
+    #[must_use]
+    pub fn new() -> Self {
+        let enforced = ["cpu", "memory", "processes"];
+        let capabilities = Capabilities {
+            isolation: Isolation::Container,
+            version: "memory".to_owned(),
+            enforced: enforced.map(str::to_owned).to_vec(),
+            containment: Containment::Contained,
+            findings: Vec::new(),
+        };
+        let state = State {
+            instances: BTreeMap::new(),
+            images: HashMap::new(),
+            capabilities,
+            ssh: SocketAddr::from((Ipv4Addr::LOCALHOST, 22)),
+            script: HashMap::new(),
+            calls: HashMap::new(),
+            unavailable: None,
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Where the sshd of every running instance is from now on: a test's own listener.
+    pub fn set_ssh(&self, address: SocketAddr) {
+        self.lock().ssh = address;
+    }
+
+    /// What [`Backend::probe`] finds from now on.
+    pub fn set_capabilities(&self, capabilities: Capabilities) {
+        self.lock().capabilities = capabilities;
+    }
+
+    /// Makes an image known, as if it had been built; `size` in bytes.
+    pub fn add_image(&self, digest: ImageDigest, size: u64) {
+        self.lock().images.insert(digest, size);
+    }
+
+    /// Appends to what happens to the next calls of `method`: each call takes one.
+    pub fn script(&self, method: Method, fault: Fault) {
+        self.lock().script.entry(method).or_default().push_back(fault);
+    }
+
+    /// From now on every call is answered with [`BackendError::Unavailable`] and this text; with
+    /// `None` the backend answers again.
+    pub fn set_unavailable(&self, reason: Option<&str>) {
+        self.lock().unavailable = reason.map(str::to_owned);
+    }
+
+    /// How often `method` was called so far, failures included.
+    #[must_use]
+    pub fn calls(&self, method: Method) -> usize {
+        self.lock().calls.get(&method).copied().unwrap_or(0)
+    }
+
+    /// The spec that the instance was made with, if there is one.
+    #[must_use]
+    pub fn spec(&self, id: InstanceId) -> Option<InstanceSpec> {
+        self.lock().instances.get(&id).map(|instance| instance.spec.clone())
+    }
+
+    /// The instance ends by itself. Does nothing if it is not there.
+    pub fn set_stopped(&self, id: InstanceId, exit_code: i64, out_of_memory: bool) {
+        if let Some(instance) = self.lock().instances.get_mut(&id) {
+            instance.power = Power::Off { exit_code: Some(exit_code), out_of_memory };
+        }
+    }
+
+    /// The instance can't be used any more. Does nothing if it is not there.
+    pub fn set_broken(&self, id: InstanceId, reason: &str) {
+        if let Some(instance) = self.lock().instances.get_mut(&id) {
+            instance.broken = Some(reason.to_owned());
+        }
+    }
+
+    /// Somebody else removed the instance.
+    pub fn set_absent(&self, id: InstanceId) {
+        self.lock().instances.remove(&id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one call as the script says.
+    async fn call<T: Send>(
+        &self,
+        method: Method,
+        work: impl FnOnce(&mut State) -> Result<T, BackendError> + Send,
+    ) -> Result<T, BackendError> {
+        let fault = {
+            let mut state = self.lock();
+            *state.calls.entry(method).or_default() += 1;
+            if let Some(reason) = &state.unavailable {
+                return Err(BackendError::Unavailable(reason.clone()));
+            }
+            state.script.get_mut(&method).and_then(VecDeque::pop_front)
+        };
+        match fault {
+            None => {}
+            Some(Fault::Fail(error)) => return Err(error),
+            Some(Fault::FailAfterwards(error)) => return work(&mut self.lock()).and(Err(error)),
+            Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Fault::Hang) => std::future::pending().await,
+        }
+        work(&mut self.lock())
+    }
+}
+
+impl State {
+    fn instance(&mut self, id: InstanceId) -> Result<&mut Instance, BackendError> {
+        self.instances.get_mut(&id).ok_or(BackendError::NoInstance(id))
+    }
+}
+
+/// The digest that the image of that name has here, always the same.
+#[must_use]
+pub fn digest_of(name: &str) -> ImageDigest {
+    ImageDigest::new(format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(name))))
+}
+
+/// Size in bytes of the images made here.
+const IMAGE_SIZE: u64 = 1 << 20;
+
+#[async_trait]
+impl Backend for MemoryBackend {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Memory
+    }
+
+    async fn probe(&self) -> Result<Capabilities, BackendError> {
+        self.call(Method::Probe, |state| Ok(state.capabilities.clone())).await
+    }
+
+    async fn ensure(&self, spec: &InstanceSpec) -> Result<(), BackendError> {
+        self.call(Method::Ensure, |state| {
+            if !state.images.contains_key(&spec.image) {
+                return Err(BackendError::ImageMissing(spec.image.to_string()));
+            }
+            state.instances.entry(spec.id).or_insert_with(|| Instance {
+                spec: spec.clone(),
+                power: Power::Off { exit_code: None, out_of_memory: false },
+                broken: None,
+            });
+            Ok(())
+        })
+        .await
+    }
+
+    async fn start(&self, id: InstanceId) -> Result<(), BackendError> {
+        self.call(Method::Start, |state| {
+            let instance = state.instance(id)?;
+            if let Some(reason) = &instance.broken {
+                return Err(BackendError::Failed(reason.clone()));
+            }
+            instance.power = Power::On;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stop(&self, id: InstanceId, _grace: Duration) -> Result<(), BackendError> {
+        self.call(Method::Stop, |state| {
+            let instance = state.instance(id)?;
+            if instance.power == Power::On {
+                instance.power = Power::Off { exit_code: Some(0), out_of_memory: false };
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn destroy(&self, id: InstanceId) -> Result<(), BackendError> {
+        self.call(Method::Destroy, |state| {
+            state.instances.remove(&id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn observe(&self, id: InstanceId) -> Result<Observation, BackendError> {
+        self.call(Method::Observe, |state| {
+            let ssh = state.ssh;
+            Ok(match state.instances.get(&id) {
+                None => Observation::Absent,
+                Some(Instance { broken: Some(reason), .. }) => {
+                    Observation::Broken { reason: reason.clone() }
+                }
+                Some(Instance { power: Power::On, .. }) => Observation::Running { ssh },
+                Some(Instance { power: Power::Off { exit_code, out_of_memory }, .. }) => {
+                    Observation::Stopped { exit_code: *exit_code, out_of_memory: *out_of_memory }
+                }
+            })
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<InstanceId>, BackendError> {
+        self.call(Method::List, |state| Ok(state.instances.keys().copied().collect())).await
+    }
+
+    async fn clean_up(&self) -> Result<(), BackendError> {
+        self.call(Method::CleanUp, |_| Ok(())).await
+    }
+
+    fn images(&self) -> &dyn ImageStore {
+        self
+    }
+
+    fn metering(&self) -> Option<&dyn Metering> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl ImageStore for MemoryBackend {
+    async fn build(
+        &self,
+        name: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageDigest, BackendError> {
+        let _ = progress.send(format!("building {name}")).await;
+        self.call(Method::Build, |state| {
+            let digest = digest_of(name);
+            state.images.insert(digest.clone(), IMAGE_SIZE);
+            Ok(digest)
+        })
+        .await
+    }
+
+    async fn pull(
+        &self,
+        reference: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageDigest, BackendError> {
+        let _ = progress.send(format!("pulling {reference}")).await;
+        self.call(Method::Pull, |state| {
+            let digest = digest_of(reference);
+            state.images.insert(digest.clone(), IMAGE_SIZE);
+            Ok(digest)
+        })
+        .await
+    }
+
+    async fn size(&self, digest: &ImageDigest) -> Result<Option<u64>, BackendError> {
+        self.call(Method::Size, |state| Ok(state.images.get(digest).copied())).await
+    }
+
+    async fn remove(&self, _name: &str, digest: &ImageDigest) -> Result<(), BackendError> {
+        self.call(Method::Remove, |state| {
+            state.images.remove(digest);
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Metering for MemoryBackend {
+    async fn usage(&self, id: InstanceId) -> Result<Usage, BackendError> {
+        self.call(Method::Usage, |state| {
+            let limits = state.instance(id)?.spec.limits;
+            Ok(Usage {
+                cpu_percent: 1.0,
+                memory_used_bytes: 32 << 20,
+                memory_limit_bytes: limits.memory_mib << 20,
+                processes: 5,
+                network_received_bytes: 1000,
+                network_sent_bytes: 1000,
+                disk_used_bytes: Some(1 << 20),
+            })
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use golem_vm_protocol::VmId;
+
+    use super::*;
+    use crate::backend::{Confinement, Egress, Limits};
+
+    fn spec(number: u8) -> InstanceSpec {
+        InstanceSpec {
+            id: InstanceId::of(VmId::from_bytes([number; 16])),
+            hostname: "web".parse().unwrap(),
+            image: digest_of("debian-12"),
+            limits: Limits {
+                cpu_millis: 1000,
+                memory_mib: 1024,
+                storage_mib: 10240,
+                processes: 512,
+                open_files: 1024,
+            },
+            confinement: Confinement { egress: Egress::Internet },
+            access: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_life_of_an_instance() {
+        let backend = MemoryBackend::new();
+        let ssh = "127.0.0.1:4711".parse().unwrap();
+        backend.set_ssh(ssh);
+        let spec = spec(1);
+        let missing = backend.ensure(&spec).await.unwrap_err();
+        assert_eq!(missing, BackendError::ImageMissing(spec.image.to_string()));
+        backend.add_image(spec.image.clone(), 1);
+        backend.ensure(&spec).await.unwrap();
+        backend.ensure(&spec).await.unwrap();
+        backend.start(spec.id).await.unwrap();
+        assert_eq!(backend.observe(spec.id).await, Ok(Observation::Running { ssh }));
+        assert_eq!(backend.list().await, Ok(vec![spec.id]));
+        backend.set_stopped(spec.id, 137, true);
+        let stopped = Observation::Stopped { exit_code: Some(137), out_of_memory: true };
+        assert_eq!(backend.observe(spec.id).await, Ok(stopped));
+        backend.destroy(spec.id).await.unwrap();
+        backend.destroy(spec.id).await.unwrap();
+        assert_eq!(backend.observe(spec.id).await, Ok(Observation::Absent));
+        assert_eq!(backend.start(spec.id).await, Err(BackendError::NoInstance(spec.id)));
+    }
+
+    #[tokio::test]
+    async fn it_does_as_scripted() {
+        let backend = MemoryBackend::new();
+        let spec = spec(1);
+        backend.add_image(spec.image.clone(), 1);
+        let lost = BackendError::Unavailable("no answer".to_owned());
+        backend.script(Method::Ensure, Fault::Fail(lost.clone()));
+        backend.script(Method::Ensure, Fault::FailAfterwards(lost.clone()));
+        assert_eq!(backend.ensure(&spec).await, Err(lost.clone()));
+        assert_eq!(backend.list().await, Ok(vec![]));
+        assert_eq!(backend.ensure(&spec).await, Err(lost));
+        assert_eq!(backend.list().await, Ok(vec![spec.id]));
+        assert_eq!(backend.calls(Method::Ensure), 2);
+        backend.script(Method::Start, Fault::Hang);
+        let hung = tokio::time::timeout(Duration::from_millis(10), backend.start(spec.id)).await;
+        assert!(hung.is_err());
+        backend.set_unavailable(Some("gone fishing"));
+        assert!(backend.list().await.is_err());
+        backend.set_unavailable(None);
+        backend.start(spec.id).await.unwrap();
+    }
+}

@@ -1,0 +1,371 @@
+//! What makes VMs on this machine.
+//!
+//! A backend makes *instances*: a container, a QEMU process, a Multipass instance. The rest of the
+//! provider knows VMs, and never what an instance is. The trait is small, and each method says what
+//! calling it twice does, because everything here is called again after a crash.
+//!
+//! Call order for one instance: [`ensure`](Backend::ensure) → [`start`](Backend::start) ⇄
+//! [`stop`](Backend::stop) → [`destroy`](Backend::destroy); [`observe`](Backend::observe) at any time.
+//! Calls for one instance never overlap: each VM has one task that makes them.
+//!
+//! Rarer abilities are traits of their own ([`Metering`], [`ImageStore`]); differences between
+//! backends are data ([`Capabilities`]), found by trying.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use golem_vm_protocol::vm::{Isolation, SshPublicKey};
+use golem_vm_protocol::{VmId, VmName};
+use serde::{Deserialize, Serialize};
+
+pub mod docker;
+pub mod memory;
+
+/// Which program makes the instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// Containers on a Docker Engine.
+    Docker,
+    /// Instances that exist in this process's memory only: for tests.
+    Memory,
+}
+
+impl BackendKind {
+    /// The word in settings, in the database and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for BackendKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "docker" => Ok(Self::Docker),
+            "memory" => Ok(Self::Memory),
+            other => Err(format!("'{other}' is not a backend; known: docker")),
+        }
+    }
+}
+
+/// The name of the instance behind a VM, in the backend's own tools: `golem-<vm id>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceId(VmId);
+
+impl InstanceId {
+    /// The instance of that VM.
+    #[must_use]
+    pub const fn of(vm: VmId) -> Self {
+        Self(vm)
+    }
+
+    /// The VM behind which it stands.
+    #[must_use]
+    pub const fn vm(self) -> VmId {
+        self.0
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "golem-{}", self.0)
+    }
+}
+
+/// A text that names no instance of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an instance is named 'golem-' and a VM id")]
+pub struct InstanceIdError;
+
+impl FromStr for InstanceId {
+    type Err = InstanceIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = text.strip_prefix("golem-").ok_or(InstanceIdError)?;
+        id.parse().map(Self).map_err(|_| InstanceIdError)
+    }
+}
+
+/// How much an instance may use. What the backend can't enforce it says in [`Capabilities`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// CPU in thousandths of a vCPU.
+    pub cpu_millis: u32,
+    /// Memory in MiB; there is no swap on top.
+    pub memory_mib: u64,
+    /// Disk in MiB.
+    pub storage_mib: u64,
+    /// Processes and threads.
+    pub processes: u32,
+    /// Open files of one process.
+    pub open_files: u64,
+}
+
+/// Where an instance's traffic may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// To the internet.
+    Internet,
+    /// Nowhere.
+    None,
+}
+
+/// How a workload is confined: an argument to the backend, decided by the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Where its traffic may go.
+    pub egress: Egress,
+}
+
+/// What lets the requestor in: absent for workloads that nobody logs in to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SshAccess {
+    /// The VM's host key, private half, in OpenSSH's PEM form.
+    pub host_key_private: String,
+    /// Its public half.
+    pub host_key: SshPublicKey,
+    /// The keys that may log in.
+    pub authorized_keys: Vec<SshPublicKey>,
+}
+
+impl fmt::Debug for SshAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SshAccess")
+            .field("host_key", &self.host_key.as_str())
+            .field("authorized_keys", &self.authorized_keys.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that a backend needs to know to make an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSpec {
+    /// Its name.
+    pub id: InstanceId,
+    /// The host name inside.
+    pub hostname: VmName,
+    /// What it boots from.
+    pub image: ImageDigest,
+    /// How much it may use.
+    pub limits: Limits,
+    /// How it is confined.
+    pub confinement: Confinement,
+    /// Who may log in.
+    pub access: Option<SshAccess>,
+}
+
+/// An image as the backend knows it, for ever the same content (`sha256:…`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ImageDigest(String);
+
+impl ImageDigest {
+    /// From the backend's own text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The backend's own text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ImageDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What was seen when a backend was asked about an instance. "Could not ask" is not among them:
+/// that is [`BackendError::Unavailable`], and says nothing about the instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// There is no such instance.
+    Absent,
+    /// It is there and does not run.
+    Stopped {
+        /// With which code its first process ended, if it ever ran.
+        exit_code: Option<i64>,
+        /// Whether it was ended for using too much memory.
+        out_of_memory: bool,
+    },
+    /// It runs.
+    Running {
+        /// Where its sshd listens, as seen from this host; changes from start to start.
+        ssh: SocketAddr,
+    },
+    /// It is there but can't be used.
+    Broken {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Why a backend did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// It could not be asked: not running, no permission, no answer within the deadline. Says
+    /// nothing about any instance.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The image is not there (any more).
+    #[error("the image {0} is not on this machine")]
+    ImageMissing(String),
+    /// There is no such instance.
+    #[error("there is no instance {0}")]
+    NoInstance(InstanceId),
+    /// It was asked and refused or failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// One thing that was tried at the start, and what came of it; shown by `golem-provider doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was tried (`memory limit`, `user namespaces`, …).
+    pub subject: String,
+    /// Whether it is as it should be.
+    pub good: bool,
+    /// What was found, and what to do about it if it is not good.
+    pub detail: String,
+}
+
+/// Whether guests are kept from the host and its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "reason")]
+pub enum Containment {
+    /// They are.
+    Contained,
+    /// They are not, and why.
+    Uncontained(String),
+}
+
+/// What a backend can do here and now, found by trying.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// How its instances are kept apart from the host.
+    pub isolation: Isolation,
+    /// The backend's own name and version, for people.
+    pub version: String,
+    /// Which limits are enforced: of `cpu`, `memory`, `processes`, `storage`, `bandwidth`.
+    pub enforced: Vec<String>,
+    /// Whether guests are contained.
+    pub containment: Containment,
+    /// What was tried.
+    pub findings: Vec<Finding>,
+}
+
+/// Makes instances. See the module's documentation for the order of calls.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Which backend this is. A VM's row keeps it, and the VM is always handled by that one.
+    fn kind(&self) -> BackendKind;
+
+    /// Tries what it can do. Leaves nothing behind.
+    async fn probe(&self) -> Result<Capabilities, BackendError>;
+
+    /// Makes sure that an instance of this spec exists, without starting it. Called again, it
+    /// repairs what an interrupted call left half-made, and changes nothing otherwise.
+    async fn ensure(&self, spec: &InstanceSpec) -> Result<(), BackendError>;
+
+    /// Starts the instance. Does nothing if it runs.
+    async fn start(&self, id: InstanceId) -> Result<(), BackendError>;
+
+    /// Stops the instance: asks it to end, and ends it after `grace`. Does nothing if it is
+    /// stopped. Its disk is kept.
+    async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), BackendError>;
+
+    /// Removes the instance and its disk. Does nothing if it is gone.
+    async fn destroy(&self, id: InstanceId) -> Result<(), BackendError>;
+
+    /// Looks at the instance.
+    async fn observe(&self, id: InstanceId) -> Result<Observation, BackendError>;
+
+    /// All instances that carry this provider's label, running or not; never another provider's.
+    async fn list(&self) -> Result<Vec<InstanceId>, BackendError>;
+
+    /// Removes what the backend keeps for this provider beside instances and images (networks,
+    /// rules). Called when the provider is purged, after its instances are gone. Does nothing if
+    /// there is nothing.
+    async fn clean_up(&self) -> Result<(), BackendError>;
+
+    /// Its images.
+    fn images(&self) -> &dyn ImageStore;
+
+    /// Its meter, if it has one.
+    fn metering(&self) -> Option<&dyn Metering>;
+}
+
+/// What an instance uses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// CPU in percent of one core, over the last second or so.
+    pub cpu_percent: f64,
+    /// Memory in use in bytes, page cache left out.
+    pub memory_used_bytes: u64,
+    /// Memory limit in bytes.
+    pub memory_limit_bytes: u64,
+    /// Processes and threads.
+    pub processes: u64,
+    /// Bytes received since its start.
+    pub network_received_bytes: u64,
+    /// Bytes sent since its start.
+    pub network_sent_bytes: u64,
+    /// Bytes written on top of the image, where known.
+    pub disk_used_bytes: Option<u64>,
+}
+
+/// Measures what instances use.
+#[async_trait]
+pub trait Metering: Send + Sync {
+    /// What a running instance uses. Takes about a second.
+    async fn usage(&self, id: InstanceId) -> Result<Usage, BackendError>;
+}
+
+/// Where the lines of a long-running build or pull go.
+pub type ProgressSender = tokio::sync::mpsc::Sender<String>;
+
+/// Keeps what instances boot from.
+#[async_trait]
+pub trait ImageStore: Send + Sync {
+    /// Builds the image `name` (`debian-12`, `ubuntu-24.04`) and returns its digest. Called again
+    /// with nothing changed, it finds what is there.
+    async fn build(
+        &self,
+        name: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageDigest, BackendError>;
+
+    /// Fetches `reference` (`registry/name:tag` or `…@sha256:…`) and returns its digest.
+    async fn pull(
+        &self,
+        reference: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageDigest, BackendError>;
+
+    /// Size in bytes of the image, or `None` when it is not there.
+    async fn size(&self, digest: &ImageDigest) -> Result<Option<u64>, BackendError>;
+
+    /// Gives the image up for this provider; another provider's on the same engine is not touched.
+    /// Does nothing if it is gone.
+    async fn remove(&self, name: &str, digest: &ImageDigest) -> Result<(), BackendError>;
+}

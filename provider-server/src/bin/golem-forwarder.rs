@@ -1,0 +1,122 @@
+//! `golem-forwarder`: holds the ports that lead to a provider's VMs and carries their bytes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use golem_vm_provider::forwarder::{
+    self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, EXIT_ALREADY_RUNNING, Options,
+    ServerError,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Holds the ports that lead to a provider's VMs and carries their bytes.
+///
+/// golem-provider starts it by itself and finds it again after a restart; there is hardly a reason
+/// to start it by hand. It outlives the provider, so that SSH sessions do too. After a start it
+/// holds the ports that it held before, until the provider says something else.
+#[derive(Debug, Parser)]
+#[command(
+    name = "golem-forwarder",
+    version,
+    after_help = "Example:\n  golem-forwarder --data-dir ~/.local/share/golem/provider\n\n\
+        Signals: TERM and INT end it, with every session that it carries; HUP is ignored.\n\
+        RUST_LOG sets what is logged (default info), to standard error.\n\n\
+        Exit codes:\n  0  ended by a signal or by the provider\n  1  failed, see the message\n  \
+        2  wrong arguments\n  3  another golem-forwarder works in this data directory"
+)]
+struct Arguments {
+    /// The provider's data directory, where the socket, the lock and the stored routes are.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+
+    /// Sessions at most on all ports at once.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_SESSIONS as u32,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_sessions: u32,
+
+    /// Sessions at most on one port at once.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_SESSIONS_PER_PORT as u32,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_sessions_per_port: u32,
+
+    /// Leave the kernel's list of reserved ports (net.ipv4.ip_local_reserved_ports) alone.
+    #[arg(long)]
+    no_reserve_ports: bool,
+
+    /// Leave the session and the open files of the process that starts it, as the provider wants.
+    #[arg(long)]
+    detach: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // First of all, while this process has one thread and no files of its own.
+    if arguments.detach
+        && let Err(error) = forwarder::detach()
+    {
+        eprintln!(
+            "golem-forwarder: can't begin a session of its own: {error}; going on in this one"
+        );
+    }
+    start_logging();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            match error.downcast_ref() {
+                Some(ServerError::AlreadyRunning { .. }) => {
+                    ExitCode::from(u8::try_from(EXIT_ALREADY_RUNNING).unwrap_or(1))
+                }
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // Whatever is created is for this user only, from the moment it exists.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let mut options = Options::new(std::path::absolute(&arguments.data_dir)?);
+    options.max_sessions = arguments.max_sessions as usize;
+    options.max_sessions_per_port = arguments.max_sessions_per_port as usize;
+    if arguments.no_reserve_ports {
+        options.reserved_ports = None;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let on_signal = shutdown.clone();
+        tokio::spawn(async move {
+            loop {
+                let name = tokio::select! {
+                    _ = terminate.recv() => "TERM",
+                    _ = interrupt.recv() => "INT",
+                    _ = hang_up.recv() => {
+                        tracing::info!("signal HUP ignored");
+                        continue;
+                    }
+                };
+                tracing::info!("signal {name}: ending, with every session");
+                on_signal.cancel();
+            }
+        });
+        Box::pin(forwarder::run(options, shutdown)).await?;
+        anyhow::Ok(())
+    })
+}

@@ -1,0 +1,202 @@
+//! Answers the provider on one control connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{self, FrameError};
+use super::table::Table;
+use super::wire::{self, Hello, PROTOCOL_VERSION, Refusal, RefusalCode, Reply, Request};
+
+/// How long the provider may take to read a reply.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long and how much is still read from a connection that is about to be closed, so that the
+/// last reply arrives: closing with unread input discards it.
+const LAST_READ: (Duration, u64) = (Duration::from_secs(1), 64 * 1024 * 1024);
+
+/// What a control connection needs to answer.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// The ports and routes.
+    pub(super) table: Mutex<Table>,
+    /// Who this is; the uptime is filled in.
+    pub(super) identity: Identity,
+    /// Ends the process.
+    pub(super) shutdown: CancellationToken,
+}
+
+/// Who this forwarder is.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// When it began, in milliseconds since 1970 UTC.
+    pub(super) started_unix_ms: u64,
+    /// The same by a clock that nobody sets.
+    pub(super) started: std::time::Instant,
+    /// The process's start in clock ticks since boot.
+    pub(super) start_ticks: Option<u64>,
+}
+
+impl Identity {
+    fn hello(&self) -> Hello {
+        Hello {
+            protocol_version: PROTOCOL_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_unix_ms: self.started_unix_ms,
+            start_ticks: self.start_ticks,
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Answers one connection until it ends. Whatever happens to it, ports and sessions stay.
+pub(super) async fn serve(mut stream: UnixStream, control: Arc<Control>) {
+    if let Err(refusal) = check_peer(&stream) {
+        tracing::warn!("a control connection was refused: {}", refusal.message);
+        let _ = send(&mut stream, 0, &Reply::Error(refusal)).await;
+        return;
+    }
+    let mut stream = BufReader::new(stream);
+    loop {
+        // Between two requests, never in the middle of one.
+        let line = tokio::select! {
+            biased;
+            () = control.shutdown.cancelled() => return,
+            line = frame::read_line(&mut stream) => line,
+        };
+        let line = match line {
+            Ok(Some(line)) => line,
+            Ok(None) => return,
+            Err(error @ FrameError::TooLong) => {
+                return part(stream, 0, Refusal::new(RefusalCode::TooLong, error.to_string()))
+                    .await;
+            }
+            Err(error) => {
+                tracing::debug!("a control connection ended: {error}");
+                return;
+            }
+        };
+        let header = match wire::decode_header(&line) {
+            Ok(header) => header,
+            Err(error) => {
+                let refusal =
+                    Refusal::new(RefusalCode::BadRequest, format!("not a request: {error}"));
+                return part(stream, 0, refusal).await;
+            }
+        };
+        let request = match wire::decode::<Request>(&line) {
+            Ok(Request::Hello) => Ok(Request::Hello),
+            _ if header.v != PROTOCOL_VERSION => Err(Refusal::new(
+                RefusalCode::ProtocolVersion,
+                format!(
+                    "this forwarder speaks version {PROTOCOL_VERSION} of the control protocol, the request version {}",
+                    header.v
+                ),
+            )),
+            Ok(request) => match wire::validate(&request) {
+                Ok(()) => Ok(request),
+                Err(refusal) => Err(refusal),
+            },
+            Err(error) => {
+                let refusal =
+                    Refusal::new(RefusalCode::BadRequest, format!("not a request: {error}"));
+                return part(stream, header.id, refusal).await;
+            }
+        };
+        let ends = matches!(request, Ok(Request::Shutdown));
+        let reply = match request {
+            Ok(request) => answer(request, &control).await.unwrap_or_else(Reply::Error),
+            Err(refusal) => Reply::Error(refusal),
+        };
+        if let Reply::Error(refusal) = &reply {
+            tracing::warn!("a request was refused: {}", refusal.message);
+        }
+        if let Err(error) = send(stream.get_mut(), header.id, &reply).await {
+            tracing::debug!("a reply could not be sent: {error}");
+            return;
+        }
+        if ends {
+            tracing::info!("ending, as the provider asked");
+            control.shutdown.cancel();
+            return;
+        }
+    }
+}
+
+async fn answer(request: Request, control: &Control) -> Result<Reply, Refusal> {
+    let ports = |ports| Reply::Ports { ports };
+    match request {
+        Request::Hello => Ok(Reply::Hello(control.identity.hello())),
+        Request::Offer { listen_ip, ports: offered } => {
+            control.table.lock().await.offer(listen_ip, offered).await.map(ports)
+        }
+        Request::Ports => Ok(ports(control.table.lock().await.status())),
+        Request::Routes { routes, close_removed } => {
+            control.table.lock().await.set_routes(routes, close_removed).await.map(ports)
+        }
+        Request::SetRoute { route } => control.table.lock().await.set_route(route).await.map(ports),
+        Request::ClearRoute { port, close_sessions } => {
+            control.table.lock().await.clear_route(port, close_sessions).await.map(ports)
+        }
+        Request::Stats => Ok(Reply::Stats(control.table.lock().await.stats())),
+        // Answered before it is done: afterwards there is nobody to answer.
+        Request::Shutdown => Ok(Reply::Done),
+    }
+}
+
+/// Only the user that the forwarder runs as, and root, who could do it anyway. The socket's mode
+/// says the same; this holds when the mode was changed.
+fn check_peer(stream: &UnixStream) -> Result<(), Refusal> {
+    let peer = stream.peer_cred().map_err(|error| {
+        Refusal::new(RefusalCode::Forbidden, format!("can't tell whose connection it is: {error}"))
+    })?;
+    check_user(peer.uid(), rustix::process::geteuid().as_raw())
+}
+
+fn check_user(peer: u32, own: u32) -> Result<(), Refusal> {
+    if peer == own || peer == 0 {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        RefusalCode::Forbidden,
+        format!("user {peer} may not control the forwarder of user {own}"),
+    ))
+}
+
+async fn send(stream: &mut UnixStream, id: u64, reply: &Reply) -> std::io::Result<()> {
+    let line = wire::encode(id, reply).map_err(std::io::Error::other)?;
+    timeout(WRITE_DEADLINE, stream.write_all(&line)).await?
+}
+
+/// Sends a last reply and closes the connection.
+async fn part(mut stream: BufReader<UnixStream>, id: u64, refusal: Refusal) {
+    tracing::warn!("a control connection is closed: {}", refusal.message);
+    if send(stream.get_mut(), id, &Reply::Error(refusal)).await.is_err() {
+        return;
+    }
+    let _ = stream.get_mut().shutdown().await;
+    let mut rest = stream.take(LAST_READ.1);
+    let _ = timeout(LAST_READ.0, tokio::io::copy_buf(&mut rest, &mut tokio::io::sink())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_owner_and_root_may_control_it() {
+        assert!(check_user(1000, 1000).is_ok());
+        assert!(check_user(0, 1000).is_ok());
+        assert_eq!(
+            check_user(1001, 1000).map_err(|refusal| refusal.code),
+            Err(RefusalCode::Forbidden)
+        );
+        assert!(check_user(1000, 0).is_err());
+    }
+}

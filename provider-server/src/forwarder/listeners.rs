@@ -1,0 +1,255 @@
+//! One listening port: binding it, accepting on it, letting it go.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::{Gate, Inside};
+use super::session::{self, End};
+use super::traffic::Traffic;
+use super::wire::{BindFailure, BindFailureReason, Route};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// First and longest pause after accepting has failed for want of files or memory.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Where a port leads, and what has gone there.
+#[derive(Debug)]
+pub(super) struct Destination {
+    /// The route.
+    pub(super) route: Route,
+    /// What has gone to its VM.
+    pub(super) traffic: Arc<Traffic>,
+}
+
+/// What outlives the listener of a port: its sessions, and where new ones go.
+#[derive(Debug)]
+pub(super) struct PortState {
+    port: u16,
+    destination: Mutex<Option<Arc<Destination>>>,
+    sessions: Arc<Gate>,
+    all_sessions: Arc<Gate>,
+    turned_away: AtomicU64,
+    cut: Mutex<CancellationToken>,
+}
+
+impl PortState {
+    /// A port without a destination.
+    pub(super) fn new(port: u16, limit: usize, all_sessions: Arc<Gate>) -> Arc<Self> {
+        Arc::new(Self {
+            port,
+            destination: Mutex::new(None),
+            sessions: Gate::new(limit),
+            all_sessions,
+            turned_away: AtomicU64::new(0),
+            cut: Mutex::new(CancellationToken::new()),
+        })
+    }
+
+    /// Where new sessions go.
+    pub(super) fn destination(&self) -> Option<Arc<Destination>> {
+        self.destination.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends new sessions somewhere else. The counters go on if it is the same VM.
+    pub(super) fn lead_to(&self, route: Option<Route>) {
+        let mut destination = self.destination.lock().unwrap_or_else(PoisonError::into_inner);
+        let traffic = match (destination.as_deref(), &route) {
+            (Some(before), Some(route)) if before.route.vm == route.vm => {
+                Arc::clone(&before.traffic)
+            }
+            _ => Arc::default(),
+        };
+        *destination = route.map(|route| Arc::new(Destination { route, traffic }));
+    }
+
+    /// Cuts all sessions of this port. New ones are possible.
+    pub(super) fn cut_sessions(&self) {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *cut).cancel();
+    }
+
+    /// How many sessions are open.
+    pub(super) fn open(&self) -> usize {
+        self.sessions.open()
+    }
+
+    /// How many connections were closed at once for want of room.
+    pub(super) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    /// What to do with a connection that has just been accepted.
+    fn admit(self: &Arc<Self>, client: TcpStream, peer: SocketAddr) {
+        let Some(destination) = self.destination() else {
+            // Closed by being dropped: the port is held, and nobody lives there.
+            return;
+        };
+        let (Some(place), Some(place_here)) = (self.all_sessions.enter(), self.sessions.enter())
+        else {
+            let before = self.turned_away.fetch_add(1, Ordering::Relaxed);
+            // Said at 1, 2, 4, 8, ..., so that a flood does not fill the log.
+            if (before + 1).is_power_of_two() {
+                tracing::warn!(
+                    port = self.port,
+                    vm = destination.route.vm,
+                    open = self.sessions.open(),
+                    limit = self.sessions.limit(),
+                    open_in_all = self.all_sessions.open(),
+                    limit_in_all = self.all_sessions.limit(),
+                    turned_away = before + 1,
+                    "too many sessions, a connection was closed"
+                );
+            }
+            return;
+        };
+        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        tokio::spawn(run(client, peer, destination, cut, [place, place_here]));
+    }
+}
+
+async fn run(
+    client: TcpStream,
+    peer: SocketAddr,
+    destination: Arc<Destination>,
+    cut: CancellationToken,
+    _places: [Inside; 2],
+) {
+    let Destination { route, traffic } = &*destination;
+    traffic.began();
+    tracing::debug!(port = route.port, vm = route.vm, %peer, "session begins");
+    match session::carry(client, route.target, traffic, &cut).await {
+        End::Unreachable(error) => {
+            traffic.unreachable();
+            let times = traffic.read().unreachable;
+            if times.is_power_of_two() {
+                tracing::warn!(
+                    port = route.port,
+                    vm = route.vm,
+                    target = %route.target,
+                    times,
+                    "the VM's SSH server can't be reached: {error}"
+                );
+            }
+        }
+        End::Done => tracing::debug!(port = route.port, vm = route.vm, %peer, "session done"),
+        End::Cut => tracing::info!(port = route.port, vm = route.vm, %peer, "session cut"),
+        End::Broken(error) => {
+            tracing::debug!(port = route.port, vm = route.vm, %peer, "session broken: {error}");
+        }
+    }
+}
+
+/// A bound port with the task that accepts on it.
+#[derive(Debug)]
+pub(super) struct Listener {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Binds a port and accepts on it from now on.
+    ///
+    /// # Errors
+    /// When the port can't be had.
+    pub(super) fn start(ip: IpAddr, state: &Arc<PortState>) -> Result<Self, BindFailure> {
+        let listener = bind(SocketAddr::new(ip, state.port)).map_err(|error| failure(&error))?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(accept(listener, Arc::clone(state), stop.clone()));
+        Ok(Self { stop, task })
+    }
+
+    /// Lets the port go. It is free when this returns.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!("the task of a listener failed: {error}");
+        }
+    }
+
+    /// Whether it is still accepting.
+    pub(super) fn lives(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Connections of a predecessor that are in TIME_WAIT must not keep the port.
+    socket.set_reuseaddr(true)?;
+    if address.ip() == IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED) {
+        // All addresses means both families, whatever the system's default.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn failure(error: &io::Error) -> BindFailure {
+    let reason = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::ADDRINUSE) => BindFailureReason::InUse,
+        Some(Errno::ACCESS | Errno::PERM) => BindFailureReason::Permission,
+        Some(Errno::ADDRNOTAVAIL) => BindFailureReason::Address,
+        _ => BindFailureReason::Other,
+    };
+    BindFailure { reason, detail: error.to_string() }
+}
+
+async fn accept(listener: TcpListener, state: Arc<PortState>, stop: CancellationToken) {
+    let mut pause = PAUSE.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((client, peer)) => {
+                pause = PAUSE.0;
+                state.admit(client, peer);
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                tracing::warn!(
+                    port = state.port,
+                    "can't accept, trying again in {} ms: {error}",
+                    pause.as_millis()
+                );
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+}
+
+/// Whether accepting failed because of the one connection, which Linux reports here:
+/// accept(2), "Error handling".
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::AGAIN
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::OPNOTSUPP
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+        )
+    )
+}

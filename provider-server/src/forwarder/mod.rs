@@ -1,0 +1,48 @@
+//! The forwarder: holds the ports that lead to the VMs, and carries their bytes.
+//!
+//! It is a process of its own (`golem-forwarder`), in a session of its own, so that the provider
+//! can end, be killed or be replaced without cutting an SSH session or losing a port. The provider
+//! is the only one who tells it anything, over a Unix socket in the data directory ([`wire`]), and
+//! finds it again there ([`ForwarderClient`]). What it was told it keeps in a file, so that after
+//! its own death it binds the same ports and leads them to the same VMs before anybody asks.
+//!
+//! - [`Options`], [`run`]: the process.
+//! - [`ForwarderClient`], [`find_binary`]: the provider's side.
+//! - [`wire`]: what they say to each other.
+//!
+//! A port that leads nowhere accepts connections and closes them, which is what a port check needs.
+//! A port that can't be bound is tried again every few seconds and never replaced by another one.
+
+mod client;
+mod control;
+mod copy;
+mod detach;
+mod frame;
+mod launch;
+mod limits;
+mod listeners;
+#[cfg(target_os = "linux")]
+mod pipes;
+mod pump;
+mod reserved_ports;
+mod server;
+mod session;
+mod socket_path;
+#[cfg(target_os = "linux")]
+mod splice;
+mod state;
+mod table;
+mod traffic;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{ClientError, EXIT_ALREADY_RUNNING, ForwarderClient};
+pub use detach::detach;
+pub use launch::{BINARY_NAME, find_binary};
+pub use limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT};
+pub use reserved_ports::KERNEL_LIST;
+pub use server::{LOCK_NAME, Options, ServerError, run};
+pub use socket_path::SOCKET_NAME;
+pub use state::STATE_NAME;

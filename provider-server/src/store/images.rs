@@ -1,0 +1,94 @@
+//! The SQL of images: which ones were built or pulled here.
+
+use golem_vm_node::store::StoreError;
+use golem_vm_protocol::time::Timestamp;
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+
+use super::ProviderStore;
+use super::columns::damaged;
+use crate::backend::{BackendKind, ImageDigest};
+
+/// An image that was built or pulled here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRow {
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub digest: ImageDigest,
+    /// Whose it is.
+    pub backend: BackendKind,
+    /// Whether it was built here (and so can be rented without being listed).
+    pub built: bool,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+impl ProviderStore {
+    /// Writes an image down, in the place of an older one of that name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn put_image(
+        &self,
+        name: String,
+        digest: ImageDigest,
+        backend: BackendKind,
+        built: bool,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        self.store
+            .write("image.put", move |db| {
+                db.execute(
+                    "INSERT OR REPLACE INTO image (name, digest, backend, source, created_at) \
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        name,
+                        digest.as_str(),
+                        backend.as_str(),
+                        if built { "built" } else { "pulled" },
+                        now.unix_micros()
+                    ],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// All images, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn images(&self) -> Result<Vec<ImageRow>, StoreError> {
+        self.store
+            .read("image.list", |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT name, digest, backend, source, created_at FROM image ORDER BY name",
+                )?;
+                let rows = statement.query_map([], |row| {
+                    let backend: String = row.get(2)?;
+                    Ok(ImageRow {
+                        name: row.get(0)?,
+                        digest: ImageDigest::new(row.get::<_, String>(1)?),
+                        backend: backend.parse().map_err(|error: String| damaged(2, error))?,
+                        built: row.get::<_, String>(3)? == "built",
+                        created_at: Timestamp::from_unix_micros(row.get(4)?),
+                    })
+                })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// Forgets an image. Returns whether there was one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_image(&self, name: String) -> Result<bool, StoreError> {
+        self.store
+            .write("image.forget", move |db| {
+                Ok(db.execute("DELETE FROM image WHERE name = ?1", params![name])? > 0)
+            })
+            .await
+    }
+}

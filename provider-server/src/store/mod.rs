@@ -1,0 +1,122 @@
+//! The provider's database: VMs, their ports and operations, images, and what was advertised.
+//!
+//! Only this module knows SQL. It implements the traits that the domain needs, and knows neither
+//! HTTP nor backends.
+
+mod advertisements;
+mod columns;
+mod images;
+mod operations;
+mod vms;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use golem_vm_node::clock::Clock;
+use golem_vm_node::sqlite::{Durability, SqliteError};
+use golem_vm_node::store::Store;
+use golem_vm_protocol::time::Timestamp;
+
+pub use images::ImageRow;
+
+/// One step each from an older database to this one. Only ever appended to.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE vm (
+        id               TEXT PRIMARY KEY,
+        owner            TEXT NOT NULL,
+        name             TEXT NOT NULL,
+        state            TEXT NOT NULL CHECK (state IN
+            ('creating', 'starting', 'running', 'stopping', 'stopped', 'destroying', 'error', 'failed')),
+        message          TEXT,
+        code             TEXT,
+        cpu              INTEGER NOT NULL,
+        memory_gb        INTEGER NOT NULL,
+        storage_gb       INTEGER NOT NULL,
+        image            TEXT NOT NULL,
+        image_digest     TEXT NOT NULL,
+        backend          TEXT NOT NULL,
+        isolation        TEXT NOT NULL,
+        core_month       INTEGER NOT NULL,
+        gb_ram_month     INTEGER NOT NULL,
+        gb_storage_month INTEGER NOT NULL,
+        host_key_private TEXT NOT NULL,
+        host_key         TEXT NOT NULL,
+        authorized_keys  TEXT NOT NULL,
+        operation        TEXT NOT NULL,
+        created_at       INTEGER NOT NULL,
+        updated_at       INTEGER NOT NULL
+    ) STRICT;
+    -- A failed VM gives its name back.
+    CREATE UNIQUE INDEX vm_name ON vm (owner, name) WHERE state <> 'failed';
+
+    CREATE TABLE port (
+        host_port  INTEGER PRIMARY KEY,
+        vm         TEXT NOT NULL REFERENCES vm (id) ON DELETE CASCADE,
+        guest_port INTEGER NOT NULL,
+        protocol   TEXT NOT NULL,
+        purpose    TEXT NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX port_purpose ON port (vm, purpose);
+
+    -- Outlives its VM: whoever repeats a request has to find it.
+    CREATE TABLE operation (
+        id              TEXT PRIMARY KEY,
+        vm              TEXT NOT NULL,
+        vm_public_id    TEXT NOT NULL,
+        owner           TEXT NOT NULL,
+        idempotency_key TEXT,
+        fingerprint     TEXT,
+        status          TEXT NOT NULL CHECK (status IN ('creating', 'ready', 'failed')),
+        phase           TEXT,
+        code            TEXT,
+        message         TEXT,
+        created_at      INTEGER NOT NULL,
+        updated_at      INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX operation_key ON operation (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
+    CREATE INDEX operation_age ON operation (created_at);
+
+    CREATE TABLE image (
+        name       TEXT PRIMARY KEY,
+        digest     TEXT NOT NULL,
+        backend    TEXT NOT NULL,
+        source     TEXT NOT NULL CHECK (source IN ('built', 'pulled')),
+        created_at INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE advertisement (
+        sequence   INTEGER PRIMARY KEY,
+        digest     TEXT NOT NULL,
+        envelope   TEXT NOT NULL,
+        created_at INTEGER NOT NULL
+    ) STRICT;
+"];
+
+/// A handle to the provider's database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ProviderStore {
+    store: Store,
+    clock: Arc<dyn Clock>,
+}
+
+impl ProviderStore {
+    /// Opens or makes the database at `path`.
+    ///
+    /// # Errors
+    /// When it can't be opened, is damaged, or comes from a newer release (then it is untouched).
+    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, SqliteError> {
+        Ok(Self { store: Store::open(path, MIGRATIONS, Durability::Full)?, clock })
+    }
+
+    /// Finishes what was begun, and closes.
+    pub async fn close(&self) {
+        self.store.shutdown().await;
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_micros(i64::try_from(self.clock.now_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests;

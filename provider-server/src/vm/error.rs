@@ -1,0 +1,79 @@
+//! What can go wrong with a request about a VM; HTTP knows how to say it, this does not know HTTP.
+
+use golem_vm_node::store::StoreError;
+use golem_vm_protocol::problem::FieldError;
+
+use crate::backend::BackendError;
+
+/// Why a request about a VM was not carried out.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum VmError {
+    /// There is none, or it is not the caller's.
+    #[error("VM {0}: Not Found")]
+    NotFound(String),
+    /// There is no such operation of the caller's.
+    #[error("job not found")]
+    OperationNotFound,
+    /// The owner has one of that name.
+    #[error(
+        "you have a VM named {0} on this provider already: choose another name, or destroy it first"
+    )]
+    NameTaken(String),
+    /// Not so much is free.
+    #[error("not enough is free on this provider: {0}")]
+    InsufficientCapacity(String),
+    /// Every access port is in use.
+    #[error("every access port of this provider is in use: try another provider")]
+    PortsExhausted,
+    /// The image is not rented out.
+    #[error("the image '{asked}' is not offered by this provider; offered: {offered}")]
+    ImageNotOffered {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        offered: String,
+    },
+    /// The key was used for something else.
+    #[error("this Idempotency-Key was used for another request: use a new key for a new VM")]
+    IdempotencyMismatch,
+    /// The terms are worse than those that were accepted.
+    #[error("the offer has changed since you saw it: {0}; look at the providers again")]
+    OfferChanged(String),
+    /// The provider does not serve this requestor.
+    #[error("this provider serves only requestors it trusts: {0}")]
+    NotTrusted(String),
+    /// The VM's state does not allow it.
+    #[error("VM {name}: {reason}")]
+    Conflict {
+        /// Which VM.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A field is wrong.
+    #[error("the request is not valid")]
+    Invalid(Vec<FieldError>),
+    /// The VM could not be made; nothing of it is left, or soon will be.
+    #[error("Failed to create VM {name}: {reason}")]
+    CreateFailed {
+        /// Which VM.
+        name: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The backend could not be asked, or failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The VM did not come up in time.
+    #[error("{0}")]
+    TimedOut(String),
+    /// The provider is shutting down.
+    #[error("the provider is shutting down: try again in a minute")]
+    ShuttingDown,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something that should not happen.
+    #[error("{0}")]
+    Internal(String),
+}

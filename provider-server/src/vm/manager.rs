@@ -1,0 +1,297 @@
+//! Takes requests about VMs, and hands each to the task of its VM.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::vm::{OperationStatus, Owner, ValidCreate};
+use golem_vm_protocol::{ErrorCode, VmId, VmRef};
+use tokio::sync::{oneshot, watch};
+
+use super::admission::{Admission, Bounds, Idempotency, NewVm, RepeatedRequest};
+use super::host_key::HostKey;
+use super::policy::Request;
+use super::record::{Terms, VmRecord};
+use super::task::{Command, Task, TaskHandle, World};
+use super::{OperationRecord, VmError, VmState};
+use crate::backend::{BackendError, Usage};
+
+/// The table of VMs' tasks. Cheap to clone.
+#[derive(Clone)]
+pub struct VmManager {
+    world: Arc<World>,
+    // A plain mutex: held for a look-up or an insert, never across an await.
+    tasks: Arc<Mutex<HashMap<VmId, TaskHandle>>>,
+}
+
+impl fmt::Debug for VmManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VmManager").finish_non_exhaustive()
+    }
+}
+
+/// A create that passed all checks that need no ledger.
+#[derive(Debug, Clone)]
+pub struct Creation {
+    /// Whose VM it will be.
+    pub owner: Owner,
+    /// What was asked for.
+    pub request: ValidCreate,
+    /// On which terms.
+    pub terms: Terms,
+    /// Within which bounds.
+    pub bounds: Bounds,
+    /// What makes it one request however often it is sent.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl VmManager {
+    /// A manager without VMs; see [`VmManager::take_up_all`].
+    #[must_use]
+    pub fn new(world: Arc<World>) -> Self {
+        Self { world, tasks: Arc::default() }
+    }
+
+    /// Starts a task for every VM in the repository.
+    ///
+    /// # Errors
+    /// When the repository can't be read. A VM whose backend is not there is logged and left alone.
+    pub async fn take_up_all(&self) -> Result<usize, VmError> {
+        let records = self.world.repository.all().await?;
+        for record in &records {
+            if let Err(error) = self.begin_task(record) {
+                tracing::error!(vm = %record.id, "{error}");
+            }
+        }
+        Ok(records.len())
+    }
+
+    fn begin_task(&self, record: &VmRecord) -> Result<TaskHandle, VmError> {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = tasks.get(&record.id).filter(|handle| !handle.commands.is_closed()) {
+            return Ok(handle.clone());
+        }
+        let (id, table) = (record.id, Arc::clone(&self.tasks));
+        let handle = Task::spawn(&self.world, record, move || {
+            table.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        })?;
+        tasks.insert(id, handle.clone());
+        Ok(handle)
+    }
+
+    /// The operation of a request that was made before, if any.
+    ///
+    /// # Errors
+    /// [`VmError::IdempotencyMismatch`] when its key was used for something else.
+    pub async fn repeated(
+        &self,
+        request: RepeatedRequest,
+    ) -> Result<Option<OperationRecord>, VmError> {
+        self.world.repository.repeated(request).await
+    }
+
+    /// Lets a VM in and begins to make it. Returns its operation.
+    ///
+    /// # Errors
+    /// See [`super::repository::VmRepository::admit`].
+    pub async fn create(
+        &self,
+        creation: Creation,
+        now: Timestamp,
+    ) -> Result<OperationRecord, VmError> {
+        let random =
+            |error: getrandom::Error| VmError::Internal(format!("no random bytes: {error}"));
+        let record = VmRecord {
+            id: VmId::random().map_err(random)?,
+            owner: creation.owner,
+            name: creation.request.name,
+            state: VmState::Creating,
+            terms: creation.terms,
+            ssh_port: 0,
+            host_key: HostKey::generate().map_err(VmError::Internal)?,
+            authorized_keys: creation.request.ssh_keys,
+            operation: format!("op_{}", &VmId::random().map_err(random)?.to_string()[3..]),
+            created_at: now,
+            updated_at: now,
+        };
+        let new = NewVm { record, idempotency: creation.idempotency };
+        match self.world.repository.admit(new, creation.bounds).await? {
+            Admission::Repeated(operation) => Ok(operation),
+            Admission::Admitted(record) => {
+                self.begin_task(&record)?;
+                self.world.changed();
+                let operation =
+                    self.world.repository.operation(record.owner, record.operation.clone()).await?;
+                operation.ok_or(VmError::OperationNotFound)
+            }
+        }
+    }
+
+    /// Waits until an operation is over, and returns its VM.
+    ///
+    /// # Errors
+    /// Why it failed; [`VmError::NotFound`] when the VM has been destroyed since.
+    pub async fn wait_for(
+        &self,
+        owner: Owner,
+        operation: OperationRecord,
+    ) -> Result<VmRecord, VmError> {
+        let mut changes = self.world.changes.subscribe();
+        let mut operation = operation;
+        loop {
+            changes.mark_unchanged();
+            let id = operation.id.clone();
+            operation = self
+                .world
+                .repository
+                .operation(owner, id)
+                .await?
+                .ok_or(VmError::OperationNotFound)?;
+            match operation.status {
+                OperationStatus::Creating => {}
+                OperationStatus::Ready => {
+                    let record = self.world.repository.get(operation.vm).await?;
+                    return record.ok_or(VmError::NotFound(operation.vm_public_id));
+                }
+                OperationStatus::Failed => return Err(failure(operation)),
+            }
+            tokio::select! {
+                () = self.world.shutdown.cancelled() => return Err(VmError::ShuttingDown),
+                changed = changes.changed() => changed.map_err(|_| VmError::ShuttingDown)?,
+            }
+        }
+    }
+
+    /// Carries out a request about one of the owner's VMs, and returns the VM as it is then;
+    /// `None` when it is gone.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`] also for another owner's VM.
+    pub async fn request(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        request: Request,
+    ) -> Result<Option<VmRecord>, VmError> {
+        let record = self.find(owner, vm).await?;
+        self.request_for(&record, request).await
+    }
+
+    /// As [`VmManager::request`], for a VM that was found already.
+    ///
+    /// # Errors
+    /// As [`VmManager::request`].
+    pub async fn request_for(
+        &self,
+        record: &VmRecord,
+        request: Request,
+    ) -> Result<Option<VmRecord>, VmError> {
+        if let VmState::Failed { .. } = record.state {
+            return match request {
+                Request::Destroy => self.world.repository.remove(record.id).await.map(|()| None),
+                _ => Err(VmError::NotFound(record.name.to_string())),
+            };
+        }
+        let handle = self.begin_task(record)?;
+        if request == Request::Destroy {
+            handle.abandon.cancel();
+        }
+        let (reply, answer) = oneshot::channel();
+        let gone = || VmError::NotFound(record.name.to_string());
+        handle.commands.send(Command { request, reply }).await.map_err(|_| gone())?;
+        match answer.await {
+            Ok(outcome) => outcome,
+            Err(_) if self.world.shutdown.is_cancelled() => Err(VmError::ShuttingDown),
+            Err(_) if request == Request::Destroy => Ok(None),
+            Err(_) => Err(gone()),
+        }
+    }
+
+    /// One of the owner's VMs.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`].
+    pub async fn find(&self, owner: Owner, vm: VmRef) -> Result<VmRecord, VmError> {
+        let text = vm.as_str().to_owned();
+        self.world.repository.find(owner, vm).await?.ok_or(VmError::NotFound(text))
+    }
+
+    /// The owner's VMs.
+    ///
+    /// # Errors
+    /// When the repository can't be read.
+    pub async fn list(&self, owner: Owner) -> Result<Vec<VmRecord>, VmError> {
+        self.world.repository.list(owner).await
+    }
+
+    /// Everybody's VMs, for the provider's owner.
+    ///
+    /// # Errors
+    /// When the repository can't be read.
+    pub async fn all(&self) -> Result<Vec<VmRecord>, VmError> {
+        self.world.repository.all().await
+    }
+
+    /// One of the owner's operations.
+    ///
+    /// # Errors
+    /// [`VmError::OperationNotFound`].
+    pub async fn operation(&self, owner: Owner, id: String) -> Result<OperationRecord, VmError> {
+        self.world.repository.operation(owner, id).await?.ok_or(VmError::OperationNotFound)
+    }
+
+    /// Where a running VM's sshd is, as seen from this host.
+    pub async fn address(&self, record: &VmRecord) -> Option<std::net::SocketAddr> {
+        let backend = self.world.backends.get(&record.terms.backend)?;
+        match backend.observe(record.instance()).await {
+            Ok(crate::backend::Observation::Running { ssh }) => Some(ssh),
+            _ => None,
+        }
+    }
+
+    /// What a running VM uses now.
+    ///
+    /// # Errors
+    /// [`VmError::Conflict`] when it does not run; a [`BackendError`] when it can't be measured.
+    pub async fn usage(&self, record: &VmRecord) -> Result<Usage, VmError> {
+        if record.state != VmState::Running {
+            return Err(VmError::Conflict {
+                name: record.name.to_string(),
+                reason: format!(
+                    "it is {}, and only a running VM uses anything",
+                    record.state.as_str()
+                ),
+            });
+        }
+        let backend = self.world.backends.get(&record.terms.backend);
+        let meter = backend.and_then(|backend| backend.metering()).ok_or_else(|| {
+            VmError::Internal(format!("the backend {} does not measure", record.terms.backend))
+        })?;
+        let limit = std::time::Duration::from_secs(15);
+        match tokio::time::timeout(limit, meter.usage(record.instance())).await {
+            Ok(usage) => Ok(usage?),
+            Err(_) => Err(BackendError::Unavailable(
+                "the backend did not answer within 15 seconds".to_owned(),
+            )
+            .into()),
+        }
+    }
+
+    /// Rises whenever a VM changes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.world.changes.subscribe()
+    }
+}
+
+/// What a failed operation says to whoever waits for it.
+fn failure(operation: OperationRecord) -> VmError {
+    let (code, reason) = operation
+        .failure
+        .unwrap_or_else(|| (ErrorCode::CreateFailed, "no reason was recorded".to_owned()));
+    match code {
+        ErrorCode::BackendUnavailable => BackendError::Unavailable(reason).into(),
+        _ => VmError::CreateFailed { name: operation.vm_public_id, reason },
+    }
+}

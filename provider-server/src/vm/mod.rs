@@ -1,0 +1,36 @@
+//! The life of a rented VM.
+//!
+//! ```text
+//!   admit ──▶ creating ──▶ running ⇄ stopping ──▶ stopped ──▶ starting ──▶ running
+//!                │            │                      │
+//!                │            └──────────┬───────────┘
+//!             failed                destroying ──▶ (no row)
+//! ```
+//!
+//! * [`manager`] takes requests, finds the VM, and hands the request to the VM's task.
+//! * [`task`] is the only writer of one VM: requests for it are carried out one after another.
+//! * [`policy`] says whether a request makes sense in a state; it is pure.
+//! * [`state`] and [`record`] are what is kept; [`repository`] is where (a trait: no SQL in here).
+//! * [`readiness`] finds out whether SSH answers.
+//!
+//! Every intention is written before the backend is touched, so that whatever interrupts the
+//! program, the next start finds what was meant and carries on.
+
+pub mod access;
+pub mod admission;
+pub mod error;
+pub mod host_key;
+pub mod manager;
+pub mod offer_book;
+pub mod policy;
+pub mod readiness;
+pub mod record;
+pub mod repository;
+pub mod state;
+pub mod task;
+
+pub use access::AccessPorts;
+pub use error::VmError;
+pub use manager::VmManager;
+pub use record::{OperationRecord, VmRecord};
+pub use state::VmState;

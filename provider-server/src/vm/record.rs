@@ -1,0 +1,154 @@
+//! What is kept of a VM.
+
+use std::fmt;
+use std::str::FromStr;
+
+use golem_vm_protocol::advertisement::Prices;
+use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::vm::{Isolation, OperationStatus, Owner, SshPublicKey};
+use golem_vm_protocol::{ErrorCode, KeyId, VmId, VmName, VmResources};
+
+use super::VmState;
+use super::host_key::HostKey;
+use crate::backend::{
+    BackendKind, Confinement, Egress, ImageDigest, InstanceId, InstanceSpec, Limits, SshAccess,
+};
+
+/// Processes and threads that a VM may have for each vCPU it rents, and at least.
+const PROCESSES_PER_CPU: u32 = 1024;
+/// Open files that one process of a VM may have.
+const OPEN_FILES: u64 = 65_536;
+/// The user that every image has.
+pub const SSH_USER: &str = "ubuntu";
+
+/// Who owns a VM, as it stands in the database: a key's id, or `unsigned`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OwnerColumn(pub Owner);
+
+const UNSIGNED: &str = "unsigned";
+
+impl fmt::Display for OwnerColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Owner::Key(id) => id.fmt(f),
+            Owner::Unsigned => f.write_str(UNSIGNED),
+        }
+    }
+}
+
+impl FromStr for OwnerColumn {
+    type Err = golem_vm_protocol::identity::KeyIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == UNSIGNED {
+            return Ok(Self(Owner::Unsigned));
+        }
+        text.parse::<KeyId>().map(|id| Self(Owner::Key(id)))
+    }
+}
+
+/// The terms of a VM: agreed when it was created, and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// How big it is.
+    pub resources: VmResources,
+    /// The name of the image it was made from.
+    pub image: String,
+    /// That image's digest.
+    pub image_digest: ImageDigest,
+    /// Which backend made it.
+    pub backend: BackendKind,
+    /// How it is kept apart from the host.
+    pub isolation: Isolation,
+    /// What it costs.
+    pub prices: Prices,
+}
+
+/// A VM as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmRecord {
+    /// Its id.
+    pub id: VmId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The owner's name for it.
+    pub name: VmName,
+    /// Where it stands.
+    pub state: VmState,
+    /// What was agreed.
+    pub terms: Terms,
+    /// The port that leads to its sshd, for its whole life.
+    pub ssh_port: u16,
+    /// Its host key.
+    pub host_key: HostKey,
+    /// Who may log in.
+    pub authorized_keys: Vec<SshPublicKey>,
+    /// The operation that made it.
+    pub operation: String,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When its state last changed.
+    pub updated_at: Timestamp,
+}
+
+impl VmRecord {
+    /// The instance behind it.
+    #[must_use]
+    pub const fn instance(&self) -> InstanceId {
+        InstanceId::of(self.id)
+    }
+
+    /// What its owner calls it: unsigned owners know VMs by name only, as in the original.
+    #[must_use]
+    pub fn public_id(&self) -> String {
+        match self.owner {
+            Owner::Key(_) => self.id.to_string(),
+            Owner::Unsigned => self.name.to_string(),
+        }
+    }
+
+    /// What the backend has to know.
+    #[must_use]
+    pub fn instance_spec(&self) -> InstanceSpec {
+        let size = self.terms.resources;
+        InstanceSpec {
+            id: self.instance(),
+            hostname: self.name.clone(),
+            image: self.terms.image_digest.clone(),
+            limits: Limits {
+                cpu_millis: size.cpu.saturating_mul(1000),
+                memory_mib: u64::from(size.memory) * 1024,
+                storage_mib: u64::from(size.storage) * 1024,
+                processes: size.cpu.saturating_mul(PROCESSES_PER_CPU),
+                open_files: OPEN_FILES,
+            },
+            confinement: Confinement { egress: Egress::Internet },
+            access: Some(SshAccess {
+                host_key_private: self.host_key.private.clone(),
+                host_key: self.host_key.public.clone(),
+                authorized_keys: self.authorized_keys.clone(),
+            }),
+        }
+    }
+}
+
+/// An operation as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationRecord {
+    /// Its id.
+    pub id: String,
+    /// The VM it is about.
+    pub vm: VmId,
+    /// What the owner calls that VM.
+    pub vm_public_id: String,
+    /// How far it is.
+    pub status: OperationStatus,
+    /// What it is doing, in words.
+    pub phase: Option<String>,
+    /// Why it failed: stable code and sentence.
+    pub failure: Option<(ErrorCode, String)>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it last got further.
+    pub updated_at: Timestamp,
+}

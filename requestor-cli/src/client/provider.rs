@@ -1,0 +1,499 @@
+//! Calls to a provider: signed requests, and replies that are believed only if that provider
+//! signed them as the answer to this very request.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use golem_vm_protocol::advertisement::Endpoint;
+use golem_vm_protocol::problem::Problem;
+use golem_vm_protocol::signature::{
+    self, Nonce, RequestParts, RequestSignature, SignatureError, sign_request,
+};
+use golem_vm_protocol::text::printable;
+use golem_vm_protocol::vm::{Operation, OperationAccepted, Vm, VmAccess, VmId, VmStats};
+use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmRef, route};
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::connector::{ConnectError, Connector};
+use crate::error::{CliError, Kind};
+use crate::rentals::ProviderRef;
+
+/// Largest reply that is read, in bytes.
+const MAX_REPLY: usize = 4 << 20;
+/// For questions.
+pub const ASK: Duration = Duration::from_secs(20);
+/// For what takes the provider a while: start, stop, destroy.
+pub const ACT: Duration = Duration::from_secs(150);
+
+/// Why a call did not give what it was made for.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CallError {
+    /// It can't be reached; nothing was sent.
+    #[error("the provider can't be reached: {0}")]
+    Unreachable(ConnectError),
+    /// The connection broke after the request was sent: whether it was obeyed is unknown.
+    #[error("the connection to the provider broke before its answer came ({0})")]
+    Lost(String),
+    /// No answer in time: whether the request was obeyed is unknown.
+    #[error("the provider did not answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// The answer is not signed by that provider.
+    #[error("what answers at the provider's address is not that provider: {0}")]
+    NotTheProvider(String),
+    /// The provider says no.
+    #[error("{}", printable(&.0.detail, 600))]
+    Refused(Box<Problem>),
+    /// Signed by the provider, and still not an answer.
+    #[error("the provider's answer can't be understood: {0}")]
+    Malformed(String),
+    /// The request can't be made on this machine.
+    #[error("{0}")]
+    Local(String),
+}
+
+impl CallError {
+    /// The stable code of a refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(problem) => Some(problem.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the provider said, signed, that there is no such VM.
+    #[must_use]
+    pub fn is_no_such_vm(&self) -> bool {
+        self.code() == Some(ErrorCode::VmNotFound)
+    }
+
+    /// Whether the request may have been obeyed although no good answer came.
+    #[must_use]
+    pub const fn is_ambiguous(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost(_) | Self::TimedOut(_) | Self::NotTheProvider(_) | Self::Malformed(_)
+        )
+    }
+
+    /// Whether asking again may give an answer.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Lost(_) | Self::TimedOut(_) => true,
+            Self::Refused(problem) => {
+                matches!(problem.code, ErrorCode::Unavailable | ErrorCode::RateLimited)
+            }
+            _ => false,
+        }
+    }
+
+    /// This failure, as it ends a command. `doing` completes "can't …".
+    #[must_use]
+    pub fn into_cli(self, doing: &str, provider: &ProviderRef) -> CliError {
+        let kind = match &self {
+            Self::Unreachable(_) | Self::Lost(_) => Kind::Unreachable,
+            Self::TimedOut(_) => Kind::TimedOut,
+            Self::NotTheProvider(_) => Kind::Security,
+            Self::Refused(problem) => refusal_kind(problem.code),
+            Self::Malformed(_) | Self::Local(_) => Kind::Other,
+        };
+        let code = self.code();
+        let mut error = CliError::new(kind, format!("can't {doing}")).because(format!(
+            "provider {} ({}): {self}",
+            printable(&provider.name, 64),
+            provider.id.short()
+        ));
+        if let Self::Refused(problem) = &self
+            && let Some(id) = &problem.request_id
+        {
+            error = error.because(format!("the provider's log knows it as {}", printable(id, 64)));
+        }
+        match (&self, code) {
+            (Self::NotTheProvider(_), _) => error
+                .hint("do not trust that address: the provider may have moved, or somebody is in between"),
+            (_, Some(ErrorCode::ClockSkew)) => error.hint("set this machine's clock, then try again"),
+            (_, Some(ErrorCode::NotTrusted)) => error.hint(
+                "give the provider's owner your id (golem id), or choose another provider (golem vm providers)",
+            ),
+            (_, Some(ErrorCode::InsufficientCapacity | ErrorCode::PortsExhausted)) => {
+                error.hint("choose a smaller size or another provider (golem vm providers)")
+            }
+            _ => error,
+        }
+    }
+}
+
+const fn refusal_kind(code: ErrorCode) -> Kind {
+    match code {
+        ErrorCode::NotFound
+        | ErrorCode::VmNotFound
+        | ErrorCode::OperationNotFound
+        | ErrorCode::AdvertisementNotFound => Kind::NotFound,
+        ErrorCode::SignatureInvalid
+        | ErrorCode::WrongRecipient
+        | ErrorCode::Replayed
+        | ErrorCode::SignatureRequired => Kind::Security,
+        ErrorCode::ValidationFailed => Kind::Usage,
+        ErrorCode::Unavailable | ErrorCode::BackendUnavailable => Kind::Unreachable,
+        _ => Kind::Refused,
+    }
+}
+
+/// What a create request led to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Created {
+    /// It is being made.
+    Accepted(OperationAccepted),
+    /// It is there.
+    Ready(Box<Vm>),
+}
+
+/// Where a VM's SSH answers, if it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// There.
+    Ready(Box<VmAccess>),
+    /// Not up yet.
+    Pending,
+}
+
+/// Makes calls as one requestor.
+#[derive(Debug, Clone)]
+pub struct ProviderClient {
+    key: KeyPair,
+    connector: Connector,
+}
+
+struct Reply {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl ProviderClient {
+    /// As the owner of `key`.
+    #[must_use]
+    pub const fn new(key: KeyPair, connector: Connector) -> Self {
+        Self { key, connector }
+    }
+
+    /// How streams are opened.
+    #[must_use]
+    pub const fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Asks for a VM; `body` is sent as it is, so that the same one can be sent again.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn create(
+        &self,
+        provider: &ProviderRef,
+        body: &str,
+        idempotency_key: &str,
+    ) -> Result<Created, CallError> {
+        let target = format!("{}?async=true", route::VMS);
+        let reply = self
+            .call(provider, Method::POST, &target, body.as_bytes(), Some(idempotency_key), ASK * 2)
+            .await?;
+        if reply.status == StatusCode::ACCEPTED {
+            parse(&reply).map(Created::Accepted)
+        } else {
+            parse(&reply).map(|vm| Created::Ready(Box::new(vm)))
+        }
+    }
+
+    /// How far an operation is.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn operation(
+        &self,
+        provider: &ProviderRef,
+        id: &str,
+    ) -> Result<Operation, CallError> {
+        parse(&self.get(provider, &route::vm_operation(id), ASK).await?)
+    }
+
+    /// All VMs of this requestor on the provider. What a newer version calls something else is
+    /// left out.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn list(
+        &self,
+        provider: &ProviderRef,
+        deadline: Duration,
+    ) -> Result<Vec<Vm>, CallError> {
+        let values: Vec<serde_json::Value> =
+            parse(&self.get(provider, route::VMS, deadline).await?)?;
+        Ok(values.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect())
+    }
+
+    /// One VM.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn vm(&self, provider: &ProviderRef, vm: &VmRef) -> Result<Vm, CallError> {
+        parse(&self.get(provider, &route::vm(vm), ASK).await?)
+    }
+
+    /// Where its SSH answers.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn access(&self, provider: &ProviderRef, vm: &VmRef) -> Result<Access, CallError> {
+        let reply = self.get(provider, &route::vm_access(vm), ASK).await?;
+        if reply.status == StatusCode::ACCEPTED {
+            return Ok(Access::Pending);
+        }
+        parse(&reply).map(|access| Access::Ready(Box::new(access)))
+    }
+
+    /// What it uses now.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn stats(&self, provider: &ProviderRef, vm: &VmRef) -> Result<VmStats, CallError> {
+        parse(&self.get(provider, &route::vm_stats(vm), ASK).await?)
+    }
+
+    /// Starts, stops or restarts: a POST without a body to a path under the VM.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn change(&self, provider: &ProviderRef, target: &str) -> Result<(), CallError> {
+        self.call(provider, Method::POST, target, b"", None, ACT).await.map(|_| ())
+    }
+
+    /// Destroys a VM.
+    ///
+    /// # Errors
+    /// [`CallError`]; that there is no such VM is one of them.
+    pub async fn destroy(
+        &self,
+        provider: &ProviderRef,
+        vm: &VmRef,
+        deadline: Duration,
+    ) -> Result<(), CallError> {
+        self.call(provider, Method::DELETE, &route::vm(vm), b"", None, deadline).await.map(|_| ())
+    }
+
+    async fn get(
+        &self,
+        provider: &ProviderRef,
+        target: &str,
+        deadline: Duration,
+    ) -> Result<Reply, CallError> {
+        self.call(provider, Method::GET, target, b"", None, deadline).await
+    }
+
+    /// One call. A request that was signed before the provider started is signed once more.
+    async fn call(
+        &self,
+        provider: &ProviderRef,
+        method: Method,
+        target: &str,
+        body: &[u8],
+        idempotency_key: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Reply, CallError> {
+        let work = async {
+            let first = self.once(provider, &method, target, body, idempotency_key).await;
+            match first {
+                Err(error) if error.code() == Some(ErrorCode::SignatureStale) => {
+                    next_second().await;
+                    self.once(provider, &method, target, body, idempotency_key).await
+                }
+                other => other,
+            }
+        };
+        timeout(deadline, work).await.unwrap_or(Err(CallError::TimedOut(deadline)))
+    }
+
+    async fn once(
+        &self,
+        provider: &ProviderRef,
+        method: &Method,
+        target: &str,
+        body: &[u8],
+        idempotency_key: Option<&str>,
+    ) -> Result<Reply, CallError> {
+        let connection = self
+            .connector
+            .api(&provider.id, &provider.endpoints)
+            .await
+            .map_err(CallError::Unreachable)?;
+        let local = |error: &dyn std::fmt::Display| CallError::Local(error.to_string());
+        let created = now_seconds();
+        let (headers, signature) = sign_request(
+            &self.key,
+            &RequestParts::new(method.as_str(), target, body),
+            &provider.id.to_string(),
+            idempotency_key,
+            created,
+            Nonce::random().map_err(|error| local(&error))?,
+        )
+        .map_err(|error| local(&error))?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, &connection.authority)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("golem/", env!("CARGO_PKG_VERSION")));
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let mut request = request
+            .body(Full::new(Bytes::copy_from_slice(body)))
+            .map_err(|error| local(&error))?;
+        request.headers_mut().extend(headers);
+
+        let (mut sender, driver) = http1::handshake(TokioIo::new(connection.stream))
+            .await
+            .map_err(|error| CallError::Lost(error.to_string()))?;
+        let driver = tokio::spawn(driver);
+        let answer = async {
+            let reply = sender.send_request(request).await.map_err(|error| lost(&error))?;
+            let (parts, body) = reply.into_parts();
+            let body = Limited::new(body, MAX_REPLY)
+                .collect()
+                .await
+                .map_err(|error| CallError::Lost(error.to_string()))?
+                .to_bytes();
+            Ok((parts.status, parts.headers, body))
+        }
+        .await;
+        driver.abort();
+        let (status, headers, body) = answer?;
+        believed(status, &headers, &body, &signature, &provider.id)?;
+        judged(status, &headers, body, created)
+    }
+}
+
+fn lost(error: &hyper::Error) -> CallError {
+    if error.is_parse() {
+        // Something listens there that does not speak HTTP.
+        return CallError::NotTheProvider("it does not speak HTTP".to_owned());
+    }
+    CallError::Lost(error.to_string())
+}
+
+/// Checks that the provider `id`, and nobody else, gave this reply to this request.
+fn believed(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    request: &RequestSignature,
+    id: &KeyId,
+) -> Result<(), CallError> {
+    match signature::verify_response(status.as_u16(), headers, body, request) {
+        Ok(signer) if signer == *id => Ok(()),
+        Ok(signer) => Err(CallError::NotTheProvider(format!(
+            "the answer is signed by {}, not by {}",
+            signer.short(),
+            id.short()
+        ))),
+        Err(SignatureError::NotBound) => Err(CallError::NotTheProvider(format!(
+            "the answer (HTTP {}) carries no signature",
+            status.as_u16()
+        ))),
+        Err(error) => Err(CallError::NotTheProvider(error.to_string())),
+    }
+}
+
+fn judged(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Bytes,
+    created: u64,
+) -> Result<Reply, CallError> {
+    if status.is_success() {
+        return Ok(Reply { status, body });
+    }
+    let mut problem: Problem = serde_json::from_slice(&body).map_err(|error| {
+        CallError::Malformed(format!("HTTP {} without a problem ({error})", status.as_u16()))
+    })?;
+    if problem.code == ErrorCode::ClockSkew
+        && let Some(theirs) = headers.get(header::DATE).and_then(|date| date.to_str().ok())
+        && let Some(theirs) = http_date(theirs)
+    {
+        problem.detail = clocks_told(created, theirs);
+    }
+    Err(CallError::Refused(Box::new(problem)))
+}
+
+fn clocks_told(ours: u64, theirs: u64) -> String {
+    let (amount, which) =
+        if ours > theirs { (ours - theirs, "ahead of") } else { (theirs - ours, "behind") };
+    format!(
+        "this machine's clock is {amount} s {which} the provider's; at most {} s are accepted",
+        signature::WINDOW_SECONDS
+    )
+}
+
+/// Seconds since the Unix epoch of an HTTP date (`Sat, 21 Nov 2026 10:00:00 GMT`).
+fn http_date(text: &str) -> Option<u64> {
+    let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    u64::try_from(time.as_second()).ok()
+}
+
+fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, CallError> {
+    serde_json::from_slice(&reply.body)
+        .map_err(|error| CallError::Malformed(printable(&error.to_string(), 200)))
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Waits until the next whole second has begun.
+async fn next_second() {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let rest = 1_000_u64.saturating_sub(u64::from(since.subsec_millis()));
+    tokio::time::sleep(Duration::from_millis(rest + 20)).await;
+}
+
+/// The provider's word on a VM's id.
+///
+/// # Errors
+/// [`CallError::Malformed`] when it is none.
+pub fn vm_id(text: &str) -> Result<VmId, CallError> {
+    text.parse().map_err(|_| {
+        CallError::Malformed(format!("'{}' is not the id of a VM", printable(text, 64)))
+    })
+}
+
+/// Whether two lists lead to the same places.
+#[must_use]
+pub fn same_endpoints(a: &[Endpoint], b: &[Endpoint]) -> bool {
+    a.iter().filter(|e| **e != Endpoint::Unknown).eq(b.iter().filter(|e| **e != Endpoint::Unknown))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn clocks_are_told_with_numbers() {
+        assert_eq!(http_date("Sat, 21 Nov 2026 10:00:00 GMT"), Some(1_795_255_200));
+        assert!(clocks_told(200, 100).contains("100 s ahead of"));
+        assert!(clocks_told(100, 190).contains("90 s behind"));
+    }
+
+    #[test]
+    fn what_may_have_been_obeyed_is_told_apart() {
+        assert!(CallError::Lost("x".into()).is_ambiguous());
+        assert!(CallError::NotTheProvider("x".into()).is_ambiguous());
+        assert!(!CallError::Unreachable(ConnectError::NoEndpoint).is_ambiguous());
+        let refused = CallError::Refused(Box::new(Problem::new(ErrorCode::VmNotFound, "no")));
+        assert!(!refused.is_ambiguous() && refused.is_no_such_vm());
+    }
+}

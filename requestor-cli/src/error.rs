@@ -1,0 +1,190 @@
+//! Failures as a person meets them: what failed, why, whose turn it is, and what to type next.
+
+use std::fmt;
+
+/// The exit codes, as `--help` and the README list them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    another failure
+  2    wrong usage or a wrong setting
+  3    nothing found: no such VM, no provider matches
+  4    a provider, discovery or a VM can't be reached
+  5    refused: no capacity, name taken, not a trusted requestor, ...
+  6    security: a signature or an SSH host key is not the right one
+  7    took too long
+  130  interrupted
+`golem vm ssh` ends with the remote command's exit code (128 + N if signal N ended it),
+or with 255 if the connection fails.";
+
+/// Whose turn it is, which is also the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Something else, on this machine or on the other side.
+    Other,
+    /// The command line or a setting is wrong.
+    Usage,
+    /// There is no such VM, provider or setting.
+    NotFound,
+    /// The other side does not answer.
+    Unreachable,
+    /// The other side answered, and does not do it.
+    Refused,
+    /// Somebody is not who they should be.
+    Security,
+    /// It took too long.
+    TimedOut,
+    /// The person interrupted it.
+    Interrupted,
+    /// An SSH connection failed; the code that ssh itself uses.
+    SshConnection,
+}
+
+impl Kind {
+    /// The process's exit code.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Other => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Unreachable => 4,
+            Self::Refused => 5,
+            Self::Security => 6,
+            Self::TimedOut => 7,
+            Self::Interrupted => 130,
+            Self::SshConnection => 255,
+        }
+    }
+}
+
+/// A failure that ends a command. Its texts are already safe to print.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CliError {
+    /// Whose turn it is.
+    pub kind: Kind,
+    /// What failed, with which value: one sentence without a full stop.
+    pub message: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// What to do next, each a sentence or a command.
+    pub hints: Vec<String>,
+}
+
+impl CliError {
+    /// A failure of this kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+    }
+
+    /// The command line or a setting is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+
+    /// Something failed on this machine.
+    pub fn other(message: impl Into<String>) -> Self {
+        Self::new(Kind::Other, message)
+    }
+
+    /// Adds a reason.
+    #[must_use]
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.causes.push(cause.to_string());
+        self
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Puts `message` in front; what was the message becomes the first reason.
+    #[must_use]
+    pub fn context(mut self, message: impl Into<String>) -> Self {
+        self.causes.insert(0, std::mem::replace(&mut self.message, message.into()));
+        self
+    }
+
+    /// The message and its reasons in one line, for a list of failures.
+    #[must_use]
+    pub fn one_line(&self) -> String {
+        let mut line = self.message.clone();
+        for cause in &self.causes {
+            line.push_str(": ");
+            line.push_str(cause);
+        }
+        line
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.one_line())
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<golem_vm_node::settings::SettingsError> for CliError {
+    fn from(error: golem_vm_node::settings::SettingsError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<golem_vm_node::data_dir::DataDirError> for CliError {
+    fn from(error: golem_vm_node::data_dir::DataDirError) -> Self {
+        Self::other(error.to_string())
+    }
+}
+
+impl From<golem_vm_node::key_file::KeyFileError> for CliError {
+    fn from(error: golem_vm_node::key_file::KeyFileError) -> Self {
+        Self::other(error.to_string())
+    }
+}
+
+impl From<golem_vm_node::sqlite::SqliteError> for CliError {
+    fn from(error: golem_vm_node::sqlite::SqliteError) -> Self {
+        Self::other(error.to_string())
+    }
+}
+
+/// The result of a command's parts.
+pub type Result<T, E = CliError> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_documented() {
+        for kind in [
+            Kind::Other,
+            Kind::Usage,
+            Kind::NotFound,
+            Kind::Unreachable,
+            Kind::Refused,
+            Kind::Security,
+            Kind::TimedOut,
+            Kind::Interrupted,
+            Kind::SshConnection,
+        ] {
+            let code = kind.exit_code().to_string();
+            assert!(EXIT_CODES.contains(&code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_context_becomes_the_message() {
+        let error = CliError::other("inner").because("root").context("outer");
+        assert_eq!(error.one_line(), "outer: inner: root");
+    }
+}

@@ -1,0 +1,101 @@
+#![allow(clippy::unwrap_used)]
+use golem_vm_protocol::KeyPair;
+use golem_vm_protocol::document::Envelope;
+use serde_json::json;
+
+use super::*;
+
+fn candidate(seed: u8, change: impl FnOnce(&mut Advertisement)) -> Candidate {
+    let key = KeyPair::from_secret_bytes([seed; 32]).unwrap();
+    let mut advertisement: Advertisement = serde_json::from_value(json!({
+        "provider_id": key.id(), "sequence": 1,
+        "issued_at": "2026-11-21T10:00:00Z", "expires_at": "2026-11-21T10:05:00Z",
+        "name": format!("p{seed}"), "country": "SE", "platform": "x86_64",
+        "resources": {"cpu": 4, "memory": 8, "storage": 40},
+        "endpoints": [{"kind": "direct", "api": "127.0.0.1:7466", "ssh_host": "127.0.0.1"}],
+        "offers": [{"backend": "docker", "isolation": "container",
+                    "images": [{"name": "debian-12", "digest": "sha256:0"}],
+                    "egress": "internet", "enforced": ["cpu"], "contained": true}],
+        "prices": {"core_month": 5_000_000, "gb_ram_month": 2_000_000, "gb_storage_month": 100_000},
+        "port_check": {"checker": key.id(), "checked_at": "2026-11-21T10:00:00Z",
+                       "api": true, "vm_ports": 100},
+    }))
+    .unwrap();
+    change(&mut advertisement);
+    let envelope = Envelope::seal(&advertisement, &key).unwrap();
+    let digest = envelope.open::<Advertisement>().unwrap().digest;
+    Candidate { id: key.id(), advertisement, digest, last_seen: Some(Timestamp::from_unix_seconds(1)) }
+}
+
+fn size() -> VmResources {
+    VmResources { cpu: 1, memory: 1, storage: 10 }
+}
+
+fn order(candidates: Vec<Candidate>, image: Option<&str>) -> Vec<String> {
+    ranked(candidates, &size(), None, image).into_iter().map(|(c, _)| c.advertisement.name).collect()
+}
+
+#[test]
+fn the_best_comes_first() {
+    let unverified = candidate(1, |a| {
+        a.port_check = None;
+        a.prices.core_month = 0;
+    });
+    let uncontained = candidate(2, |a| {
+        a.offers[0].contained = false;
+        a.prices.core_month = 1;
+    });
+    let dear = candidate(3, |a| a.prices.core_month = 9_000_000);
+    let cheap = candidate(4, |_| {});
+    let mut fresh = candidate(5, |_| {});
+    fresh.last_seen = Some(Timestamp::from_unix_seconds(9));
+    let all = vec![unverified, uncontained, dear, cheap, fresh];
+    assert_eq!(order(all.clone(), None), ["p5", "p4", "p3", "p2", "p1"]);
+    let reversed = all.into_iter().rev().collect();
+    assert_eq!(order(reversed, None), ["p5", "p4", "p3", "p2", "p1"]);
+}
+
+#[test]
+fn who_advertises_the_image_comes_first() {
+    let other = candidate(1, |a| a.offers[0].images[0].name = "ubuntu-24.04".into());
+    let cheap = candidate(2, |a| a.prices.core_month = 0);
+    assert_eq!(order(vec![other.clone(), cheap.clone()], Some("ubuntu-24.04")), ["p1", "p2"]);
+    assert_eq!(order(vec![other, cheap], None), ["p2", "p1"]);
+}
+
+#[test]
+fn a_wish_is_checked_against_the_signed_words() {
+    let wish = |query: AdvertisementQuery| Wish { query, image: None };
+    let advertisement = candidate(1, |_| {}).advertisement;
+    let objection = |query| wish(query).objection(&advertisement);
+    assert_eq!(objection(AdvertisementQuery::default()), None);
+    assert!(objection(AdvertisementQuery { cpu: Some(8), ..Default::default() }).is_some());
+    assert!(objection(AdvertisementQuery { country: Some("DE".into()), ..Default::default() }).is_some());
+    assert!(objection(AdvertisementQuery { platform: Some("aarch64".into()), ..Default::default() }).is_some());
+    assert!(objection(AdvertisementQuery { isolation: Some(Isolation::Vm), ..Default::default() }).is_some());
+    // 1/1/10: 5 + 2 + 1 USD.
+    assert!(objection(AdvertisementQuery { max_usd_per_month: Some(7.99), ..Default::default() }).is_some());
+    assert!(objection(AdvertisementQuery { max_usd_per_month: Some(8.0), ..Default::default() }).is_none());
+}
+
+#[test]
+fn estimates_are_the_originals() {
+    let json = serde_json::to_string(&Estimate::of(8.0)).unwrap();
+    assert_eq!(json, r#"{"usd_per_month":8.0,"usd_per_hour":0.010959}"#);
+    assert_eq!(dollars(8.0), "$8.00");
+    assert_eq!(dollars(0.0123), "$0.0123");
+    assert_eq!(dollars(0.0), "$0.00");
+}
+
+#[test]
+fn remarks_are_short() {
+    let advertisement = candidate(1, |a| {
+        a.offers[0].contained = false;
+        a.overcommit.cpu = 4.0;
+    })
+    .advertisement;
+    assert_eq!(remarks(&advertisement), ["uncontained", "cpu overcommitted x4"]);
+    let none = candidate(1, |a| a.offers.clear()).advertisement;
+    assert_eq!(remarks(&none), ["trusted requestors only"]);
+    assert_eq!(isolations(&none), "-");
+}

@@ -1,0 +1,391 @@
+//! What was rented from this machine: one row per attempt to create a VM.
+//!
+//! ```text
+//!             stored before anything is sent
+//!                        │
+//!                        ▼           a login worked
+//!   create ─────────▶ pending ──────────────────────▶ active ──▶ (row removed: destroyed, or
+//!                        │                              │          the provider says it is gone)
+//!                        │ whether it exists is unknown │ destroy --forget
+//!                        ▼                              ▼
+//!                    abandoned ──▶ (row removed once the provider has destroyed it or denies it)
+//! ```
+//!
+//! The provider knows the truth; a row is what is needed to ask it: whom, under which idempotency
+//! key, and with which exact request. Names are unique among rows that are not abandoned.
+//! Several `golem` processes may work on the database at once, so each change touches only the
+//! columns it is about.
+
+mod row;
+mod schema;
+
+use std::path::Path;
+use std::time::Duration;
+
+use golem_vm_node::sqlite::{self, Durability};
+use golem_vm_protocol::advertisement::Endpoint;
+use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::vm::{Isolation, SshPublicKey, Vm, VmStatus};
+use golem_vm_protocol::{KeyId, VmId, VmName, VmRef, VmResources};
+use rusqlite::{Connection, OptionalExtension as _, named_params};
+
+use crate::error::{CliError, Kind, Result};
+
+/// How long a request may still be at work on the provider after it was sent: a provider that
+/// denies a VM before that may yet make it.
+pub const IN_FLIGHT: Duration = Duration::from_secs(120);
+
+/// How sure a rental is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Being created, or a create that was cut off.
+    Pending,
+    /// Created; somebody has logged in.
+    Active,
+    /// Not wanted any more, to be destroyed as soon as the provider answers.
+    Abandoned,
+}
+
+/// A provider, as far as it is needed to reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderRef {
+    /// Its key.
+    pub id: KeyId,
+    /// Its label when the VM was rented.
+    pub name: String,
+    /// The ways to reach it, as last advertised.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Where and how to log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshAccess {
+    /// The host.
+    pub host: String,
+    /// The port; the same for the VM's whole life.
+    pub port: u16,
+    /// The user.
+    pub user: String,
+    /// The only host key that is accepted there.
+    pub host_key: SshPublicKey,
+}
+
+/// One rental.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rental {
+    /// The row's number.
+    pub row: i64,
+    /// The VM's name.
+    pub name: VmName,
+    /// How sure it is.
+    pub state: State,
+    /// From whom.
+    pub provider: ProviderRef,
+    /// The key under which it is (or was) created.
+    pub idempotency_key: String,
+    /// The exact body of the create request.
+    pub request: String,
+    /// Its size.
+    pub resources: VmResources,
+    /// The agreed price per month in micro-USD, where known.
+    pub usd_micro_month: Option<u64>,
+    /// How it is kept apart from its host.
+    pub isolation: Option<Isolation>,
+    /// The image it was made from.
+    pub image: Option<String>,
+    /// Its id, once the provider has told it.
+    pub vm_id: Option<VmId>,
+    /// The provider's operation that makes it.
+    pub operation_id: Option<String>,
+    /// Where to log in, once known.
+    pub ssh: Option<SshAccess>,
+    /// What `ssh -i` is given: a private key, or the public half of one in the agent.
+    pub identity: Option<std::path::PathBuf>,
+    /// Its last known state.
+    pub status: VmStatus,
+    /// When that was.
+    pub status_at: Timestamp,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+}
+
+impl Rental {
+    /// What stands for it in a path: its id where known, else its name.
+    #[must_use]
+    pub fn reference(&self) -> VmRef {
+        self.vm_id.map_or_else(|| self.name.clone().into(), Into::into)
+    }
+
+    /// Whether a create request may still be at work on the provider.
+    #[must_use]
+    pub fn may_be_in_flight(&self, now: Timestamp) -> bool {
+        self.vm_id.is_none() && now.since(self.created_at) < IN_FLIGHT
+    }
+}
+
+/// A rental that is about to be asked for.
+#[derive(Debug, Clone)]
+pub struct NewRental {
+    /// The VM's name.
+    pub name: VmName,
+    /// From whom.
+    pub provider: ProviderRef,
+    /// A fresh key.
+    pub idempotency_key: String,
+    /// The exact body.
+    pub request: String,
+    /// Its size.
+    pub resources: VmResources,
+    /// The advertised price per month in micro-USD.
+    pub usd_micro_month: Option<u64>,
+    /// What `ssh -i` is to be given.
+    pub identity: Option<std::path::PathBuf>,
+}
+
+/// The database of rentals.
+#[derive(Debug)]
+pub struct Rentals {
+    connection: Connection,
+}
+
+fn failed(error: &rusqlite::Error) -> CliError {
+    let advice = sqlite::FailureKind::of(error).advice();
+    CliError::other("can't use the list of your VMs").because(advice).because(error)
+}
+
+impl Rentals {
+    /// Opens the database at `path`, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// When it can't be opened, or a newer release has written it.
+    pub fn open(path: &Path) -> Result<Self> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|error| {
+                CliError::other(format!("can't make {}", directory.display())).because(error)
+            })?;
+        }
+        // An intention that a power cut forgets would be a VM that nobody knows about.
+        let connection = sqlite::open(path, schema::MIGRATIONS, Durability::Full)?;
+        Ok(Self { connection })
+    }
+
+    /// All rentals that are not abandoned, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn all(&self) -> Result<Vec<Rental>> {
+        self.select("state <> 'abandoned' ORDER BY name")
+    }
+
+    /// All abandoned ones.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn abandoned(&self) -> Result<Vec<Rental>> {
+        self.select("state = 'abandoned' ORDER BY row")
+    }
+
+    /// The rental called `name`, if there is one that is not abandoned.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn by_name(&self, name: &VmName) -> Result<Option<Rental>> {
+        self.connection
+            .prepare_cached(&format!(
+                "SELECT {} FROM rentals WHERE name = ?1 AND state <> 'abandoned'",
+                row::COLUMNS
+            ))
+            .and_then(|mut statement| statement.query_row([name.as_str()], row::read).optional())
+            .map_err(|error| failed(&error))
+    }
+
+    /// The rental in a row, in whatever state.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn by_row(&self, number: i64) -> Result<Option<Rental>> {
+        self.connection
+            .prepare_cached(&format!("SELECT {} FROM rentals WHERE row = ?1", row::COLUMNS))
+            .and_then(|mut statement| statement.query_row([number], row::read).optional())
+            .map_err(|error| failed(&error))
+    }
+
+    fn select(&self, condition: &str) -> Result<Vec<Rental>> {
+        let sql = format!("SELECT {} FROM rentals WHERE {condition}", row::COLUMNS);
+        let read = || -> rusqlite::Result<Vec<Rental>> {
+            self.connection.prepare_cached(&sql)?.query_map([], row::read)?.collect()
+        };
+        read().map_err(|error| failed(&error))
+    }
+
+    /// Stores an intention. When this returns it survives whatever happens next.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when there is a rental of that name already; when the database fails.
+    pub fn insert(&self, new: &NewRental, now: Timestamp) -> Result<Rental> {
+        let inserted = self.connection.execute(
+            "INSERT INTO rentals (name, state, provider_id, provider_name, endpoints,
+               idempotency_key, request, cpu, memory, storage, usd_micro_month, identity,
+               status, status_at, created_at)
+             VALUES (:name, 'pending', :provider_id, :provider_name, :endpoints, :key, :request,
+               :cpu, :memory, :storage, :price, :identity, 'creating', :now, :now)",
+            named_params! {
+                ":name": new.name.as_str(),
+                ":provider_id": new.provider.id.to_string(),
+                ":provider_name": new.provider.name,
+                ":endpoints": row::endpoints_text(&new.provider.endpoints),
+                ":key": new.idempotency_key,
+                ":request": new.request,
+                ":cpu": new.resources.cpu,
+                ":memory": new.resources.memory,
+                ":storage": new.resources.storage,
+                ":price": new.usd_micro_month.and_then(|price| i64::try_from(price).ok()),
+                ":identity": new.identity.as_ref().map(|path| path.to_string_lossy().into_owned()),
+                ":now": now.unix_micros(),
+            },
+        );
+        match inserted {
+            Ok(_) => {}
+            Err(error) if sqlite::FailureKind::of(&error) == sqlite::FailureKind::Constraint => {
+                return Err(CliError::new(
+                    Kind::Refused,
+                    format!("you have a VM called '{}' already", new.name),
+                ));
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+        let number = self.connection.last_insert_rowid();
+        self.by_row(number)?.ok_or_else(|| CliError::other("the list of your VMs changed meanwhile"))
+    }
+
+    /// Notes what the provider said about a VM.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn observed(&self, number: i64, vm: &Vm, now: Timestamp) -> Result<()> {
+        self.update(
+            "UPDATE rentals SET vm_id = coalesce(vm_id, :vm_id), status = :status,
+               status_at = :now, image = coalesce(:image, image),
+               isolation = coalesce(:isolation, isolation),
+               operation_id = coalesce(:operation, operation_id)
+             WHERE row = :row",
+            named_params! {
+                ":row": number,
+                ":vm_id": vm.id.parse::<VmId>().ok().map(|id| id.to_string()),
+                ":status": vm.status.as_str(),
+                ":now": now.unix_micros(),
+                ":image": vm.image,
+                ":isolation": vm.isolation.map(|isolation| isolation.to_string()),
+                ":operation": vm.job_id,
+            },
+        )
+    }
+
+    /// Notes that the provider has taken the request.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn accepted(&self, number: i64, vm_id: VmId, operation_id: &str) -> Result<()> {
+        self.update(
+            "UPDATE rentals SET vm_id = :vm_id, operation_id = :operation WHERE row = :row",
+            named_params! {
+                ":row": number, ":vm_id": vm_id.to_string(), ":operation": operation_id,
+            },
+        )
+    }
+
+    /// Notes where to log in. The host key is pinned by the first answer: a later, different one
+    /// never replaces it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn set_access(&self, number: i64, access: &SshAccess) -> Result<()> {
+        self.update(
+            "UPDATE rentals SET ssh_host = :host, ssh_port = :port, ssh_user = :user,
+               host_key = coalesce(host_key, :host_key)
+             WHERE row = :row",
+            named_params! {
+                ":row": number,
+                ":host": access.host,
+                ":port": access.port,
+                ":user": access.user,
+                ":host_key": access.host_key.without_comment(),
+            },
+        )
+    }
+
+    /// Moves a rental to another state.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn set_state(&self, number: i64, state: State) -> Result<()> {
+        self.update(
+            "UPDATE rentals SET state = :state WHERE row = :row",
+            named_params! { ":row": number, ":state": row::state_text(state) },
+        )
+    }
+
+    /// Notes new ways to reach a provider, for all VMs that it has.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn set_endpoints(&self, provider: &KeyId, endpoints: &[Endpoint]) -> Result<()> {
+        self.update(
+            "UPDATE rentals SET endpoints = :endpoints WHERE provider_id = :provider",
+            named_params! {
+                ":provider": provider.to_string(),
+                ":endpoints": row::endpoints_text(endpoints),
+            },
+        )
+    }
+
+    /// Takes over a VM that the provider says is ours and that this machine did not know.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn adopt(&self, provider: &ProviderRef, vm: &Vm, now: Timestamp) -> Result<Rental> {
+        let new = NewRental {
+            name: vm.name.clone(),
+            provider: provider.clone(),
+            idempotency_key: format!("adopted-{}", vm.id),
+            request: String::new(),
+            resources: vm.resources,
+            usd_micro_month: None,
+            identity: None,
+        };
+        let rental = self.insert(&new, vm.created_at.0)?;
+        self.observed(rental.row, vm, now)?;
+        self.set_state(rental.row, State::Active)?;
+        Ok(self.by_row(rental.row)?.unwrap_or(rental))
+    }
+
+    /// Removes a row: the VM does not exist, and never will.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn remove(&self, number: i64) -> Result<()> {
+        self.update("DELETE FROM rentals WHERE row = :row", named_params! { ":row": number })
+    }
+
+    /// Notes that a person was told something; `true` the first time.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn told(&self, notice: &str) -> Result<bool> {
+        self.connection
+            .execute("INSERT OR IGNORE INTO notices (text) VALUES (?1)", [notice])
+            .map(|changed| changed == 1)
+            .map_err(|error| failed(&error))
+    }
+
+    fn update(&self, sql: &str, params: &[(&str, &dyn rusqlite::ToSql)]) -> Result<()> {
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(params))
+            .map(|_| ())
+            .map_err(|error| failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! The tables. A migration is never changed once it is released.
+
+/// The migrations, in order.
+pub(super) const MIGRATIONS: &[&str] = &["
+CREATE TABLE rentals (
+  row             INTEGER PRIMARY KEY,
+  name            TEXT NOT NULL,
+  state           TEXT NOT NULL CHECK (state IN ('pending', 'active', 'abandoned')),
+  provider_id     TEXT NOT NULL,
+  provider_name   TEXT NOT NULL,
+  endpoints       TEXT NOT NULL,             -- JSON, as advertised
+  idempotency_key TEXT NOT NULL UNIQUE,
+  request         TEXT NOT NULL,             -- the exact body
+  cpu             INTEGER NOT NULL,
+  memory          INTEGER NOT NULL,          -- GiB
+  storage         INTEGER NOT NULL,          -- GiB
+  usd_micro_month INTEGER,
+  isolation       TEXT,
+  image           TEXT,
+  vm_id           TEXT,
+  operation_id    TEXT,
+  ssh_host        TEXT,
+  ssh_port        INTEGER,
+  ssh_user        TEXT,
+  host_key        TEXT,
+  identity        TEXT,                      -- what ssh -i is given
+  status          TEXT NOT NULL,
+  status_at       INTEGER NOT NULL,          -- microseconds since the Unix epoch
+  created_at      INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX rentals_name ON rentals (name) WHERE state <> 'abandoned';
+-- What a person has been told once.
+CREATE TABLE notices (text TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+"];

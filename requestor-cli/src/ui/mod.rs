@@ -1,0 +1,232 @@
+//! What a person and a program see: results on stdout, everything else on stderr.
+//!
+//! Colour never carries meaning alone, icons and live progress appear only on a terminal, and
+//! nothing but results is ever written to stdout, so that `--json` and pipes stay clean.
+
+mod progress;
+
+use std::io::{BufRead as _, ErrorKind, IsTerminal as _, Write as _};
+
+use indicatif::{MultiProgress, ProgressDrawTarget};
+
+pub use progress::Progress;
+
+use crate::error::{CliError, Result};
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How a command shows what it does.
+#[derive(Debug)]
+pub struct Ui {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    stdin_terminal: bool,
+    stdout_terminal: bool,
+    stderr_terminal: bool,
+    color_out: bool,
+    color_err: bool,
+    bars: MultiProgress,
+}
+
+/// What the command line and the environment say about showing things.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UiOptions {
+    /// Results as JSON.
+    pub json: bool,
+    /// No progress and no remarks.
+    pub quiet: bool,
+    /// More remarks.
+    pub verbose: bool,
+    /// Colour.
+    pub color: ColorChoice,
+    /// Whether `NO_COLOR` is set to something.
+    pub no_color: bool,
+    /// Whether the terminal can't do more than text (`TERM=dumb`).
+    pub dumb: bool,
+}
+
+impl Ui {
+    /// Over this process's standard streams.
+    #[must_use]
+    pub fn of_process(options: &UiOptions) -> Self {
+        let stdout_terminal = std::io::stdout().is_terminal();
+        let stderr_terminal = std::io::stderr().is_terminal();
+        let color = |terminal: bool| match options.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => terminal && !options.no_color && !options.dumb,
+        };
+        let live = stderr_terminal && !options.quiet && !options.dumb;
+        Self {
+            json: options.json,
+            quiet: options.quiet,
+            verbose: options.verbose,
+            stdin_terminal: std::io::stdin().is_terminal(),
+            stdout_terminal,
+            stderr_terminal: stderr_terminal && !options.dumb,
+            color_out: color(stdout_terminal),
+            color_err: color(stderr_terminal),
+            bars: MultiProgress::with_draw_target(if live {
+                ProgressDrawTarget::stderr()
+            } else {
+                ProgressDrawTarget::hidden()
+            }),
+        }
+    }
+
+    /// Whether results are wanted as JSON.
+    #[must_use]
+    pub const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether remarks about details are wanted.
+    #[must_use]
+    pub const fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Whether results go to a person's screen: icons, titles and ages may be used.
+    #[must_use]
+    pub const fn decorates(&self) -> bool {
+        self.stdout_terminal
+    }
+
+    /// Whether results may be coloured.
+    #[must_use]
+    pub const fn colors(&self) -> bool {
+        self.color_out
+    }
+
+    /// Whether a person is there to be asked.
+    #[must_use]
+    pub const fn can_ask(&self) -> bool {
+        self.stdin_terminal && self.stderr_terminal
+    }
+
+    /// Writes text to stdout. A reader that went away (`| head`) is no failure.
+    ///
+    /// # Errors
+    /// When stdout can't be written for another reason.
+    pub fn out(&self, text: &str) -> Result<()> {
+        let mut written = Ok(());
+        self.bars.suspend(|| {
+            let mut stdout = std::io::stdout().lock();
+            written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        });
+        match written {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(CliError::other("can't write to standard output").because(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes one line to stdout.
+    ///
+    /// # Errors
+    /// As [`Ui::out`].
+    pub fn line(&self, line: &str) -> Result<()> {
+        self.out(&format!("{line}\n"))
+    }
+
+    /// Writes a value as JSON and a line end: indented on a terminal, compact otherwise.
+    ///
+    /// # Errors
+    /// As [`Ui::out`].
+    pub fn json(&self, value: &impl serde::Serialize) -> Result<()> {
+        let text = if self.stdout_terminal {
+            serde_json::to_string_pretty(value)
+        } else {
+            serde_json::to_string(value)
+        };
+        self.line(&text.map_err(|e| CliError::other("can't write the result as JSON").because(e))?)
+    }
+
+    /// A remark about what happens; not with `--quiet`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.err_line(text);
+        }
+    }
+
+    /// A remark about details; only with `--verbose`.
+    pub fn detail(&self, text: &str) {
+        if self.verbose {
+            self.err_line(text);
+        }
+    }
+
+    /// Something a person should know although the command goes on.
+    pub fn warn(&self, text: &str) {
+        self.err_line(&format!("{} {text}", self.styled("33", "warning:")));
+    }
+
+    /// A failure with its reasons and what to do next.
+    pub fn error(&self, error: &CliError) {
+        let mut text = format!("{} {}", self.styled("1;31", "error:"), error.message);
+        for cause in &error.causes {
+            text.push_str(&format!("\n  {} {cause}", self.styled("2", "because:")));
+        }
+        for hint in &error.hints {
+            text.push_str(&format!("\n{} {hint}", self.styled("36", "hint:")));
+        }
+        self.err_line(&text);
+    }
+
+    /// Shows that something is going on. On a terminal a spinner, otherwise a line per step.
+    #[must_use]
+    pub fn progress(&self, first: &str) -> Progress {
+        let live = self.stderr_terminal && !self.quiet;
+        Progress::start(&self.bars, live, self.quiet, first)
+    }
+
+    /// Asks a yes-or-no question; no is the default. Only where [`Ui::can_ask`].
+    #[must_use]
+    pub fn confirm(&self, question: &str) -> bool {
+        if !self.can_ask() {
+            return false;
+        }
+        let mut answer = String::new();
+        self.bars.suspend(|| {
+            let mut stderr = std::io::stderr().lock();
+            let _ = write!(stderr, "{question} [y/N] ");
+            let _ = stderr.flush();
+            let _ = std::io::stdin().lock().read_line(&mut answer);
+        });
+        matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+    }
+
+    /// Runs `action` with all live display out of the way, for a program that takes the terminal.
+    pub fn suspended<T>(&self, action: impl FnOnce() -> T) -> T {
+        self.bars.suspend(action)
+    }
+
+    /// `text` in an SGR style on stdout, where colour is wanted there.
+    #[must_use]
+    pub fn out_styled(&self, sgr: &str, text: &str) -> String {
+        if self.color_out { format!("\x1b[{sgr}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn styled(&self, sgr: &str, text: &str) -> String {
+        if self.color_err { format!("\x1b[{sgr}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn err_line(&self, text: &str) {
+        // Nothing can be done about a stderr that is gone.
+        self.bars.suspend(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
+        });
+    }
+}

@@ -1,0 +1,117 @@
+# shellcheck shell=bash
+# An engine of its own, for tests that stop, hang or fill one. It lives in network, mount and process namespaces
+# of its own: a second engine in the machine's would break the first one's bridge and rules. To be sourced,
+# after packages.sh and engine.sh. Needs root, and no internet.
+#
+#   start_private_engine DIR         socket DIR/docker.sock, log DIR/docker.log; DIR/netns.pid names a process in
+#                                    its namespaces. Again after the daemon has ended: starts the daemon only
+#   private_engine_pid DIR           the daemon's pid as this machine sees it: to stop, freeze or kill it
+#   stop_private_engine DIR          ends everything in it, containers too, and removes its data
+#   copy_image FROM TO IMAGE         from the engine at one socket to the one at another
+#
+# A program that has to reach its containers' addresses runs in the network namespace only, and then has the
+# pid that its parent knows:   nsenter --net --target "$(cat DIR/netns.pid)" PROGRAM…
+
+# The process that holds the namespaces, if it lives.
+private_engine_holder() {
+    local pid
+    pid=$(cat "$1/netns.pid" 2>/dev/null) || return 1
+    process_is "$pid" "$(cat "$1/netns.start" 2>/dev/null)" && echo "$pid"
+}
+
+private_engine_pid() {
+    local holder namespace process
+    holder=$(private_engine_holder "$1") || return 1
+    namespace=$(as_root readlink "/proc/$holder/ns/pid")
+    for process in /proc/[0-9]*; do
+        if [ "$(cat "$process/comm" 2>/dev/null)" = dockerd ] &&
+            [ "$(as_root readlink "$process/ns/pid")" = "$namespace" ]; then
+            echo "${process#/proc/}"
+            return 0
+        fi
+    done
+    return 1
+}
+
+private_engine_answers() {
+    [ "$(as_root curl -s --max-time 5 --unix-socket "$1/docker.sock" http://engine/_ping 2>/dev/null)" = OK ]
+}
+
+# The first process of the new namespaces: it reaps, and when it ends the kernel ends all others in there.
+# Its own pid as seen from outside is read before /proc shows the inside.
+start_holder() {
+    # shellcheck disable=SC2016 # the inner shell expands them
+    as_root sh -c 'setsid unshare --net --mount --pid --fork bash -c "$1" holder "$2" \
+        </dev/null >>"$2/docker.log" 2>&1 &' start-holder '
+            read -r pid _ </proc/self/stat
+            mount -t proc proc /proc && ip link set lo up || exit 1
+            echo "$pid" >"$1/netns.pid.new" && mv "$1/netns.pid.new" "$1/netns.pid"
+            trap "exit 0" TERM
+            while :; do sleep 3600 & wait $!; done
+        ' "$1"
+    wait_until 10 test -s "$1/netns.pid" || return 1
+    process_start "$(cat "$1/netns.pid")" >"$1/netns.start"
+}
+
+start_private_engine() {
+    local dir holder
+    mkdir -p "$1" && dir=$(cd "$1" && pwd) && : >>"$dir/docker.log" || return 1
+    if [ "${#dir}" -gt 90 ]; then
+        echo "The path $dir is too long for a socket in it (at most 90 bytes)." >&2
+        return 1
+    fi
+    if ! holder=$(private_engine_holder "$dir"); then
+        rm -f "$dir/netns.pid" "$dir/netns.start" "$dir/docker.pid"
+        if ! start_holder "$dir"; then
+            echo "The namespaces for a private engine could not be made (this needs root):" >&2
+            tail -n 5 "$dir/docker.log" >&2
+            return 1
+        fi
+        holder=$(private_engine_holder "$dir") || return 1
+    fi
+    if private_engine_pid "$dir" >/dev/null; then
+        return 0
+    fi
+    # Whatever has the old pid by now, it isn't the engine.
+    rm -f "$dir/docker.pid"
+    # shellcheck disable=SC2016 # the inner shell expands them
+    as_root sh -c 'setsid nsenter --net --mount --pid --target "$1" dockerd --data-root "$2/data" \
+        --exec-root "$2/run" --pidfile "$2/docker.pid" --host "unix://$2/docker.sock" \
+        </dev/null >>"$2/docker.log" 2>&1 &' start-private-engine "$holder" "$dir"
+    if ! wait_until "$ENGINE_START_SECONDS" private_engine_answers "$dir"; then
+        echo "The private engine in $dir did not start. The end of its log:" >&2
+        tail -n 20 "$dir/docker.log" >&2
+        return 1
+    fi
+}
+
+# Containers that die with their namespaces leave empty control groups behind.
+remove_private_cgroups() {
+    local id group
+    for id in $(as_root ls "$1/data/containers" 2>/dev/null); do
+        for group in /sys/fs/cgroup/docker/"$id" /sys/fs/cgroup/*/docker/"$id"; do
+            [ ! -d "$group" ] || as_root find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null
+        done
+    done
+}
+
+stop_private_engine() {
+    local dir holder
+    dir=$(cd "$1" 2>/dev/null && pwd) || return 0
+    if holder=$(private_engine_holder "$dir"); then
+        as_root kill -KILL "$holder"
+        if ! wait_until 20 process_is_gone "$holder"; then
+            echo "The private engine in $dir (pid $holder) does not end." >&2
+            return 1
+        fi
+    fi
+    remove_private_cgroups "$dir"
+    as_root rm -rf "$dir/data" "$dir/run" "$dir/docker.sock" "$dir/docker.pid" "$dir/netns.pid" "$dir/netns.start"
+}
+
+copy_image() {
+    as_root curl -sSf --unix-socket "$1" "http://engine/images/$3/get" |
+        as_root curl -sSf --unix-socket "$2" -X POST -H 'Content-Type: application/x-tar' -T - \
+            -o /dev/null http://engine/images/load
+    [ "${PIPESTATUS[*]}" = "0 0" ]
+}
