@@ -64,10 +64,12 @@ pub enum ClientError {
         max: usize,
     },
     /// The reply is not signed, or not for this request: something between, or another program, answered.
-    #[error("the reply of {url} can't be trusted: {source}")]
+    #[error("the reply of {url} (status {status}) can't be trusted: {source}")]
     Unsigned {
         /// Whose.
         url: String,
+        /// The status it claims.
+        status: u16,
         /// What is wrong with its signature.
         source: SignatureError,
     },
@@ -117,6 +119,9 @@ impl ClientError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            // A server without room for one more connection, or a proxy without its server, says
+            // so before it has seen the signature.
+            Self::Unsigned { status, .. } => matches!(status, 429 | 502..=504),
             Self::Refused { problem, .. } => problem.status >= 500 || problem.status == 429,
             _ => false,
         }
@@ -425,7 +430,11 @@ impl SignedClient {
         let reply = send(&self.http, target.url(), url, call, headers, self.max_body).await?;
         let signer =
             verify_response(reply.status.as_u16(), &reply.headers, &reply.body, &signature)
-                .map_err(|source| ClientError::Unsigned { url: reply.url.clone(), source })?;
+                .map_err(|source| ClientError::Unsigned {
+                    url: reply.url.clone(),
+                    status: reply.status.as_u16(),
+                    source,
+                })?;
         match target.signer {
             Some(expected) if expected != signer => {
                 Err(ClientError::WrongSigner { url: reply.url, expected, got: signer })

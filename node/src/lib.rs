@@ -15,7 +15,7 @@
 //! | `http` | the listener, deadlines and caps; signed requests and replies; errors as problems |
 //! | `client` | outbound signed HTTP |
 //! | `control` | HTTP over a socket in the data directory, for the owner |
-//! | `logging`, `shutdown`, `ready` | the life of a service |
+//! | `logging`, `shutdown`, `ready`, `open_files` | the life of a service |
 
 pub mod clock;
 pub mod data_dir;
@@ -31,6 +31,8 @@ pub mod control;
 pub mod http;
 #[cfg(feature = "service")]
 pub mod logging;
+#[cfg(all(feature = "service", unix))]
+pub mod open_files;
 #[cfg(feature = "service")]
 pub mod ready;
 #[cfg(feature = "service")]

@@ -2,8 +2,34 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::net::SocketAddr;
 
+use golem_vm_protocol::KeyId;
 use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// What every service announces, on one line:
+/// `{"service":"port-checker","id":"…","http":"127.0.0.1:9000"}`, and what else it has to say.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ready {
+    /// The service's name: `provider`, `discovery`, `port-checker`.
+    pub service: &'static str,
+    /// Its id.
+    pub id: KeyId,
+    /// Where its HTTP listener is bound.
+    pub http: SocketAddr,
+    /// Other members.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+impl Ready {
+    /// What a service with one listener announces.
+    #[must_use]
+    pub fn new(service: &'static str, id: KeyId, http: SocketAddr) -> Self {
+        Self { service, id, http, more: Map::new() }
+    }
+}
 
 /// Why the message could not be given.
 #[derive(Debug, thiserror::Error)]

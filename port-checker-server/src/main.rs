@@ -1,2 +1,9 @@
-//! x
-fn main() {}
+//! `port-checker`: see the library of the same name.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -3,7 +3,11 @@
 pub mod backend;
 pub mod capacity;
 pub mod config;
+pub mod control;
 pub mod forwarder;
 pub mod host;
+pub mod http;
+pub mod images;
+pub mod rental;
 pub mod store;
 pub mod vm;

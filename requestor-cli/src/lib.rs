@@ -1,1 +1,78 @@
-//! x
+//! The `golem` command: find providers, rent VMs from them, and use them over plain SSH.
+//!
+//! ```text
+//!   args ──▶ commands ──▶ market      which provider suits best (no I/O)
+//!               │   ├───▶ client      discovery and providers: signed, with deadlines
+//!               │   ├───▶ rentals     what was rented, stored before anything is sent
+//!               │   └───▶ ssh         keys, pinned host keys, OpenSSH, the built-in client
+//!               ▼
+//!               ui                    results on stdout, everything else on stderr
+//! ```
+//!
+//! Nothing below `commands` prints. No runtime is started and no connection is opened before a
+//! command needs one.
+
+mod app;
+mod args;
+mod atomic_file;
+mod client;
+mod commands;
+mod config;
+mod environment;
+mod error;
+mod market;
+mod rentals;
+mod ssh;
+mod table;
+mod ui;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use environment::Environment;
+
+use app::App;
+use args::Args;
+use config::{Config, Overrides};
+use ui::{Ui, UiOptions};
+
+/// Runs one command line, and returns the code that the process is to end with.
+pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no failures, and go to stdout.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let ui = Ui::of_process(&UiOptions {
+        json: args.global.json,
+        quiet: args.global.quiet,
+        verbose: args.global.verbose,
+        color: args.global.color,
+        no_color: environment.variable("NO_COLOR").is_some(),
+        dumb: environment.variable("TERM") == Some("dumb"),
+    });
+    let overrides = Overrides {
+        discovery_url: args.global.discovery_url,
+        base_dir: args.global.base_dir,
+    };
+    let config = match Config::load(&overrides, environment) {
+        Ok(config) => config,
+        Err(error) => {
+            ui.error(&error);
+            return ExitCode::from(error.kind.exit_code());
+        }
+    };
+    let app = App::new(ui, config, environment);
+    match commands::run(&app, args.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            app.ui.error(&error);
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}

@@ -24,7 +24,7 @@ private_engine_pid() {
     holder=$(private_engine_holder "$1") || return 1
     namespace=$(as_root readlink "/proc/$holder/ns/pid")
     for process in /proc/[0-9]*; do
-        if [ "$(cat "$process/comm" 2>/dev/null)" = dockerd ] &&
+        if [ "$(cat "$process/comm" 2>/dev/null)" = dockerd ] && ! process_is_gone "${process#/proc/}" &&
             [ "$(as_root readlink "$process/ns/pid")" = "$namespace" ]; then
             echo "${process#/proc/}"
             return 0
@@ -74,10 +74,11 @@ start_private_engine() {
     fi
     # Whatever has the old pid by now, it isn't the engine.
     rm -f "$dir/docker.pid"
+    # Left to the holder to reap: nsenter as its parent would stop with it when a test freezes it, for ever.
     # shellcheck disable=SC2016 # the inner shell expands them
-    as_root sh -c 'setsid nsenter --net --mount --pid --target "$1" dockerd --data-root "$2/data" \
-        --exec-root "$2/run" --pidfile "$2/docker.pid" --host "unix://$2/docker.sock" \
-        </dev/null >>"$2/docker.log" 2>&1 &' start-private-engine "$holder" "$dir"
+    as_root nsenter --net --mount --pid --target "$holder" sh -c 'setsid dockerd --data-root "$1/data" \
+        --exec-root "$1/run" --pidfile "$1/docker.pid" --host "unix://$1/docker.sock" \
+        </dev/null >>"$1/docker.log" 2>&1 &' start-private-engine "$dir"
     if ! wait_until "$ENGINE_START_SECONDS" private_engine_answers "$dir"; then
         echo "The private engine in $dir did not start. The end of its log:" >&2
         tail -n 20 "$dir/docker.log" >&2

@@ -2,10 +2,9 @@
 
 use axum::body::Bytes;
 use data_encoding::BASE64URL_NOPAD;
-use golem_vm_protocol::VmResources;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::vm::{Isolation, MIN_STORAGE_GB};
-use golem_vm_protocol::{ErrorCode, FieldError, Problem};
+use golem_vm_protocol::{FieldError, VmResources};
 
 use super::index::Listed;
 use super::unsigned::MAX_ID_BYTES;
@@ -123,58 +122,88 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
+/// Why a search can't be run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SearchError {
+    /// A minimum below 1.
+    #[error("Resource requirements must be >= 1: {name} is {value}")]
+    BelowOne {
+        /// Which.
+        name: String,
+        /// What it said, made printable.
+        value: String,
+    },
+    /// Parameters that can't be read.
+    #[error("{} parameters can't be read", .0.len())]
+    Unreadable(Vec<FieldError>),
+}
+
 impl Search {
     /// Reads a query. Names that are not ours are ignored, as in the original; of a name that is
     /// there twice the last one counts.
     ///
     /// # Errors
-    /// `bad_request` for a size below 1, as in the original; `validation_failed` with every
-    /// parameter that can't be read.
-    pub fn parse<'q>(query: impl IntoIterator<Item = (&'q str, &'q str)>) -> Result<Self, Problem> {
+    /// [`SearchError`], the second one with every parameter that can't be read.
+    pub fn parse<'q>(
+        query: impl IntoIterator<Item = (&'q str, &'q str)>,
+    ) -> Result<Self, SearchError> {
         let mut search = Self::default();
         let mut errors = Vec::new();
         for (name, text) in query {
-            let refused = match name {
-                "cpu" => size(name, text)?.map(|size| search.filter.cpu = Some(size)),
-                "memory" => size(name, text)?.map(|size| search.filter.memory = Some(size)),
-                "storage" => size(name, text)?.map(|size| search.filter.storage = Some(size)),
-                "country" => Ok(search.filter.country = Some(text.to_owned())),
-                "platform" => Ok(search.filter.platform = Some(text.to_owned())),
-                "isolation" => {
-                    text.parse().map(|isolation| search.filter.isolation = Some(isolation))
+            match search.set(name, text) {
+                Ok(()) => {}
+                Err(Refused::Unreadable(reason)) => {
+                    errors.push(FieldError::new(format!("?{name}"), reason));
                 }
-                "max_usd_per_month" => {
-                    micro_usd(text).map(|price| search.filter.max_price = Some(price))
+                Err(Refused::BelowOne) => {
+                    let value = printable(text, 40);
+                    return Err(SearchError::BelowOne { name: name.to_owned(), value });
                 }
-                "limit" => limit(text).map(|limit| search.limit = limit),
-                "cursor" => Cursor::decode(text)
-                    .map(|cursor| search.after = Some(cursor))
-                    .ok_or_else(|| {
-                        "not a cursor: pass the value of the header golem-next-cursor unchanged"
-                            .into()
-                    }),
-                _ => Ok(()),
-            };
-            if let Err(reason) = refused {
-                errors.push(FieldError::new(format!("?{name}"), reason));
             }
         }
-        if errors.is_empty() { Ok(search) } else { Err(Problem::validation(errors)) }
+        if errors.is_empty() { Ok(search) } else { Err(SearchError::Unreadable(errors)) }
+    }
+
+    fn set(&mut self, name: &str, text: &str) -> Result<(), Refused> {
+        let filter = &mut self.filter;
+        match name {
+            "cpu" => filter.cpu = Some(size(text)?),
+            "memory" => filter.memory = Some(size(text)?),
+            "storage" => filter.storage = Some(size(text)?),
+            "country" => filter.country = Some(text.to_owned()),
+            "platform" => filter.platform = Some(text.to_owned()),
+            "isolation" => filter.isolation = Some(text.parse().map_err(Refused::Unreadable)?),
+            "max_usd_per_month" => filter.max_price = Some(micro_usd(text)?),
+            "limit" => self.limit = limit(text)?,
+            "cursor" => self.after = Some(Cursor::decode(text).ok_or_else(not_a_cursor)?),
+            _ => {}
+        }
+        Ok(())
     }
 }
 
+/// Why one parameter is not taken.
+enum Refused {
+    BelowOne,
+    Unreadable(String),
+}
+
+fn unreadable(reason: impl Into<String>) -> Refused {
+    Refused::Unreadable(reason.into())
+}
+
+fn not_a_cursor() -> Refused {
+    unreadable("not a cursor: pass the value of the header golem-next-cursor unchanged")
+}
+
 /// A minimum. Numbers beyond `u32` are read as the largest one: nobody has that much.
-fn size(name: &str, text: &str) -> Result<Result<u32, String>, Problem> {
-    let Some((negative, digits)) = integer(text) else {
-        return Ok(Err("value is not a valid integer".to_owned()));
-    };
-    let number = if negative { 0 } else { digits.parse().unwrap_or(u32::MAX) };
-    if number == 0 {
-        let detail =
-            format!("Resource requirements must be >= 1: {name} is {}", printable(text, 40));
-        return Err(Problem::new(ErrorCode::BadRequest, detail));
+fn size(text: &str) -> Result<u32, Refused> {
+    let (negative, digits) =
+        integer(text).ok_or_else(|| unreadable("value is not a valid integer"))?;
+    match if negative { 0 } else { digits.parse().unwrap_or(u32::MAX) } {
+        0 => Err(Refused::BelowOne),
+        number => Ok(number),
     }
-    Ok(Ok(number))
 }
 
 /// Sign and digits of an integer.
@@ -188,20 +217,20 @@ fn integer(text: &str) -> Option<(bool, &str)> {
     good.then_some((negative, digits))
 }
 
-fn limit(text: &str) -> Result<usize, String> {
+fn limit(text: &str) -> Result<usize, Refused> {
     match integer(text) {
         Some((false, digits)) => match digits.parse().unwrap_or(usize::MAX) {
-            0 => Err(format!("has to be 1 to {MAX_LIMIT}")),
+            0 => Err(unreadable(format!("has to be 1 to {MAX_LIMIT}"))),
             limit => Ok(limit.min(MAX_LIMIT)),
         },
-        _ => Err(format!("has to be a number from 1 to {MAX_LIMIT}")),
+        _ => Err(unreadable(format!("has to be a number from 1 to {MAX_LIMIT}"))),
     }
 }
 
-fn micro_usd(text: &str) -> Result<u64, String> {
-    let usd: f64 = text.trim().parse().map_err(|_| "value is not a number".to_owned())?;
+fn micro_usd(text: &str) -> Result<u64, Refused> {
+    let usd: f64 = text.trim().parse().map_err(|_| unreadable("value is not a number"))?;
     if !usd.is_finite() || usd < 0.0 {
-        return Err("has to be a number of USD, 0 or more".to_owned());
+        return Err(unreadable("has to be a number of USD, 0 or more"));
     }
     #[expect(
         clippy::cast_possible_truncation,
@@ -216,7 +245,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn one(name: &str, text: &str) -> Result<Search, Problem> {
+    fn one(name: &str, text: &str) -> Result<Search, SearchError> {
         Search::parse([(name, text)])
     }
 
@@ -250,7 +279,7 @@ mod tests {
     #[test]
     fn what_can_not_be_read_is_told_as_the_original_does() {
         for low in ["0", "-1", "-0", "000"] {
-            assert_eq!(one("cpu", low).unwrap_err().status, 400, "{low}");
+            assert!(matches!(one("cpu", low), Err(SearchError::BelowOne { .. })), "{low}");
         }
         for (name, text) in [
             ("cpu", "abc"),
@@ -267,9 +296,10 @@ mod tests {
             ("cursor", "AQ"),
             ("cursor", "Ant0"),
         ] {
-            let problem = one(name, text).unwrap_err();
-            assert_eq!(problem.status, 422, "{name}={text}");
-            assert_eq!(problem.errors[0].pointer, format!("?{name}"));
+            let Err(SearchError::Unreadable(errors)) = one(name, text) else {
+                panic!("{name}={text} was read");
+            };
+            assert_eq!(errors[0].pointer, format!("?{name}"));
         }
     }
 

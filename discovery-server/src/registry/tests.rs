@@ -1,1 +1,301 @@
+#![allow(clippy::unwrap_used)]
 
+use golem_vm_node::clock::ManualClock;
+use golem_vm_protocol::advertisement::{
+    AdvertisementEntry, Endpoint, Offer, Overcommit, Prices, UnsignedAdvertisement,
+};
+use golem_vm_protocol::vm::Isolation;
+use golem_vm_protocol::{KeyPair, VmResources};
+
+use super::*;
+use crate::store::MemoryStore;
+
+const NOW: u64 = 1_800_000_000;
+const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
+
+struct Market {
+    clock: Arc<ManualClock>,
+    store: MemoryStore,
+    registry: Registry,
+}
+
+impl Market {
+    async fn open() -> Self {
+        Self::over(MemoryStore::default(), Arc::new(ManualClock::at(NOW))).await
+    }
+
+    async fn over(store: MemoryStore, clock: Arc<ManualClock>) -> Self {
+        let expiry = Duration::from_secs(300);
+        let registry =
+            Registry::open(Arc::new(store.clone()), clock.clone(), expiry).await.unwrap();
+        Self { clock, store, registry }
+    }
+
+    /// What `key` would advertise now.
+    fn advertisement(&self, key: &KeyPair, sequence: u64) -> Advertisement {
+        let now = self.registry.now();
+        Advertisement {
+            provider_id: key.id(),
+            sequence,
+            issued_at: now,
+            expires_at: now.plus(Duration::from_secs(600)),
+            name: "attic".into(),
+            country: "SE".into(),
+            platform: "x86_64".into(),
+            resources: VmResources { cpu: 2, memory: 4, storage: 40 },
+            endpoints: vec![Endpoint::Direct {
+                api: "192.0.2.1:7466".into(),
+                ssh_host: "192.0.2.1".into(),
+            }],
+            offers: vec![Offer {
+                backend: "docker".into(),
+                isolation: Isolation::Container,
+                accel: None,
+                images: Vec::new(),
+                egress: "internet".into(),
+                enforced: Vec::new(),
+                contained: true,
+            }],
+            prices: Prices {
+                core_month: 5_000_000,
+                gb_ram_month: 2_000_000,
+                gb_storage_month: 100_000,
+            },
+            overcommit: Overcommit::default(),
+            port_check: None,
+            attestations: Vec::new(),
+        }
+    }
+
+    async fn publish(
+        &self,
+        key: &KeyPair,
+        document: &Advertisement,
+    ) -> Result<AdvertisementEntry, PublishError> {
+        self.send(key, &Envelope::seal(document, key).unwrap()).await
+    }
+
+    async fn send(
+        &self,
+        key: &KeyPair,
+        envelope: &Envelope,
+    ) -> Result<AdvertisementEntry, PublishError> {
+        let json = self.registry.publish(key.id(), envelope, PEER).await?;
+        Ok(serde_json::from_slice(&json).unwrap())
+    }
+
+    fn list(&self, query: &[(&str, &str)]) -> Vec<AdvertisementEntry> {
+        let page = self.registry.search(&Search::parse(query.iter().copied()).unwrap());
+        let list: Vec<_> = serde_json::from_slice(&page.body).unwrap();
+        assert_eq!(list.len(), page.count);
+        list
+    }
+
+    fn ids(&self, query: &[(&str, &str)]) -> Vec<String> {
+        self.list(query).into_iter().map(|entry| entry.provider_id).collect()
+    }
+}
+
+fn key(seed: u8) -> KeyPair {
+    KeyPair::from_secret_bytes([seed; 32]).unwrap()
+}
+
+#[tokio::test]
+async fn the_flat_fields_come_from_the_document() {
+    let market = Market::open().await;
+    let document = market.advertisement(&key(1), 1);
+    let envelope = Envelope::seal(&document, &key(1)).unwrap();
+    let entry = market.send(&key(1), &envelope).await.unwrap();
+    assert_eq!(entry.provider_id, key(1).id().to_string());
+    assert_eq!((entry.ip_address.as_str(), entry.country.as_str()), ("192.0.2.1", "SE"));
+    assert_eq!(entry.provider_name.as_deref(), Some("attic"));
+    assert_eq!(entry.resources, document.resources);
+    assert!(entry.verified);
+    assert_eq!(entry.document, Some(envelope));
+    // The shorter of five minutes from now and the document's own ten.
+    assert_eq!(entry.expires_at, Some(market.registry.now().plus(Duration::from_secs(300))));
+    assert_eq!(market.list(&[]), [entry]);
+}
+
+#[tokio::test]
+async fn without_an_endpoint_the_senders_address_is_listed() {
+    let market = Market::open().await;
+    for (sequence, endpoints) in [(1, Vec::new()), (2, vec![Endpoint::Unknown])] {
+        let document = Advertisement { endpoints, ..market.advertisement(&key(1), sequence) };
+        assert_eq!(market.publish(&key(1), &document).await.unwrap().ip_address, "203.0.113.9");
+    }
+}
+
+#[tokio::test]
+async fn one_provider_can_not_touch_another() {
+    let market = Market::open().await;
+    let document = market.advertisement(&key(1), 1);
+    let envelope = Envelope::seal(&document, &key(1)).unwrap();
+    let error = market.send(&key(2), &envelope).await.unwrap_err();
+    assert!(matches!(error, PublishError::NotTheSender { .. }), "{error}");
+    // Signed by itself, but in another's name.
+    let stolen = Envelope::seal(&document, &key(2)).unwrap();
+    let error = market.send(&key(2), &stolen).await.unwrap_err();
+    assert!(
+        matches!(error, PublishError::Advertisement(AdvertisementError::NotItsOwn { .. })),
+        "{error}"
+    );
+    let altered = Envelope { signature: "A".repeat(86), ..envelope };
+    let error = market.send(&key(1), &altered).await.unwrap_err();
+    assert!(matches!(error, PublishError::Document(DocumentError::Signature(_))), "{error}");
+    assert!(market.registry.is_empty());
+}
+
+#[tokio::test]
+async fn sequences_rise_for_ever() {
+    let market = Market::open().await;
+    let old = market.advertisement(&key(1), 7);
+    let first = market.publish(&key(1), &old).await.unwrap();
+    market.clock.advance(10);
+    let again = market.publish(&key(1), &old).await.unwrap();
+    assert_eq!((again.created_at, again.updated_at), (first.created_at, first.updated_at));
+    assert!(again.last_seen > first.last_seen && again.expires_at > first.expires_at);
+
+    let newer = market.publish(&key(1), &market.advertisement(&key(1), 8)).await.unwrap();
+    assert!(newer.created_at == first.created_at && newer.updated_at > first.updated_at);
+    let refused = |error| matches!(error, PublishError::NotNewer { sent: 7, known: 8 });
+    assert!(refused(market.publish(&key(1), &old).await.unwrap_err()));
+
+    // Withdrawn, it is gone; and what was said before stays said.
+    let id = key(1).id().to_string();
+    assert!(market.registry.withdraw(&id).await.unwrap());
+    assert!(!market.registry.withdraw(&id).await.unwrap());
+    assert_eq!(market.registry.get(&id), None);
+    assert_eq!(market.ids(&[]), Vec::<String>::new());
+    assert!(refused(market.publish(&key(1), &old).await.unwrap_err()));
+    market.registry.sweep().await.unwrap();
+    assert!(refused(market.publish(&key(1), &old).await.unwrap_err()));
+
+    // After a restart as well.
+    let market = Market::over(market.store, market.clock).await;
+    assert!(refused(market.publish(&key(1), &old).await.unwrap_err()));
+    market.publish(&key(1), &market.advertisement(&key(1), 9)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_expired_is_not_listed_and_then_cleared_away() {
+    let market = Market::open().await;
+    market.publish(&key(1), &market.advertisement(&key(1), 1)).await.unwrap();
+    let short = market.registry.now().plus(Duration::from_secs(60));
+    let document = Advertisement { expires_at: short, ..market.advertisement(&key(2), 1) };
+    market.publish(&key(2), &document).await.unwrap();
+    assert_eq!(market.registry.next_expiry(), Some(short));
+
+    market.clock.advance(59);
+    assert_eq!(market.ids(&[]).len(), 2);
+    market.clock.advance(1);
+    assert_eq!(market.ids(&[]), [key(1).id().to_string()]);
+    assert_eq!(market.registry.get(&key(2).id().to_string()), None);
+    assert!(!market.registry.withdraw(&key(2).id().to_string()).await.unwrap());
+    assert_eq!(market.registry.sweep().await.unwrap(), 1);
+    assert_eq!(market.registry.len(), 1);
+
+    market.clock.advance(240);
+    assert_eq!(market.ids(&[]), Vec::<String>::new());
+    market.registry.sweep().await.unwrap();
+    assert_eq!((market.registry.len(), market.registry.next_expiry()), (0, None));
+    // The sequence is remembered for a month.
+    assert_eq!(market.store.changes_since(0, 10).await.unwrap().len(), 2);
+    market.clock.advance(31 * 24 * 3600);
+    market.registry.sweep().await.unwrap();
+    assert_eq!(market.store.changes_since(0, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn filters_pass_what_they_should() {
+    let market = Market::open().await;
+    let big = Advertisement {
+        resources: VmResources { cpu: 16, memory: 64, storage: 500 },
+        country: "DE".into(),
+        platform: "aarch64".into(),
+        prices: Prices { core_month: 1_000_000, gb_ram_month: 1_000_000, gb_storage_month: 0 },
+        offers: vec![Offer {
+            isolation: Isolation::Vm,
+            ..market.advertisement(&key(2), 1).offers[0].clone()
+        }],
+        ..market.advertisement(&key(2), 1)
+    };
+    market.publish(&key(1), &market.advertisement(&key(1), 1)).await.unwrap();
+    market.publish(&key(2), &big).await.unwrap();
+    let plain: UnsignedAdvertisement = serde_json::from_str(
+        r#"{"ip_address":"127.0.0.1","country":"SE","resources":{"cpu":4,"memory":8,"storage":80}}"#,
+    )
+    .unwrap();
+    let id = UnsignedId::parse("0xABC").unwrap();
+    let plain = ValidUnsigned::check(plain).unwrap();
+    market.registry.publish_unsigned(&id, &plain, PEER).await.unwrap();
+    let (small, big, plain) =
+        (key(1).id().to_string(), key(2).id().to_string(), "0xABC".to_owned());
+
+    let expect = |query: &[(&str, &str)], expected: &[&String]| {
+        let mut expected: Vec<String> = expected.iter().map(|id| (*id).clone()).collect();
+        expected.sort();
+        assert_eq!(market.ids(query), expected, "{query:?}");
+    };
+    expect(&[], &[&small, &big, &plain]);
+    expect(&[("cpu", "3")], &[&big, &plain]);
+    expect(&[("memory", "9")], &[&big]);
+    expect(&[("storage", "40")], &[&small, &big, &plain]);
+    expect(&[("storage", "501")], &[]);
+    expect(&[("country", "SE")], &[&small, &plain]);
+    expect(&[("country", "se")], &[]);
+    expect(&[("platform", "aarch64")], &[&big]);
+    expect(&[("isolation", "container")], &[&small]);
+    expect(&[("isolation", "vm"), ("cpu", "16")], &[&big]);
+    // 1 vCPU, 1 GiB, 10 GiB: 8 USD and 2 USD.
+    expect(&[("max_usd_per_month", "8")], &[&small, &big]);
+    expect(&[("max_usd_per_month", "7.99")], &[&big]);
+    expect(&[("max_usd_per_month", "8"), ("cpu", "2")], &[&big]);
+    expect(&[("max_usd_per_month", "1.99")], &[]);
+
+    let entry = market.list(&[("country", "SE"), ("cpu", "4")]).remove(0);
+    assert!(!entry.verified && entry.document.is_none());
+    assert_eq!(entry.provider_name.as_deref(), Some("0xABC"));
+}
+
+#[tokio::test]
+async fn pages_cover_everything_once_whatever_changes_meanwhile() {
+    let market = Market::open().await;
+    for seed in 1..=7 {
+        market.publish(&key(seed), &market.advertisement(&key(seed), 1)).await.unwrap();
+    }
+    let all = market.ids(&[]);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let search = Search { limit: 3, after, ..Search::default() };
+        let page = market.registry.search(&search);
+        let entries: Vec<AdvertisementEntry> = serde_json::from_slice(&page.body).unwrap();
+        let ids: Vec<_> = entries.into_iter().map(|entry| entry.provider_id).collect();
+        // The entry at which the page ended disappears: the next one goes on behind it.
+        if let Some(last) = ids.last() {
+            market.registry.withdraw(last).await.unwrap();
+        }
+        seen.extend(ids);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, all);
+    // A page that ends exactly at the end leads nowhere.
+    let page = market.registry.search(&Search { limit: 4, ..Search::default() });
+    assert_eq!((page.count, page.next), (4, None));
+}
+
+#[tokio::test]
+async fn what_another_process_writes_shows_up() {
+    let here = Market::open().await;
+    let there = Market::over(here.store.clone(), here.clock.clone()).await;
+    here.publish(&key(1), &here.advertisement(&key(1), 1)).await.unwrap();
+    assert!(there.registry.is_empty());
+    there.registry.catch_up().await.unwrap();
+    assert_eq!(there.ids(&[]), here.ids(&[]));
+    there.registry.withdraw(&key(1).id().to_string()).await.unwrap();
+    here.registry.catch_up().await.unwrap();
+    assert!(here.registry.is_empty());
+}

@@ -58,6 +58,12 @@ pub(super) fn next_revision(connection: &Connection) -> rusqlite::Result<u64> {
     connection
         .prepare_cached("UPDATE feed SET revision = revision + 1 RETURNING revision")?
         .query_row([], |row| row.get(0))
+        .map(natural)
+}
+
+/// SQLite's integers are signed; ours are never negative.
+fn natural(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
 }
 
 const fn word(state: State) -> &'static str {
@@ -69,13 +75,13 @@ const fn word(state: State) -> &'static str {
 }
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    let sequence: Option<u64> = row.get("sequence")?;
+    let sequence: Option<i64> = row.get("sequence")?;
     let digest: Option<Parsed<_>> = row.get("digest")?;
     let moment = |name: &str| row.get(name).map(Timestamp::from_unix_micros);
     Ok(Row {
-        revision: row.get("revision")?,
+        revision: natural(row.get("revision")?),
         provider_id: row.get("provider_id")?,
-        signed: sequence.zip(digest.map(|Parsed(digest)| digest)),
+        signed: sequence.map(natural).zip(digest.map(|Parsed(digest)| digest)),
         state: row.get::<_, StateWord>("state")?.0,
         content: row.get("content")?,
         observed_address: row.get("observed_address")?,

@@ -1,9 +1,7 @@
 //! Accepting connections: capped, with deadlines, ended gracefully.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -15,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::address_shares::AddressShares;
 use super::connection::WriteDeadline;
 use super::peer::Peer;
 use super::problem::too_many_connections;
@@ -116,7 +115,7 @@ impl HttpService {
         let limits = self.inner.limits;
         let slots = Arc::new(Semaphore::new(limits.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-        let addresses = Arc::new(Addresses::default());
+        let addresses = AddressShares::new(limits.max_connections_per_address);
         let connections = TaskTracker::new();
         // Cancelled when the time for draining is over.
         let abort = CancellationToken::new();
@@ -143,7 +142,7 @@ impl HttpService {
                 }
             };
             pause = BACK_OFF.0;
-            let share = addresses.enter(peer.bucket(), limits.max_connections_per_address);
+            let share = addresses.enter(peer.bucket());
             let slot = Arc::clone(&slots).try_acquire_owned();
             match (share, slot) {
                 (Some(share), Ok(slot)) => {
@@ -226,12 +225,16 @@ impl HttpService {
     }
 }
 
-/// Tells the peer that there is no room, and lets it read that before the connection is closed.
+/// Tells the peer that there is no room, once it has begun to ask: a reply before any request
+/// confuses clients. Lets it read that before the connection is closed.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, detail: &str) -> io::Result<()> {
+    let mut sink = [0; 1024];
+    if stream.read(&mut sink).await? == 0 {
+        return Ok(());
+    }
     stream.write_all(&too_many_connections(detail)).await?;
     stream.shutdown().await?;
     // Closing with unread bytes would reset the connection, and the reply with it.
-    let mut sink = [0; 1024];
     let mut left: usize = 64 * 1024;
     while left > 0 {
         match stream.read(&mut sink).await? {
@@ -242,63 +245,10 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, detail: &str) 
     Ok(())
 }
 
-/// How many connections each address has.
-#[derive(Debug, Default)]
-struct Addresses {
-    // A plain mutex: held for one map operation, never across an await.
-    counts: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Addresses {
-    /// Counts one more from `bucket` until the share is dropped; `None` when it has its `max`.
-    fn enter(self: &Arc<Self>, bucket: Option<IpAddr>, max: usize) -> Option<Share> {
-        if let Some(bucket) = bucket {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(bucket).or_default();
-            if *count >= max {
-                return None;
-            }
-            *count += 1;
-        }
-        Some(Share { addresses: Arc::clone(self), bucket })
-    }
-}
-
-struct Share {
-    addresses: Arc<Addresses>,
-    bucket: Option<IpAddr>,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let Some(bucket) = self.bucket else { return };
-        let mut counts = self.addresses.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&bucket) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&bucket);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn an_address_has_its_share_and_no_more() {
-        let addresses = Arc::new(Addresses::default());
-        let bucket = Some("192.0.2.1".parse().unwrap());
-        let first = addresses.enter(bucket, 2).unwrap();
-        let _second = addresses.enter(bucket, 2).unwrap();
-        assert!(addresses.enter(bucket, 2).is_none());
-        assert!(addresses.enter(Some("192.0.2.2".parse().unwrap()), 2).is_some());
-        assert!(addresses.enter(None, 0).is_some());
-        drop(first);
-        assert!(addresses.enter(bucket, 2).is_some());
-    }
 
     #[tokio::test]
     async fn a_taken_port_is_named() {

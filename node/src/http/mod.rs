@@ -19,6 +19,7 @@
 //!
 //! Only HTTP/1.1 is spoken. What is no HTTP at all is refused by hyper itself, with an empty 400.
 
+mod address_shares;
 mod caller;
 mod connection;
 mod extract;
@@ -31,6 +32,7 @@ mod request_id;
 mod service;
 mod signing;
 
+pub use address_shares::{AddressShare, AddressShares};
 pub use caller::{Caller, VerifiedCaller};
 pub use extract::{JsonBody, QueryParams};
 pub use limits::HttpLimits;
@@ -40,7 +42,7 @@ pub use peer::{LocalPeer, Peer, PeerAddr};
 pub use problem::ProblemResponse;
 pub use request_id::RequestId;
 pub use service::HttpService;
-pub use signing::{Recipients, Signing};
+pub use signing::{PublicName, Recipients, Signing};
 
 #[cfg(test)]
 mod tests;

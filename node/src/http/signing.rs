@@ -17,6 +17,52 @@ use super::peer::Peer;
 use super::problem::ProblemResponse;
 use crate::clock::Clock;
 
+/// A `host:port` under which a public service is reached, as it stands in a `…_PUBLIC_NAMES`
+/// setting. Lower case; the port is always written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublicName(String);
+
+impl AsRef<str> for PublicName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for PublicName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::str::FromStr for PublicName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("//") {
+            return Err("write host:port, without http:// or a path".to_owned());
+        }
+        let (host, port) = text.rsplit_once(':').ok_or("write host:port, the port as well")?;
+        let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let good_host = match bracketed {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
+            }
+        };
+        if !good_host {
+            return Err(
+                "the host is neither a name, an IPv4 address nor an IPv6 address in brackets"
+                    .to_owned(),
+            );
+        }
+        if !port.parse::<u16>().is_ok_and(|number| number != 0 && number.to_string() == port) {
+            return Err("the port is not a number from 1 to 65535".to_owned());
+        }
+        Ok(Self(text.to_ascii_lowercase()))
+    }
+}
+
 /// The names under which a server accepts requests: what `Golem-Recipient` may say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recipients(BTreeSet<String>);
@@ -277,6 +323,27 @@ mod tests {
         clock.set(1100);
         assert!(ask(&signing, &own, 1040, 4).is_ok());
         assert_eq!(ask(&signing, &own, 1039, 5), Err(ErrorCode::ClockSkew));
+    }
+
+    #[test]
+    fn public_names_are_host_and_port() {
+        for good in ["disco.example:9001", "192.0.2.1:80", "[2001:db8::1]:9001", "DISCO:1"] {
+            assert_eq!(good.parse::<PublicName>().unwrap().as_ref(), good.to_lowercase());
+        }
+        for bad in [
+            "",
+            "disco",
+            ":9001",
+            "a:0",
+            "a:65536",
+            "a:01",
+            "http://a:1",
+            "2001:db8::1:9001",
+            "a b:1",
+            "a:1/x",
+        ] {
+            assert!(bad.parse::<PublicName>().is_err(), "{bad}");
+        }
     }
 
     #[test]

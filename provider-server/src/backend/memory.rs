@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
@@ -110,6 +111,7 @@ impl MemoryBackend {
             enforced: enforced.map(str::to_owned).to_vec(),
             containment: Containment::Contained,
             findings: Vec::new(),
+            data_root: None,
         };
         let state = State {
             instances: BTreeMap::new(),
@@ -121,6 +123,24 @@ impl MemoryBackend {
             unavailable: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// An empty one whose instances all seem to be reached by SSH: a listener of this process
+    /// greets as an SSH server does, and nothing more.
+    ///
+    /// # Errors
+    /// When no port can be bound on loopback.
+    pub async fn greeting() -> std::io::Result<Self> {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let backend = Self::new();
+        backend.set_ssh(listener.local_addr()?);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                // A client that is gone already has seen enough.
+                let _ = stream.write_all(b"SSH-2.0-nothing_behind_this\r\n").await;
+            }
+        });
+        Ok(backend)
     }
 
     /// Where the sshd of every running instance is from now on: a test's own listener.

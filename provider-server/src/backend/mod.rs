@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -272,6 +273,9 @@ pub struct Capabilities {
     pub containment: Containment,
     /// What was tried.
     pub findings: Vec<Finding>,
+    /// Where the backend keeps the instances' disks, if that is on this machine.
+    #[serde(default)]
+    pub data_root: Option<PathBuf>,
 }
 
 /// Makes instances. See the module's documentation for the order of calls.

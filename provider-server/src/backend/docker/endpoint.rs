@@ -200,9 +200,8 @@ impl Endpoint {
                 if authority.is_empty() || authority.contains(['/', '@', ' ']) {
                     return Err(malformed());
                 }
-                let has_port = authority
-                    .rsplit_once(':')
-                    .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                let has_port =
+                    authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
                 Address::Tcp(if has_port {
                     authority.to_owned()
                 } else {
@@ -256,8 +255,9 @@ impl Endpoint {
             },
             None => Self {
                 address: Address::Unix(PathBuf::from(SYSTEM_SOCKET)),
-                reason: "DOCKER_HOST and contexts name none, and no other engine's socket was found"
-                    .to_owned(),
+                reason:
+                    "DOCKER_HOST and contexts name none, and no other engine's socket was found"
+                        .to_owned(),
             },
         }
     }

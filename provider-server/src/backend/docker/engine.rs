@@ -6,6 +6,7 @@
 use std::error::Error as _;
 use std::future::Future;
 use std::io::ErrorKind;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -21,7 +22,7 @@ pub(super) const QUERY: Duration = Duration::from_secs(20);
 /// For calls that change something.
 pub(super) const CHANGE: Duration = Duration::from_secs(90);
 /// How long a build or a pull may be silent.
-pub(super) const SILENCE: Duration = Duration::from_secs(600);
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// Seconds after which bollard itself gives up. Every call has a shorter deadline of its own.
 const CLIENT_TIMEOUT: u64 = 3600;
@@ -106,26 +107,18 @@ impl Engine {
         }
     }
 
-    /// Makes one call whose answer comes in pieces, and hands each to `each`. It may take as long
-    /// as it wants to, but not be silent for longer than [`SILENCE`].
-    pub(super) async fn stream<T, S>(
-        &self,
-        make: impl FnOnce(&Docker) -> S,
-        mut each: impl AsyncFnMut(T),
-    ) -> Result<(), CallError>
-    where
-        S: Stream<Item = Result<T, Error>>,
-    {
-        let docker = self.connect()?;
-        let mut pieces = Box::pin(make(&docker));
-        loop {
-            match tokio::time::timeout(SILENCE, pieces.next()).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(Ok(piece))) => each(piece).await,
-                Ok(Some(Err(error))) => return Err(self.told_apart(error)),
-                Err(_) => return Err(self.silent(SILENCE)),
-            }
-        }
+    /// A client, for a call whose answer comes in pieces; see [`Self::pieces`].
+    pub(super) fn client(&self) -> Result<Docker, CallError> {
+        self.connect()
+    }
+
+    /// An answer that comes in pieces. It may take as long as it wants to, but not be silent for
+    /// longer than [`SILENCE`].
+    pub(super) fn pieces<'a, T>(
+        &'a self,
+        stream: impl Stream<Item = Result<T, Error>> + Send + 'a,
+    ) -> Pieces<'a, T> {
+        Pieces { engine: self, stream: Box::pin(stream) }
     }
 
     fn connect(&self) -> Result<Docker, CallError> {
@@ -201,6 +194,23 @@ impl Engine {
     }
 }
 
+/// The pieces of one answer.
+pub(super) struct Pieces<'a, T> {
+    engine: &'a Engine,
+    stream: Pin<Box<dyn Stream<Item = Result<T, Error>> + Send + 'a>>,
+}
+
+impl<T> Pieces<'_, T> {
+    /// The next piece, or `None` after the last.
+    pub(super) async fn next(&mut self) -> Result<Option<T>, CallError> {
+        match tokio::time::timeout(SILENCE, self.stream.next()).await {
+            Ok(Some(piece)) => piece.map(Some).map_err(|error| self.engine.told_apart(error)),
+            Ok(None) => Ok(None),
+            Err(_) => Err(self.engine.silent(SILENCE)),
+        }
+    }
+}
+
 fn io_cause(error: &Error) -> Option<(ErrorKind, String)> {
     let mut cause = error.source();
     if let Error::IOError { err } = error {
@@ -238,9 +248,7 @@ mod tests {
     }
 
     async fn ping(engine: &Engine) -> Result<String, CallError> {
-        engine
-            .call(Duration::from_millis(300), |docker| async move { docker.ping().await })
-            .await
+        engine.call(Duration::from_millis(300), |docker| async move { docker.ping().await }).await
     }
 
     #[tokio::test]

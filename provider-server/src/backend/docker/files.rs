@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_machine_id_stays_and_differs_from_vm_to_vm() {
-        let (one, other) = (spec().id, InstanceId::of(golem_vm_protocol::VmId::from_bytes([8; 16])));
+        let (one, other) =
+            (spec().id, InstanceId::of(golem_vm_protocol::VmId::from_bytes([8; 16])));
         assert_eq!(machine_id(one), machine_id(one));
         assert_ne!(machine_id(one), machine_id(other));
         assert_eq!(machine_id(one).len(), 32);

@@ -103,9 +103,10 @@ impl Instances<'_> {
         let options = CreateContainerOptionsBuilder::new().name(&wanted.id.to_string()).build();
         let made = self
             .engine
-            .call(CHANGE, |docker| async move {
-                docker.create_container(Some(options), body).await
-            })
+            .call(
+                CHANGE,
+                |docker| async move { docker.create_container(Some(options), body).await },
+            )
             .await?;
         for warning in made.warnings {
             tracing::warn!(instance = %wanted.id, warning, "the engine made the container, but");
@@ -203,12 +204,12 @@ impl Instances<'_> {
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let deadline = grace.saturating_add(STOP_MARGIN);
         let name = id.to_string();
-        let stopped = self
-            .engine
-            .call(deadline, |docker| async move {
-                docker.stop_container(&name, Some(options)).await
-            })
-            .await;
+        let stopped =
+            self.engine
+                .call(deadline, |docker| async move {
+                    docker.stop_container(&name, Some(options)).await
+                })
+                .await;
         match stopped {
             Err(error) if error.is_not_found() => Err(BackendError::NoInstance(id)),
             other => {
@@ -242,9 +243,10 @@ impl Instances<'_> {
     async fn remove(self, name: &str) -> Result<(), CallError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         self.engine
-            .call(CHANGE, |docker| async move {
-                docker.remove_container(name, Some(options)).await
-            })
+            .call(
+                CHANGE,
+                |docker| async move { docker.remove_container(name, Some(options)).await },
+            )
             .await
     }
 

@@ -1,1 +1,175 @@
-//! stub
+//! Containers on a Docker Engine (or what speaks its API), made over that API. No program of
+//! Docker's is ever started.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`endpoint`] | which engine is meant |
+//! | `engine` | calls with deadlines, failures told apart |
+//! | `spec`, `files` | what a container is made from: limits, labels; host key, authorised keys |
+//! | `instance` | the life of a container |
+//! | `network` | the provider's networks |
+//! | `metering` | what a container uses |
+//! | `probe` | what the engine can do |
+//! | `images`, `tags`, `pull` | images, their names, and how they are fetched |
+//! | `recipe`, `base`, `build`, `progress` | how they are made |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use golem_vm_protocol::KeyId;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::{
+    Backend, BackendError, BackendKind, Capabilities, ImageStore, InstanceId, InstanceSpec,
+    Metering, Observation, Usage,
+};
+
+mod base;
+mod build;
+pub mod endpoint;
+mod engine;
+mod files;
+mod images;
+mod instance;
+mod metering;
+mod network;
+mod probe;
+mod progress;
+mod pull;
+mod recipe;
+mod spec;
+mod tags;
+
+use endpoint::{Disk, Endpoint, EndpointError, Surroundings};
+use engine::Engine;
+use instance::Instances;
+use metering::Meter;
+use probe::EngineTraits;
+
+/// One provider's part of one engine.
+#[derive(Debug)]
+pub struct DockerBackend {
+    engine: Arc<Engine>,
+    provider: KeyId,
+    traits: OnceCell<EngineTraits>,
+    meter: Meter,
+    /// Held while a network is made.
+    networks: Mutex<()>,
+    /// Held while an image is built.
+    builds: Mutex<()>,
+}
+
+impl DockerBackend {
+    /// Chooses the engine. Nothing is sent to it yet, and it may be down: every call finds out for
+    /// itself, and finds it again after a restart.
+    ///
+    /// # Errors
+    /// When the environment names an engine that can't be spoken to from here.
+    pub fn connect(provider: KeyId, around: &Surroundings) -> Result<Self, EndpointError> {
+        let endpoint = Endpoint::choose(around, &Disk)?;
+        Ok(Self {
+            engine: Arc::new(Engine::new(endpoint)),
+            provider,
+            traits: OnceCell::new(),
+            meter: Meter::default(),
+            networks: Mutex::new(()),
+            builds: Mutex::new(()),
+        })
+    }
+
+    /// The engine that was chosen, and why.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        self.engine.endpoint()
+    }
+
+    /// What tells this engine from all others, for as long as its data exists. A provider that finds
+    /// another engine than the last time must not conclude that its instances are gone.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] when the engine does not answer.
+    pub async fn engine_identity(&self) -> Result<String, BackendError> {
+        let info = probe::info(&self.engine).await;
+        let info = info.map_err(|error| error.into_backend("can't ask the engine for its id"))?;
+        info.id.filter(|id| !id.is_empty()).ok_or_else(|| {
+            BackendError::Failed("the engine doesn't say which one it is".to_owned())
+        })
+    }
+
+    fn instances(&self) -> Instances<'_> {
+        Instances { engine: &self.engine, provider: &self.provider }
+    }
+
+    async fn traits(&self) -> Result<EngineTraits, BackendError> {
+        let traits = self.traits.get_or_try_init(|| probe::traits(&self.engine)).await;
+        let what = "can't ask the engine about itself";
+        traits.copied().map_err(|error| error.into_backend(what))
+    }
+}
+
+#[async_trait]
+impl Backend for DockerBackend {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Docker
+    }
+
+    async fn probe(&self) -> Result<Capabilities, BackendError> {
+        let _one_at_a_time = self.networks.lock().await;
+        probe::probe(&self.engine, &self.provider).await
+    }
+
+    async fn ensure(&self, spec: &InstanceSpec) -> Result<(), BackendError> {
+        let traits = self.traits().await?;
+        let egress = spec.confinement.egress;
+        let network = {
+            let _one_at_a_time = self.networks.lock().await;
+            network::ensure(&self.engine, &self.provider, egress).await?
+        };
+        Box::pin(self.instances().ensure(spec, &network, traits)).await
+    }
+
+    async fn start(&self, id: InstanceId) -> Result<(), BackendError> {
+        self.instances().start(id).await
+    }
+
+    async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), BackendError> {
+        self.instances().stop(id, grace).await
+    }
+
+    async fn destroy(&self, id: InstanceId) -> Result<(), BackendError> {
+        self.meter.forget(id);
+        self.instances().destroy(id).await
+    }
+
+    async fn observe(&self, id: InstanceId) -> Result<Observation, BackendError> {
+        self.instances().observe(id).await
+    }
+
+    async fn list(&self) -> Result<Vec<InstanceId>, BackendError> {
+        self.instances().list().await
+    }
+
+    async fn clean_up(&self) -> Result<(), BackendError> {
+        let _one_at_a_time = self.networks.lock().await;
+        let _no_build = self.builds.lock().await;
+        network::remove_all(&self.engine, &self.provider).await?;
+        let swept = build::sweep(&self.engine, &self.provider).await;
+        swept.map_err(|error| error.into_backend("can't remove what builds left"))
+    }
+
+    fn images(&self) -> &dyn ImageStore {
+        self
+    }
+
+    fn metering(&self) -> Option<&dyn Metering> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Metering for DockerBackend {
+    async fn usage(&self, id: InstanceId) -> Result<Usage, BackendError> {
+        self.meter.usage(&self.engine, id).await
+    }
+}

@@ -18,6 +18,13 @@ use crate::backend::{BackendError, Egress};
 /// Longest name of a Linux network interface (IFNAMSIZ less the NUL).
 const INTERFACE_NAME_MAX: usize = 15;
 
+/// The bridge driver's options: its interface's name, and whether those on it can talk to each other.
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
+
+/// Label of a network that is only made to see whether one can be made.
+const TRIAL: &str = "golem.trial";
+
 /// Where subnets are taken from when the engine has none left: 10.213.0.0/16 (RFC 1918), in /22s.
 /// A /22 has room for as many guests as a Linux bridge has ports (1023).
 const FALLBACK_POOL: [u8; 2] = [10, 213];
@@ -32,11 +39,15 @@ pub(super) fn name(provider: &KeyId, egress: Egress) -> String {
     }
 }
 
-fn interface(provider: &KeyId, egress: Egress) -> String {
-    let prefix = match egress {
-        Egress::Internet => "gvm-",
-        Egress::None => "gvi-",
-    };
+/// The network's interface on the host.
+fn bridge(provider: &KeyId, egress: Egress) -> String {
+    match egress {
+        Egress::Internet => interface("gvm-", provider),
+        Egress::None => interface("gvi-", provider),
+    }
+}
+
+fn interface(prefix: &str, provider: &KeyId) -> String {
     let mut name = format!("{prefix}{provider}");
     name.truncate(INTERFACE_NAME_MAX);
     name
@@ -50,44 +61,44 @@ pub(super) async fn ensure(
 ) -> Result<String, BackendError> {
     let name = name(provider, egress);
     let what = format!("can't create the Docker network {name}");
+    let labels = [label(provider), egress_label(egress)];
+    let failed = |error: CallError| error.into_backend(&what);
+    if !find(engine, &labels).await.map_err(failed)?.is_empty() {
+        return Ok(name);
+    }
+    // The engine's own choice first.
     let mut subnets = std::iter::once(None).chain(fallback_subnets(provider).map(Some));
-    let mut subnet = subnets.next().flatten();
+    let mut refusal = CallError::Failed("no subnet is free".to_owned());
     loop {
-        let found = find(engine, provider, Some(egress)).await;
-        if let Some(network) = found.map_err(|error| error.into_backend(&what))?.into_iter().next()
-        {
-            return Ok(network.name.unwrap_or(name));
-        }
-        let Err(error) = create(engine, request(provider, egress, subnet)).await else {
-            return Ok(name);
-        };
-        if made_by_another_call(&error) && find(engine, provider, Some(egress)).await.is_ok() {
-            // Found in the next round. If not, the engine says the same again, and that is told.
-            let again = find(engine, provider, Some(egress)).await;
-            if again.is_ok_and(|networks| !networks.is_empty()) {
-                return Ok(name);
+        let Some(subnet) = subnets.next() else { return Err(refusal.into_backend(&what)) };
+        match create(engine, request(provider, egress, subnet)).await {
+            Ok(()) => return Ok(name),
+            Err(error) if no_free_subnet(&error) => refusal = error,
+            Err(error) => {
+                // Another process of the same provider may have been quicker.
+                let found = find(engine, &labels).await.map_err(failed)?;
+                return if found.is_empty() { Err(failed(error)) } else { Ok(name) };
             }
-            return Err(error.into_backend(&what));
-        }
-        if !no_free_subnet(&error) {
-            return Err(error.into_backend(&what));
-        }
-        match subnets.next() {
-            Some(next) => subnet = next,
-            None => return Err(error.into_backend(&what)),
         }
     }
 }
 
 /// Removes all networks of this provider.
 pub(super) async fn remove_all(engine: &Engine, provider: &KeyId) -> Result<(), BackendError> {
+    remove(engine, &[label(provider)]).await
+}
+
+/// Removes what a trial left behind.
+pub(super) async fn remove_trial(engine: &Engine, provider: &KeyId) -> Result<(), BackendError> {
+    remove(engine, &[label(provider), format!("{TRIAL}=1")]).await
+}
+
+async fn remove(engine: &Engine, labels: &[String]) -> Result<(), BackendError> {
     let what = "can't remove the provider's Docker networks";
-    let found = find(engine, provider, None).await;
-    for network in found.map_err(|error| error.into_backend(what))? {
-        let Some(id) = network.id else { continue };
-        let removed = engine
-            .call(CHANGE, |docker| async move { docker.remove_network(&id).await })
-            .await;
+    let found = find(engine, labels).await.map_err(|error| error.into_backend(what))?;
+    for id in found.into_iter().filter_map(|network| network.id) {
+        let removed =
+            engine.call(CHANGE, |docker| async move { docker.remove_network(&id).await }).await;
         match removed {
             Err(error) if !error.is_not_found() => return Err(error.into_backend(what)),
             _ => {}
@@ -96,33 +107,47 @@ pub(super) async fn remove_all(engine: &Engine, provider: &KeyId) -> Result<(), 
     Ok(())
 }
 
-async fn find(
-    engine: &Engine,
-    provider: &KeyId,
-    egress: Option<Egress>,
-) -> Result<Vec<Network>, CallError> {
-    let mut labels = vec![format!("{PROVIDER}={provider}")];
-    labels.extend(egress.map(|egress| format!("{EGRESS}={}", egress_word(egress))));
-    let filters = HashMap::from([("label", labels)]);
+async fn find(engine: &Engine, labels: &[String]) -> Result<Vec<Network>, CallError> {
+    let filters = HashMap::from([("label", labels.to_vec())]);
     let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
     engine.call(QUERY, |docker| async move { docker.list_networks(Some(options)).await }).await
 }
 
-async fn create(engine: &Engine, request: NetworkCreateRequest) -> Result<(), CallError> {
+fn label(provider: &KeyId) -> String {
+    format!("{PROVIDER}={provider}")
+}
+
+fn egress_label(egress: Egress) -> String {
+    format!("{EGRESS}={}", egress_word(egress))
+}
+
+/// Makes a network.
+pub(super) async fn create(
+    engine: &Engine,
+    request: NetworkCreateRequest,
+) -> Result<(), CallError> {
     engine
         .call(CHANGE, |docker| async move { docker.create_network(request).await })
         .await
         .map(|_| ())
 }
 
+/// A network like the one that guests reach the internet from, for trying whether it can be made.
+pub(super) fn trial_request(provider: &KeyId) -> NetworkCreateRequest {
+    let mut request = request(provider, Egress::Internet, None);
+    request.name = format!("golem-{}-trial", provider.short());
+    let bridge = interface("gvt-", provider);
+    request.options.get_or_insert_default().insert(BRIDGE_NAME.to_owned(), bridge);
+    let labels = request.labels.get_or_insert_default();
+    labels.remove(EGRESS);
+    labels.insert(TRIAL.to_owned(), "1".to_owned());
+    request
+}
+
 fn request(provider: &KeyId, egress: Egress, subnet: Option<String>) -> NetworkCreateRequest {
     let text = |(key, value): (&str, String)| (key.to_owned(), value);
-    let options = [
-        ("com.docker.network.bridge.name", interface(provider, egress)),
-        ("com.docker.network.bridge.enable_icc", "false".to_owned()),
-    ];
-    let labels =
-        [(PROVIDER, provider.to_string()), (EGRESS, egress_word(egress).to_owned())];
+    let options = [(BRIDGE_NAME, bridge(provider, egress)), (ENABLE_ICC, "false".to_owned())];
+    let labels = [(PROVIDER, provider.to_string()), (EGRESS, egress_word(egress).to_owned())];
     NetworkCreateRequest {
         name: name(provider, egress),
         driver: Some("bridge".to_owned()),
@@ -175,11 +200,8 @@ fn routed_networks(table: &str) -> Vec<(u32, u32)> {
         .collect()
 }
 
-fn made_by_another_call(error: &CallError) -> bool {
-    error.is_conflict() || error.says("already exists") || error.says("same bridge name")
-}
-
-fn no_free_subnet(error: &CallError) -> bool {
+/// Whether the engine has no addresses left for another network, or not those that were asked for.
+pub(super) fn no_free_subnet(error: &CallError) -> bool {
     error.says("could not find an available")
         || error.says("all predefined address pools")
         || error.says("Pool overlaps")
@@ -201,16 +223,16 @@ mod tests {
     fn names_fit_and_differ() {
         let provider = provider();
         for egress in [Egress::Internet, Egress::None] {
-            assert_eq!(interface(&provider, egress).len(), INTERFACE_NAME_MAX);
+            assert_eq!(bridge(&provider, egress).len(), INTERFACE_NAME_MAX);
         }
-        assert_ne!(interface(&provider, Egress::Internet), interface(&provider, Egress::None));
+        assert_ne!(bridge(&provider, Egress::Internet), bridge(&provider, Egress::None));
         assert_ne!(name(&provider, Egress::Internet), name(&provider, Egress::None));
     }
 
     #[test]
     fn guests_are_kept_apart_and_without_ipv6() {
         let request = request(&provider(), Egress::None, Some("10.213.4.0/22".to_owned()));
-        assert_eq!(request.options.unwrap()["com.docker.network.bridge.enable_icc"], "false");
+        assert_eq!(request.options.unwrap()[ENABLE_ICC], "false");
         assert_eq!(request.enable_ipv6, Some(false));
         assert_eq!(request.internal, Some(true));
         let config = request.ipam.unwrap().config.unwrap();
@@ -235,9 +257,5 @@ mod tests {
             "could not find an available, non-overlapping IPv4 address pool among the defaults"
         )));
         assert!(no_free_subnet(&refused("Pool overlaps with other one on this address space")));
-        assert!(made_by_another_call(&refused(
-            "cannot create network a (gvm-x): conflicts with network b (gvm-x): networks have \
-             same bridge name"
-        )));
     }
 }

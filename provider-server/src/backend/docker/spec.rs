@@ -146,10 +146,8 @@ fn host_config(
     // Not NanoCpus: that is refused for more CPUs than the host has, which overcommitment allows.
     let quota = (i64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000).max(CPU_QUOTA_MIN_US);
     let log = [("max-size", "1m"), ("max-file", "1")];
-    let published = PortBinding {
-        host_ip: Some("127.0.0.1".to_owned()),
-        host_port: Some(String::new()),
-    };
+    let published =
+        PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
     Ok(HostConfig {
         cpu_period: Some(CPU_PERIOD_US),
         cpu_quota: Some(quota),

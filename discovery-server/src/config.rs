@@ -1,0 +1,303 @@
+//! What this program can be told, and by which name.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use golem_vm_node::settings::{
+    IgnoredSetting, SettingSpec, Settings, SettingsError, SettingsTable,
+};
+use golem_vm_node::sqlite;
+
+/// Where it listens.
+pub const HOST: &str = "GOLEM_DISCOVERY_HOST";
+/// On which port.
+pub const PORT: &str = "GOLEM_DISCOVERY_PORT";
+/// Whether it logs more.
+pub const DEBUG: &str = "GOLEM_DISCOVERY_DEBUG";
+/// Where its state is.
+pub const DATABASE_DIR: &str = "GOLEM_DISCOVERY_DATABASE_DIR";
+/// The database's file name in there.
+pub const DATABASE_NAME: &str = "GOLEM_DISCOVERY_DATABASE_NAME";
+/// The database somewhere else.
+pub const DATABASE_URL: &str = "GOLEM_DISCOVERY_DATABASE_URL";
+/// How often expired rows are cleared away at most.
+pub const CLEANUP_INTERVAL: &str = "GOLEM_DISCOVERY_CLEANUP_INTERVAL_SECONDS";
+/// How long an advertisement lasts.
+pub const EXPIRY: &str = "GOLEM_DISCOVERY_ADVERTISEMENT_EXPIRY_MINUTES";
+/// What it is called.
+pub const PUBLIC_NAMES: &str = "GOLEM_DISCOVERY_PUBLIC_NAMES";
+/// Whether unsigned providers are served.
+pub const ALLOW_UNSIGNED: &str = "GOLEM_DISCOVERY_ALLOW_UNSIGNED";
+
+/// Every setting of golem-discovery.
+pub static SETTINGS: SettingsTable = SettingsTable {
+    service: "discovery",
+    prefixes: &["GOLEM_DISCOVERY_", "DISCOVERY_"],
+    settings: &[
+        SettingSpec {
+            names: &[HOST, "DISCOVERY_HOST"],
+            toml_key: "host",
+            default: Some("0.0.0.0"),
+            expected: "an address or name of this machine",
+            help: "the address to listen on",
+        },
+        SettingSpec {
+            names: &[PORT, "DISCOVERY_PORT"],
+            toml_key: "port",
+            default: Some("9001"),
+            expected: "a port (0 to 65535; 0 lets the system choose)",
+            help: "the TCP port to listen on",
+        },
+        SettingSpec {
+            names: &[PUBLIC_NAMES, "DISCOVERY_PUBLIC_NAMES"],
+            toml_key: "public_names",
+            default: None,
+            expected: "a list of host:port",
+            help: "the names under which providers and requestors reach this server, which signed requests \
+                   must name; on loopback its own address is always accepted",
+        },
+        SettingSpec {
+            names: &[ALLOW_UNSIGNED, "DISCOVERY_ALLOW_UNSIGNED"],
+            toml_key: "allow_unsigned",
+            default: Some("false"),
+            expected: "true or false",
+            help: "serve providers that do not sign (the Python original's); they are listed as unverified",
+        },
+        SettingSpec {
+            names: &[EXPIRY, "DISCOVERY_ADVERTISEMENT_EXPIRY_MINUTES"],
+            toml_key: "advertisement_expiry_minutes",
+            default: Some("5"),
+            expected: "a number of minutes (1 to 1440)",
+            help: "how long an advertisement is listed after its last refresh",
+        },
+        SettingSpec {
+            names: &[CLEANUP_INTERVAL, "DISCOVERY_CLEANUP_INTERVAL_SECONDS"],
+            toml_key: "cleanup_interval_seconds",
+            default: Some("60"),
+            expected: "a number of seconds (1 to 86400)",
+            help: "the least time between two clearings of expired advertisements from memory and database \
+                   (they are never listed, cleared or not)",
+        },
+        SettingSpec {
+            names: &[DATABASE_DIR, "DISCOVERY_DATABASE_DIR"],
+            toml_key: "database_dir",
+            default: None,
+            expected: "a directory",
+            help: "the directory of key, database and lock; without it the platform's data directory + \
+                   golem/discovery",
+        },
+        SettingSpec {
+            names: &[DATABASE_NAME, "DISCOVERY_DATABASE_NAME"],
+            toml_key: "database_name",
+            default: Some("state.db"),
+            expected: "a file name",
+            help: "the database's file name in that directory",
+        },
+        SettingSpec {
+            names: &[DATABASE_URL, "DISCOVERY_DB_URL", "DISCOVERY_DATABASE_URL"],
+            toml_key: "database_url",
+            default: None,
+            expected: "sqlite:///relative.db or sqlite:////absolute.db",
+            help: "the database somewhere else; it wins over directory and name",
+        },
+        SettingSpec {
+            names: &[DEBUG, "DISCOVERY_DEBUG"],
+            toml_key: "debug",
+            default: Some("false"),
+            expected: "true or false",
+            help: "log every request (RUST_LOG, if set, decides instead)",
+        },
+    ],
+    ignored: &[
+        IgnoredSetting {
+            name: "GOLEM_DISCOVERY_RATE_LIMIT_PER_MINUTE",
+            reason: "connections and requests in flight are bounded instead",
+        },
+        IgnoredSetting {
+            name: "GOLEM_DISCOVERY_SECRET_KEY",
+            reason: "the server's identity is the key file in its data directory",
+        },
+    ],
+};
+
+/// The settings, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen.
+    pub host: String,
+    /// On which port; 0 lets the system choose.
+    pub port: u16,
+    /// Whether to log every request.
+    pub debug: bool,
+    /// The data directory, if one is named.
+    pub data_dir: Option<PathBuf>,
+    /// The database's file name in it.
+    pub database_name: String,
+    /// The database, if it is somewhere else.
+    pub database: Option<PathBuf>,
+    /// The least time between two sweeps.
+    pub cleanup_interval: Duration,
+    /// How long an advertisement is listed after its last refresh.
+    pub expiry: Duration,
+    /// The `host:port` names that signed requests may be meant for.
+    pub public_names: Vec<String>,
+    /// Whether unsigned providers are served.
+    pub allow_unsigned: bool,
+}
+
+impl Config {
+    /// Reads and checks every setting.
+    ///
+    /// # Errors
+    /// [`SettingsError`] about the first one that can't be used.
+    pub fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
+        let minutes = settings.parsed(EXPIRY, |text| number(text, 1, 1440))?.unwrap_or(5);
+        let seconds =
+            settings.parsed(CLEANUP_INTERVAL, |text| number(text, 1, 86_400))?.unwrap_or(60);
+        Ok(Self {
+            host: settings.get(HOST)?,
+            port: settings.get(PORT)?,
+            debug: settings.flag(DEBUG)?,
+            data_dir: settings.get_opt::<PathBuf>(DATABASE_DIR)?,
+            database_name: settings.parsed(DATABASE_NAME, file_name)?.unwrap_or_default(),
+            database: settings.parsed(DATABASE_URL, sqlite::parse_url)?,
+            cleanup_interval: Duration::from_secs(seconds),
+            expiry: Duration::from_secs(minutes * 60),
+            public_names: settings
+                .list::<PublicName>(PUBLIC_NAMES)?
+                .into_iter()
+                .map(|PublicName(name)| name)
+                .collect(),
+            allow_unsigned: settings.flag(ALLOW_UNSIGNED)?,
+        })
+    }
+
+    /// The database file, if the data directory is `data_dir`.
+    #[must_use]
+    pub fn database_in(&self, data_dir: &Path) -> PathBuf {
+        self.database.clone().unwrap_or_else(|| data_dir.join(&self.database_name))
+    }
+}
+
+fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let number = text.parse::<u64>().map_err(|e| e.to_string())?;
+    if (least..=most).contains(&number) { Ok(number) } else { Err(String::new()) }
+}
+
+/// A name inside the data directory, and none of the files that are there already.
+fn file_name(text: &str) -> Result<String, String> {
+    let is_name = Path::new(text).file_name().is_some_and(|name| name == text);
+    if !is_name || text.contains(['/', '\\']) {
+        return Err(
+            "a directory can't be part of it; use GOLEM_DISCOVERY_DATABASE_URL for a path".into()
+        );
+    }
+    if ["key", "lock", "control.sock"].contains(&text) {
+        return Err("that file holds something else".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// `host:port`, as it stands in `Golem-Recipient`.
+struct PublicName(String);
+
+impl std::str::FromStr for PublicName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let good = text.rsplit_once(':').is_some_and(|(host, port)| {
+            let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let host_is_good = match bare {
+                Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+                None => {
+                    !host.is_empty()
+                        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+                }
+            };
+            host_is_good && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
+        if good {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err("write host:port, such as discovery.example:9001 or [2001:db8::1]:9001")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use golem_vm_node::settings::SettingsSource;
+
+    use super::*;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Config, SettingsError> {
+        let environment =
+            environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let source = SettingsSource { environment, ..SettingsSource::default() };
+        Config::from_settings(&Settings::load(&SETTINGS, source)?)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_original() {
+        let config = load(&[]).unwrap();
+        assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 9001));
+        assert_eq!(config.expiry, Duration::from_secs(300));
+        assert_eq!(config.cleanup_interval, Duration::from_secs(60));
+        assert!(!config.debug && !config.allow_unsigned && config.public_names.is_empty());
+        assert_eq!(config.database_in(Path::new("/d")), Path::new("/d/state.db"));
+    }
+
+    #[test]
+    fn the_readme_has_every_setting() {
+        let readme = include_str!("../README.md");
+        assert!(readme.contains(&SETTINGS.markdown()), "put this in:\n{}", SETTINGS.markdown());
+        let ignored = SETTINGS.markdown_ignored();
+        assert!(readme.contains(&ignored), "put this in:\n{ignored}");
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let settings = Settings::load(&SETTINGS, SettingsSource::default()).unwrap();
+        Config::from_settings(&settings).unwrap();
+        assert_eq!(settings.unread(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn both_families_of_names_work_and_ours_wins() {
+        let config = load(&[
+            ("DISCOVERY_HOST", "127.0.0.1"),
+            ("DISCOVERY_PORT", "1"),
+            ("GOLEM_DISCOVERY_PORT", "2"),
+            ("DISCOVERY_DB_URL", "sqlite:///discovery.db"),
+            ("GOLEM_DISCOVERY_ADVERTISEMENT_EXPIRY_MINUTES", "7"),
+            ("GOLEM_DISCOVERY_PUBLIC_NAMES", "Disco.Example:9001, [2001:db8::1]:9001"),
+            ("GOLEM_DISCOVERY_ALLOW_UNSIGNED", "true"),
+        ])
+        .unwrap();
+        assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 2));
+        assert_eq!(config.database_in(Path::new("/d")), Path::new("discovery.db"));
+        assert_eq!(config.expiry, Duration::from_secs(420));
+        assert_eq!(config.public_names, ["disco.example:9001", "[2001:db8::1]:9001"]);
+        assert!(config.allow_unsigned);
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_named() {
+        for (name, value) in [
+            (PORT, "70000"),
+            (EXPIRY, "0"),
+            (EXPIRY, "1441"),
+            (CLEANUP_INTERVAL, "0"),
+            (ALLOW_UNSIGNED, "maybe"),
+            (PUBLIC_NAMES, "disco.example"),
+            (PUBLIC_NAMES, "http://disco.example:9001"),
+            (DATABASE_URL, "postgres://x"),
+            (DATABASE_NAME, "../x.db"),
+            (DATABASE_NAME, "key"),
+        ] {
+            let error = load(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The registry's errors as problems.
+
+use golem_vm_node::http::ProblemResponse;
+use golem_vm_protocol::{ErrorCode, Problem};
+
+use crate::registry::PublishError;
+use crate::registry::feed::StoreFailure;
+use crate::registry::search::SearchError;
+
+impl From<PublishError> for ProblemResponse {
+    fn from(error: PublishError) -> Self {
+        let code = match error {
+            PublishError::Store(failure) => return failure.into(),
+            PublishError::Document(_) | PublishError::Advertisement(_) => {
+                ErrorCode::DocumentInvalid
+            }
+            PublishError::NotTheSender { .. } => ErrorCode::Forbidden,
+            PublishError::NotNewer { .. } => ErrorCode::SequenceNotNewer,
+        };
+        let detail = golem_vm_protocol::text::printable(&error.to_string(), 500);
+        Self::new(code, detail)
+    }
+}
+
+impl From<StoreFailure> for ProblemResponse {
+    fn from(failure: StoreFailure) -> Self {
+        if failure.transient {
+            tracing::error!("the store failed: {failure}");
+            return Self::new(
+                ErrorCode::Unavailable,
+                "the registry can't store anything now; try again",
+            );
+        }
+        Self::internal(&failure)
+    }
+}
+
+impl From<SearchError> for ProblemResponse {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::BelowOne { .. } => Self::new(ErrorCode::BadRequest, error.to_string()),
+            SearchError::Unreadable(errors) => Problem::validation(errors).into(),
+        }
+    }
+}

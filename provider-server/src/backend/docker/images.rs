@@ -1,0 +1,70 @@
+//! The images of one provider on the engine.
+
+use async_trait::async_trait;
+
+use super::progress::Progress;
+use super::pull::{self, Reference};
+use super::recipe::Recipe;
+use super::{DockerBackend, build, tags};
+use crate::backend::{BackendError, ImageDigest, ImageStore, ProgressSender};
+
+#[async_trait]
+impl ImageStore for DockerBackend {
+    async fn build(
+        &self,
+        name: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageDigest, BackendError> {
+        let Some(recipe) = Recipe::named(name) else {
+            return Err(BackendError::Failed(format!(
+                "there is no recipe for the image '{}'; there is one for: {}",
+                golem_vm_protocol::text::printable(name, 60),
+                Recipe::names()
+            )));
+        };
+        let _one_at_a_time = self.builds.lock().await;
+        let progress = Progress::new(progress);
+        let id = Box::pin(build::build(&self.engine, &self.provider, &recipe, &progress)).await?;
+        Ok(ImageDigest::new(id))
+    }
+
+    async fn pull(
+        &self,
+        reference: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageDigest, BackendError> {
+        let reference = Reference::parse(reference).map_err(BackendError::Failed)?;
+        let progress = Progress::new(progress);
+        let tag = tags::tag_of(&self.provider);
+        let pulled =
+            pull::pull(&self.engine, &reference, tags::pulled_repository, &tag, &progress).await;
+        let what = || format!("can't pull the image {}", reference.as_text());
+        pulled.map(ImageDigest::new).map_err(|error| error.into_backend(&what()))
+    }
+
+    async fn size(&self, digest: &ImageDigest) -> Result<Option<u64>, BackendError> {
+        let image = tags::inspect(&self.engine, digest.as_str()).await;
+        let what = || format!("can't look at the image {digest}");
+        let image = image.map_err(|error| error.into_backend(&what()))?;
+        Ok(image.map(|image| image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)))
+    }
+
+    async fn remove(&self, _name: &str, digest: &ImageDigest) -> Result<(), BackendError> {
+        let failed = |error: super::engine::CallError| {
+            if error.is_conflict() {
+                BackendError::Failed(format!(
+                    "the image {digest} is still used by a VM: destroy those that were made from \
+                     it first"
+                ))
+            } else {
+                error.into_backend(&format!("can't remove the image {digest}"))
+            }
+        };
+        let image = tags::inspect(&self.engine, digest.as_str()).await.map_err(failed)?;
+        let references = image.and_then(|image| image.repo_tags).unwrap_or_default();
+        for reference in tags::own(&references, &self.provider) {
+            tags::untag(&self.engine, reference).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+}

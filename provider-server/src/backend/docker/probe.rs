@@ -1,0 +1,335 @@
+//! What the engine can do here and now.
+
+use bollard::models::{NetworkCreateRequest, SystemInfo};
+use golem_vm_protocol::KeyId;
+use golem_vm_protocol::text::printable;
+use golem_vm_protocol::vm::Isolation;
+
+use super::endpoint::Address;
+use super::engine::{CallError, Engine, QUERY};
+use super::network;
+use crate::backend::{BackendError, Capabilities, Containment, Finding};
+
+/// The oldest API that containers are private enough with (Engine 19.03).
+const API_MIN: (u32, u32) = (1, 40);
+
+/// Whether the kernel shows frames between two guests on one bridge to its firewall.
+const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+/// What about the engine changes how containers are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct EngineTraits {
+    /// It runs without root: it can't raise limits, and its networks are not the host's.
+    pub(super) rootless: bool,
+    /// It runs in a virtual machine of its own (Docker Desktop): its networks are not the host's.
+    pub(super) desktop: bool,
+}
+
+impl EngineTraits {
+    fn of(info: &SystemInfo) -> Self {
+        Self {
+            rootless: security_option(info, "rootless").is_some(),
+            desktop: info.operating_system.as_deref() == Some("Docker Desktop"),
+        }
+    }
+
+    /// Whether a container's own address leads nowhere from this host, so that its SSH port has to be
+    /// published.
+    pub(super) const fn publishes_ports(self) -> bool {
+        self.rootless || self.desktop
+    }
+}
+
+pub(super) async fn info(engine: &Engine) -> Result<SystemInfo, CallError> {
+    engine.call(QUERY, |docker| async move { docker.info().await }).await
+}
+
+/// Asks the engine about itself.
+pub(super) async fn traits(engine: &Engine) -> Result<EngineTraits, CallError> {
+    info(engine).await.map(|info| EngineTraits::of(&info))
+}
+
+/// See [`crate::backend::Backend::probe`].
+pub(super) async fn probe(engine: &Engine, provider: &KeyId) -> Result<Capabilities, BackendError> {
+    let failed = |error: CallError| error.into_backend("can't ask the engine about itself");
+    let version =
+        engine.call(QUERY, |docker| async move { docker.version().await }).await.map_err(failed)?;
+    let info = info(engine).await.map_err(failed)?;
+    let clean = |text: Option<String>| printable(&text.unwrap_or_else(|| "?".to_owned()), 60);
+    let api = clean(version.api_version);
+    let name = format!("Docker Engine {} (API {api})", clean(version.version));
+
+    let mut findings = vec![engine_finding(engine, &name, &api)];
+    findings.extend(reach(engine, EngineTraits::of(&info)));
+    let (enforced, limits) = limits(&info);
+    findings.extend(limits);
+    findings.extend(hardening(&info));
+    findings.push(try_network(engine, provider).await?);
+    findings.extend(warnings(&info));
+    let reason = "guests can reach this host's own addresses and its local network: no firewall \
+                  rules are installed yet";
+    findings.push(Finding {
+        subject: "containment".to_owned(),
+        good: false,
+        detail: format!(
+            "{reason}; serve trusted requestors only, or set GOLEM_PROVIDER_ALLOW_UNCONTAINED=true \
+             where the host and its network are expendable"
+        ),
+    });
+    Ok(Capabilities {
+        isolation: Isolation::Container,
+        version: name,
+        enforced,
+        containment: Containment::Uncontained(reason.to_owned()),
+        findings,
+        data_root: info.docker_root_dir.map(Into::into),
+    })
+}
+
+fn finding(subject: &str, good: bool, detail: impl Into<String>) -> Finding {
+    Finding { subject: subject.to_owned(), good, detail: detail.into() }
+}
+
+fn engine_finding(engine: &Engine, name: &str, api: &str) -> Finding {
+    let endpoint = engine.endpoint();
+    let found = format!("{name} on {}, chosen because {}", endpoint.address, endpoint.reason);
+    let number = |text: &str| text.parse::<u32>().ok();
+    let is_old = api
+        .split_once('.')
+        .and_then(|(major, minor)| Some((number(major)?, number(minor)?)))
+        .is_some_and(|version| version < API_MIN);
+    if is_old {
+        let advice = "it is too old: install a newer one (19.03 is the oldest that will do)";
+        finding("engine", false, format!("{found}; {advice}"))
+    } else {
+        finding("engine", true, found)
+    }
+}
+
+/// Whether SSH can get from this host to the containers.
+fn reach(engine: &Engine, traits: EngineTraits) -> Option<Finding> {
+    let elsewhere = match &engine.endpoint().address {
+        Address::Unix(_) => false,
+        Address::Tcp(authority) => {
+            let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let address = host.parse::<std::net::IpAddr>();
+            !(host == "localhost" || address.is_ok_and(|address| address.is_loopback()))
+        }
+    };
+    if elsewhere {
+        return Some(finding(
+            "reach",
+            false,
+            "the engine seems to run on another machine: SSH can't be forwarded to VMs there; run \
+             golem-provider beside the engine",
+        ));
+    }
+    traits.publishes_ports().then(|| {
+        let kind = if traits.rootless { "rootless" } else { "in a virtual machine of its own" };
+        finding(
+            "reach",
+            true,
+            format!("the engine is {kind}: each VM's SSH port is published on 127.0.0.1"),
+        )
+    })
+}
+
+/// Which limits hold, as the wire names them, and what was found.
+fn limits(info: &SystemInfo) -> (Vec<String>, Vec<Finding>) {
+    let mut enforced = Vec::new();
+    let mut findings = Vec::new();
+    let table = [
+        ("cpu", "CPU limit", info.cpu_cfs_quota, "CONFIG_CFS_BANDWIDTH"),
+        ("memory", "memory limit", info.memory_limit, "CONFIG_MEMCG"),
+        ("processes", "process limit", info.pids_limit, "CONFIG_CGROUP_PIDS"),
+    ];
+    for (name, subject, supported, option) in table {
+        if supported == Some(true) {
+            enforced.push(name.to_owned());
+            findings.push(finding(subject, true, "the kernel and the engine enforce it"));
+        } else {
+            let detail = format!(
+                "the engine can't enforce it, and it is advertised so: the kernel needs {option}, \
+                 and its control group has to be mounted and delegated to the engine"
+            );
+            findings.push(finding(subject, false, detail));
+        }
+    }
+    if info.swap_limit != Some(true) {
+        findings.push(finding(
+            "swap limit",
+            false,
+            "guests can use the host's swap beyond their memory: boot the kernel with swapaccount=1, \
+             or turn swap off",
+        ));
+    }
+    let driver = printable(info.driver.as_deref().unwrap_or("?"), 30);
+    findings.push(finding(
+        "disk size",
+        false,
+        format!(
+            "not enforced with the storage driver {driver}, and advertised so: a guest can fill the \
+             disk that {} is on; keep it apart from the system's",
+            printable(info.docker_root_dir.as_deref().unwrap_or("the engine's data"), 100)
+        ),
+    ));
+    (enforced, findings)
+}
+
+fn hardening(info: &SystemInfo) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let remapped = security_option(info, "userns").is_some();
+    let rootless = security_option(info, "rootless").is_some();
+    findings.push(if remapped || rootless {
+        finding("user namespaces", true, "a guest's root is an ordinary user on the host")
+    } else {
+        finding(
+            "user namespaces",
+            false,
+            "a guest's root is root to the kernel: set \"userns-remap\": \"default\" in \
+             /etc/docker/daemon.json (images have to be built again then)",
+        )
+    });
+    let filtered = security_option(info, "seccomp")
+        .is_some_and(|option| !option.contains("profile=unconfined"));
+    findings.push(if filtered {
+        finding("system call filter", true, "the engine's seccomp profile is in use")
+    } else {
+        finding(
+            "system call filter",
+            false,
+            "guests may make any system call: use a kernel with seccomp, and don't set \
+             \"seccomp-profile\": \"unconfined\" in /etc/docker/daemon.json",
+        )
+    });
+    findings.push(if info.live_restore_enabled == Some(true) {
+        finding("live restore", true, "VMs live on while the engine is restarted")
+    } else {
+        finding(
+            "live restore",
+            false,
+            "VMs stop when the engine is restarted: set \"live-restore\": true in \
+             /etc/docker/daemon.json",
+        )
+    });
+    findings
+}
+
+/// Makes a network as guests get it, looks at it, and removes it.
+async fn try_network(engine: &Engine, provider: &KeyId) -> Result<Finding, BackendError> {
+    const SUBJECT: &str = "networks";
+    network::remove_trial(engine, provider).await?;
+    let request: NetworkCreateRequest = network::trial_request(provider);
+    match network::create(engine, request).await {
+        Ok(()) => {}
+        Err(CallError::Unavailable(text)) => return Err(BackendError::Unavailable(text)),
+        // The engine has room for about thirty; guests' networks have a range to fall back to.
+        Err(error) if network::no_free_subnet(&error) => {
+            return Ok(finding(
+                SUBJECT,
+                true,
+                "the engine's address pools are used up; addresses of 10.213.0.0/16 are used",
+            ));
+        }
+        Err(CallError::Refused { message, .. } | CallError::Failed(message)) => {
+            let advice = "see that iptables works and look at the engine's log";
+            return Ok(finding(
+                SUBJECT,
+                false,
+                format!("no network can be made for guests: {message}; {advice}"),
+            ));
+        }
+    }
+    let filter = std::fs::read_to_string(BRIDGE_FILTER);
+    network::remove_trial(engine, provider).await?;
+    Ok(match filter.as_deref().map(str::trim) {
+        Ok("0") => finding(
+            SUBJECT,
+            false,
+            format!(
+                "VMs can reach one another, because {BRIDGE_FILTER} is 0: set it to 1 (sysctl \
+                 net.bridge.bridge-nf-call-iptables=1)"
+            ),
+        ),
+        _ => finding(SUBJECT, true, "a network can be made, on which VMs can't reach one another"),
+    })
+}
+
+fn warnings(info: &SystemInfo) -> Option<Finding> {
+    let warnings = info.warnings.as_ref().filter(|warnings| !warnings.is_empty())?;
+    let joined = warnings.iter().map(|text| text.trim()).collect::<Vec<_>>().join("; ");
+    Some(finding("engine's warnings", false, printable(&joined, 600)))
+}
+
+/// The engine's words for one of its security options (`name=seccomp,profile=default`).
+fn security_option<'a>(info: &'a SystemInfo, name: &str) -> Option<&'a str> {
+    let options = info.security_options.as_ref()?;
+    let named =
+        |option: &&String| option.split(',').any(|part| part.strip_prefix("name=") == Some(name));
+    options.iter().find(named).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::endpoint::Endpoint;
+    use super::*;
+
+    fn info(options: &[&str]) -> SystemInfo {
+        SystemInfo {
+            security_options: Some(options.iter().map(ToString::to_string).collect()),
+            cpu_cfs_quota: Some(true),
+            memory_limit: Some(true),
+            swap_limit: Some(true),
+            pids_limit: Some(false),
+            ..SystemInfo::default()
+        }
+    }
+
+    #[test]
+    fn only_what_the_engine_supports_is_said_to_be_enforced() {
+        let (enforced, findings) = limits(&info(&[]));
+        assert_eq!(enforced, ["cpu", "memory"]);
+        let bad: Vec<_> =
+            findings.iter().filter(|one| !one.good).map(|one| one.subject.as_str()).collect();
+        assert_eq!(bad, ["process limit", "disk size"]);
+        let (enforced, _) = limits(&SystemInfo::default());
+        assert!(enforced.is_empty());
+    }
+
+    #[test]
+    fn hardening_is_read_from_the_security_options() {
+        let good = |info: &SystemInfo| hardening(info).into_iter().map(|one| one.good).collect();
+        let plain: Vec<bool> = good(&info(&["name=seccomp,profile=default"]));
+        assert_eq!(plain, [false, true, false]);
+        let mut hardened = info(&["name=seccomp,profile=builtin", "name=userns"]);
+        hardened.live_restore_enabled = Some(true);
+        let hardened: Vec<bool> = good(&hardened);
+        assert_eq!(hardened, [true, true, true]);
+        let open: Vec<bool> = good(&info(&["name=seccomp,profile=unconfined"]));
+        assert_eq!(open, [false, false, false]);
+    }
+
+    #[test]
+    fn rootless_and_desktop_engines_publish_ports() {
+        assert!(EngineTraits::of(&info(&["name=rootless"])).publishes_ports());
+        let mut desktop = info(&[]);
+        desktop.operating_system = Some("Docker Desktop".to_owned());
+        assert!(EngineTraits::of(&desktop).publishes_ports());
+        assert!(!EngineTraits::of(&info(&["name=seccomp"])).publishes_ports());
+    }
+
+    #[test]
+    fn engines_elsewhere_and_old_ones_are_found_out() {
+        let engine = |address| Engine::new(Endpoint { address, reason: String::new() });
+        let tcp = |text: &str| engine(Address::Tcp(text.to_owned()));
+        let traits = EngineTraits::default();
+        assert!(reach(&tcp("192.0.2.1:2375"), traits).is_some_and(|one| !one.good));
+        assert_eq!(reach(&tcp("127.0.0.1:2375"), traits), None);
+        assert_eq!(reach(&tcp("[::1]:2375"), traits), None);
+        let local = engine(Address::Unix("/x".into()));
+        assert!(engine_finding(&local, "Docker", "1.41").good);
+        assert!(!engine_finding(&local, "Docker", "1.39").good);
+        assert!(engine_finding(&local, "Docker", "2.0").good);
+    }
+}

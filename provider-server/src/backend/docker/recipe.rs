@@ -1,0 +1,196 @@
+//! What images are made of: the files in `image/`, embedded, and where their bases come from.
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+/// Raise this when a change here makes other images from the same files.
+const VERSION: &str = "1";
+
+/// A file of the build context.
+struct File {
+    name: &'static str,
+    executable: bool,
+    text: &'static str,
+}
+
+macro_rules! file {
+    ($name:literal, $executable:literal) => {
+        File {
+            name: $name,
+            executable: $executable,
+            text: include_str!(concat!("../../../image/", $name)),
+        }
+    };
+}
+
+/// The build context: the Dockerfile and what it copies.
+const FILES: [File; 9] = [
+    file!("Dockerfile", false),
+    file!("motd", false),
+    file!("policy-rc.d", true),
+    file!("runlevel", true),
+    file!("sshd.conf", false),
+    file!("start-stop-daemon", true),
+    file!("systemctl", true),
+    file!("vm-init", true),
+    file!("vm-power", true),
+];
+
+/// How an image is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recipe {
+    /// Its name, as in `image build NAME`.
+    pub(super) name: &'static str,
+    /// The distribution's name for this release.
+    pub(super) suite: &'static str,
+    /// What mmdebstrap reads as sources.list; it stays in the image.
+    pub(super) sources: &'static str,
+    /// The distribution's keys, where the host may not have them: file name and text.
+    pub(super) keys: Option<(&'static str, &'static str)>,
+    /// The same base in the registry.
+    pub(super) registry: &'static str,
+}
+
+const RECIPES: [Recipe; 2] = [
+    Recipe {
+        name: "debian-12",
+        suite: "bookworm",
+        sources: "\
+deb http://deb.debian.org/debian bookworm main
+deb http://deb.debian.org/debian bookworm-updates main
+deb http://deb.debian.org/debian-security bookworm-security main
+",
+        keys: None,
+        registry: "docker.io/library/debian:12",
+    },
+    Recipe {
+        name: "ubuntu-24.04",
+        suite: "noble",
+        sources: "\
+deb http://archive.ubuntu.com/ubuntu noble main universe
+deb http://archive.ubuntu.com/ubuntu noble-updates main universe
+deb http://security.ubuntu.com/ubuntu noble-security main universe
+",
+        keys: None,
+        registry: "docker.io/library/ubuntu:24.04",
+    },
+];
+
+/// mmdebstrap's options besides sources and keys. minbase of Ubuntu comes without apt.
+pub(super) const BOOTSTRAP_OPTIONS: [&str; 9] = [
+    "--variant=minbase",
+    "--format=tar",
+    "--include=apt,ca-certificates",
+    "--aptopt=Acquire::Languages \"none\"",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--customize-hook=: >\"$1/etc/resolv.conf\"; : >\"$1/etc/hostname\"",
+];
+
+impl Recipe {
+    /// The recipe for the image of that name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        RECIPES.into_iter().find(|recipe| recipe.name == name)
+    }
+
+    /// All names, for messages.
+    pub(super) fn names() -> String {
+        RECIPES.map(|recipe| recipe.name).join(", ")
+    }
+
+    /// A fingerprint of all that the image is made from, except for the packages' versions.
+    pub(super) fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |text: &str| {
+            hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(text);
+        };
+        let base = [VERSION, self.name, self.suite, self.sources, self.registry];
+        base.into_iter().chain(BOOTSTRAP_OPTIONS).for_each(&mut add);
+        for file in &FILES {
+            add(file.name);
+            add(if file.executable { "x" } else { "-" });
+            add(file.text);
+        }
+        HEXLOWER.encode(&hash.finalize())
+    }
+
+    /// The build context as a tar archive. `label` is put on every layer of the build, so that what
+    /// an interrupted build leaves behind can be told from anybody else's.
+    ///
+    /// # Errors
+    /// None in practice: it is written to memory.
+    pub(super) fn context(label: &str) -> std::io::Result<Bytes> {
+        let mut tar = Builder::new(Vec::new());
+        for file in &FILES {
+            let text = if file.name == "Dockerfile" {
+                file.text.replacen(FROM, &format!("{FROM}LABEL {label}=1\n"), 1)
+            } else {
+                file.text.to_owned()
+            };
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::Regular);
+            header.set_mode(if file.executable { 0o755 } else { 0o644 });
+            header.set_size(u64::try_from(text.len()).map_err(std::io::Error::other)?);
+            // Always the same time, so that the engine's cache knows the files again.
+            header.set_mtime(0);
+            tar.append_data(&mut header, file.name, text.as_bytes())?;
+        }
+        tar.into_inner().map(Bytes::from)
+    }
+}
+
+/// The Dockerfile's line after which the base is in place.
+const FROM: &str = "FROM ${BASE}\n";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn everything_that_the_dockerfile_copies_is_embedded() {
+        let dockerfile = FILES[0].text;
+        let copies = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
+        let mut copied: Vec<_> =
+            copies.flat_map(|line| line.split(' ').filter(|word| !word.starts_with('/'))).collect();
+        copied.sort_unstable();
+        let embedded: Vec<_> = FILES.iter().skip(1).map(|file| file.name).collect();
+        assert_eq!(copied, embedded);
+        assert!(dockerfile.contains("ARG BASE"));
+    }
+
+    #[test]
+    fn the_context_is_a_tar_with_the_label_in_its_dockerfile() {
+        let context = Recipe::context("golem.build").unwrap();
+        let mut tar = tar::Archive::new(context.as_ref());
+        let mut names = Vec::new();
+        for entry in tar.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            if name == "Dockerfile" {
+                let mut text = String::new();
+                entry.read_to_string(&mut text).unwrap();
+                assert!(text.contains("\nFROM ${BASE}\nLABEL golem.build=1\n"));
+            }
+            names.push(name);
+        }
+        assert_eq!(names, FILES.map(|file| file.name));
+    }
+
+    #[test]
+    fn recipes_are_known_by_name_and_told_apart() {
+        let fingerprints = RECIPES.map(|recipe| recipe.fingerprint());
+        assert_ne!(fingerprints[0], fingerprints[1]);
+        assert_eq!(Recipe::named("debian-12").unwrap().fingerprint(), fingerprints[0]);
+        assert!(Recipe::named("arch").is_none());
+        assert_eq!(Recipe::names(), "debian-12, ubuntu-24.04");
+    }
+}

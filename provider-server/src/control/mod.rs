@@ -1,0 +1,5 @@
+//! The owner's side: HTTP over `control.sock` in the data directory, never over TCP. Whoever may
+//! open the socket is the owner.
+
+pub mod messages;
+// SERVER

@@ -1,0 +1,94 @@
+//! How the provider is, gathered for its owner.
+
+use std::time::Duration;
+
+use golem_vm_node::http::ProblemResponse;
+use golem_vm_protocol::provider::{ResourceSummary, Summary, SummaryEnvironment, SummaryVm};
+
+use super::server::Running;
+use super::messages::{CapacityStatus, DiscoveryStatus, HostUse, PortsStatus, Status, VmLine};
+use crate::host;
+use crate::vm::VmRecord;
+use crate::vm::record::OwnerColumn;
+use crate::vm::repository::VmRepository as _;
+
+/// Over how long CPU use is measured.
+const CPU_SAMPLE: Duration = Duration::from_millis(250);
+
+pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse> {
+    let conditions = &running.rental.conditions;
+    let records = running.rental.vms.all().await?;
+    let reserved = running.store.reserved().await?;
+    let images = running.rental.images.list().await.map_err(|error| ProblemResponse::internal(&error))?;
+    Ok(Status {
+        provider_id: running.id,
+        name: running.info.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_at: running.started_at,
+        api: running.api.to_string(),
+        public_host: running.info.public_host(),
+        backend: conditions.backend,
+        backend_version: conditions.capabilities.version.clone(),
+        isolation: conditions.capabilities.isolation,
+        enforced: conditions.capabilities.enforced.clone(),
+        containment: conditions.capabilities.containment.clone(),
+        open_to_strangers: conditions.open_to_strangers().is_ok(),
+        host: host_use(running).await?,
+        capacity: CapacityStatus {
+            offered: conditions.offered,
+            reserved,
+            free: conditions.offered.less(reserved),
+        },
+        ports: ports(running, &records),
+        discovery: discovery(running),
+        images,
+        vms: records.into_iter().map(line).collect(),
+    })
+}
+
+async fn host_use(running: &Running) -> Result<HostUse, ProblemResponse> {
+    let data = running.vm_data.clone();
+    let measured = tokio::task::spawn_blocking(move || {
+        let resources = host::measure(host::existing_ancestor(&data))?;
+        Ok::<_, host::HostError>(HostUse { resources, cpu_percent: host::cpu_percent(CPU_SAMPLE)? })
+    });
+    match measured.await {
+        Ok(measured) => measured.map_err(|error| ProblemResponse::internal(&error)),
+        Err(error) => Err(ProblemResponse::internal(&error)),
+    }
+}
+
+fn line(record: VmRecord) -> VmLine {
+    VmLine {
+        id: record.id.to_string(),
+        owner: OwnerColumn(record.owner).to_string(),
+        status: record.state.status(),
+        message: record.state.message().map(str::to_owned),
+        ssh_port: record.ssh_port,
+        resources: record.terms.resources,
+        instance: record.instance().to_string(),
+        created_at: record.created_at,
+        image: record.terms.image,
+        name: record.name.to_string(),
+    }
+}
+
+/// The original's overview for a GUI.
+pub(super) async fn summary(running: &Running) -> Result<Summary, ProblemResponse> {
+    let offered = running.rental.conditions.offered;
+    let reserved = running.store.reserved().await?;
+    let vms = running.rental.vms.all().await?.into_iter().map(|record| SummaryVm {
+        id: record.public_id(),
+        status: record.state.status(),
+        ssh_port: Some(record.ssh_port),
+        resources: record.terms.resources,
+    });
+    Ok(Summary {
+        status: "running".to_owned(),
+        resources: ResourceSummary { total: offered.whole(), available: offered.less(reserved).whole() },
+        pricing: running.rental.conditions.prices.into(),
+        vms: vms.collect(),
+        env: SummaryEnvironment { environment: "production".to_owned(), network: "none".to_owned() },
+    })
+}

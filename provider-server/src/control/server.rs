@@ -1,0 +1,180 @@
+//! The routes of the control socket.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use axum::extract::{FromRef, Path, State};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use golem_vm_node::http::{JsonBody, ProblemResponse, QueryParams};
+use golem_vm_protocol::provider::Summary;
+use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::{ErrorCode, KeyId, route};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::advertise::Advertiser;
+use crate::backend::Backend;
+use crate::http::InfoSource;
+use crate::images::{ImageError, ImageInfo};
+use crate::ports::{PortBoard, PortVerifier};
+use crate::rental::Rental;
+use crate::store::ProviderStore;
+use super::jobs::Jobs;
+use super::messages::{self, BuildImage, JobProgress, JobStarted, PullImage, Purged, Status};
+use super::{overview, purge};
+
+/// The running provider, as its owner's commands see it.
+pub struct Running {
+    /// The provider's key.
+    pub id: KeyId,
+    /// Since when it runs.
+    pub started_at: Timestamp,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// What it says about itself.
+    pub info: Arc<InfoSource>,
+    /// Renting.
+    pub rental: Rental,
+    /// The database.
+    pub store: ProviderStore,
+    /// What makes VMs.
+    pub backend: Arc<dyn Backend>,
+    /// The access ports.
+    pub ports: PortBoard,
+    /// Verifies them.
+    pub verifier: PortVerifier,
+    /// Advertises.
+    pub advertiser: Advertiser,
+    /// A directory on the file system that holds the VMs' data.
+    pub vm_data: PathBuf,
+    /// Ends the program.
+    pub shutdown: CancellationToken,
+    /// Whether the forwarder is to end with it.
+    pub purged: AtomicBool,
+}
+
+#[derive(Clone)]
+struct ControlState {
+    running: Arc<Running>,
+    jobs: Jobs,
+}
+
+impl FromRef<ControlState> for Arc<Running> {
+    fn from_ref(state: &ControlState) -> Self {
+        Arc::clone(&state.running)
+    }
+}
+
+impl FromRef<ControlState> for Jobs {
+    fn from_ref(state: &ControlState) -> Self {
+        state.jobs.clone()
+    }
+}
+
+/// All routes of the control socket.
+pub fn router(running: Arc<Running>) -> Router {
+    Router::new()
+        .route(messages::STATUS, get(status))
+        .route(route::SUMMARY, get(summary))
+        .route(messages::IMAGES, get(images))
+        .route(messages::BUILD_IMAGE, post(build_image))
+        .route(messages::PULL_IMAGE, post(pull_image))
+        .route(messages::IMAGE, delete(remove_image))
+        .route(messages::JOB, get(job).delete(cancel_job))
+        .route(messages::VERIFY_PORTS, post(verify_ports))
+        .route(messages::STOP, post(stop))
+        .route(messages::PURGE, post(purge_all))
+        .with_state(ControlState { running, jobs: Jobs::default() })
+}
+
+async fn status(State(running): State<Arc<Running>>) -> Result<Json<Status>, ProblemResponse> {
+    Ok(Json(overview::status(&running).await?))
+}
+
+async fn summary(State(running): State<Arc<Running>>) -> Result<Json<Summary>, ProblemResponse> {
+    Ok(Json(overview::summary(&running).await?))
+}
+
+async fn images(State(running): State<Arc<Running>>) -> Result<Json<Vec<ImageInfo>>, ProblemResponse> {
+    let list = running.rental.images.list().await;
+    Ok(Json(list.map_err(|error| ProblemResponse::internal(&error))?))
+}
+
+async fn build_image(
+    State(running): State<Arc<Running>>,
+    State(jobs): State<Jobs>,
+    JsonBody(body): JsonBody<BuildImage>,
+) -> Json<JobStarted> {
+    let catalog = running.rental.images.clone();
+    let job = jobs.begin(|lines| async move { catalog.build(&body.name, lines).await });
+    Json(JobStarted { job })
+}
+
+async fn pull_image(
+    State(running): State<Arc<Running>>,
+    State(jobs): State<Jobs>,
+    JsonBody(body): JsonBody<PullImage>,
+) -> Json<JobStarted> {
+    let catalog = running.rental.images.clone();
+    let job = jobs.begin(|lines| async move { catalog.pull(&body.reference, body.name.as_deref(), lines).await });
+    Json(JobStarted { job })
+}
+
+async fn remove_image(
+    State(running): State<Arc<Running>>,
+    Path(name): Path<String>,
+) -> Result<Json<()>, ProblemResponse> {
+    running.rental.images.remove(&name).await?;
+    Ok(Json(()))
+}
+
+impl From<ImageError> for ProblemResponse {
+    fn from(error: ImageError) -> Self {
+        match &error {
+            ImageError::Unknown(_) => Self::new(ErrorCode::NotFound, error.to_string()),
+            ImageError::Name(_) => Self::new(ErrorCode::ValidationFailed, error.to_string()),
+            ImageError::Backend(_) => Self::new(ErrorCode::BackendFailed, error.to_string()),
+            ImageError::Store(_) => Self::internal(&error),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct FromLine {
+    #[serde(default)]
+    from: usize,
+}
+
+fn no_such_job() -> ProblemResponse {
+    ProblemResponse::new(ErrorCode::NotFound, "there is no such job: it ended long ago, or the provider was restarted")
+}
+
+async fn job(
+    State(jobs): State<Jobs>,
+    Path(id): Path<u64>,
+    QueryParams(query): QueryParams<FromLine>,
+) -> Result<Json<JobProgress>, ProblemResponse> {
+    jobs.progress(id, query.from).map(Json).ok_or_else(no_such_job)
+}
+
+async fn cancel_job(State(jobs): State<Jobs>, Path(id): Path<u64>) -> Result<Json<()>, ProblemResponse> {
+    if jobs.cancel(id) { Ok(Json(())) } else { Err(no_such_job()) }
+}
+
+async fn verify_ports(State(running): State<Arc<Running>>) -> Json<()> {
+    running.verifier.check().await;
+    Json(())
+}
+
+async fn stop(State(running): State<Arc<Running>>) -> Json<()> {
+    tracing::info!("asked to stop; VMs and the forwarder go on");
+    running.shutdown.cancel();
+    Json(())
+}
+
+async fn purge_all(State(running): State<Arc<Running>>) -> Json<Purged> {
+    Json(purge::purge(&running).await)
+}

@@ -1,0 +1,59 @@
+//! The provider's API for requestors: each resource has its file, and its `router()`.
+//!
+//! Handlers parse, call the domain, and map what it says; who is calling reaches them as a
+//! [`Renter`](caller::Renter), so that a route without one is public, and seen to be.
+
+mod caller;
+mod error;
+mod info;
+mod vms;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRef;
+use golem_vm_node::http::HttpLimits;
+
+use crate::rental::Rental;
+
+pub use info::InfoSource;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Renting.
+    pub rental: Rental,
+    /// What the provider says about itself.
+    pub info: Arc<InfoSource>,
+    /// Whether unsigned requestors are served.
+    pub allow_unsigned: bool,
+}
+
+impl FromRef<ApiState> for Rental {
+    fn from_ref(state: &ApiState) -> Self {
+        state.rental.clone()
+    }
+}
+
+impl FromRef<ApiState> for Arc<InfoSource> {
+    fn from_ref(state: &ApiState) -> Self {
+        Arc::clone(&state.info)
+    }
+}
+
+/// All routes.
+pub fn router(state: ApiState) -> Router {
+    Router::new().merge(info::router()).merge(vms::router()).with_state(state)
+}
+
+/// Deadlines: a create that is waited for takes as long as a VM may take to come up, and a
+/// restart a stop on top.
+#[must_use]
+pub fn limits(launch_timeout: Duration) -> HttpLimits {
+    HttpLimits {
+        handler_timeout: launch_timeout + Duration::from_secs(90),
+        ..HttpLimits::default()
+    }
+}

@@ -1,0 +1,53 @@
+//! From the domain's values to the wire's.
+
+use golem_vm_protocol::vm::{Operation, OperationAccepted, OperationStatus, Vm, VmStatus};
+
+use crate::vm::record::SSH_USER;
+use crate::vm::{OperationRecord, VmRecord};
+
+pub(super) fn vm(record: VmRecord) -> Vm {
+    let status = record.state.status();
+    Vm {
+        id: record.public_id(),
+        status,
+        resources: record.terms.resources,
+        // Where it is inside this host is of no use to its owner.
+        ip_address: None,
+        ssh_port: (record.ssh_port != 0).then_some(record.ssh_port),
+        created_at: record.created_at.naive(),
+        updated_at: record.updated_at.naive(),
+        error_message: record.state.message().map(str::to_owned),
+        image: Some(record.terms.image),
+        image_digest: Some(record.terms.image_digest.to_string()),
+        backend: Some(record.terms.backend.to_string()),
+        isolation: Some(record.terms.isolation),
+        host_key: Some(record.host_key.public),
+        ssh_user: Some(SSH_USER.to_owned()),
+        job_id: Some(record.operation),
+        name: record.name,
+    }
+}
+
+pub(super) fn operation(record: OperationRecord) -> Operation {
+    let (code, error) =
+        record.failure.map_or((None, None), |(code, error)| (Some(code), Some(error)));
+    Operation {
+        job_id: record.id,
+        vm_id: record.vm_public_id,
+        status: record.status,
+        phase: record.phase,
+        error,
+        code,
+        created_at: record.created_at,
+        updated_at: record.updated_at,
+    }
+}
+
+pub(super) fn accepted(record: OperationRecord) -> OperationAccepted {
+    let status = match record.status {
+        OperationStatus::Creating => VmStatus::Creating,
+        OperationStatus::Ready => VmStatus::Running,
+        OperationStatus::Failed => VmStatus::Error,
+    };
+    OperationAccepted { job_id: record.id, vm_id: record.vm_public_id, status }
+}

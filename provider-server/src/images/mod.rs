@@ -1,0 +1,200 @@
+//! What VMs boot from: the images that were built or pulled here, and which of them are rented out.
+
+mod name;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use golem_vm_node::store::StoreError;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::backend::{Backend, BackendError, ImageDigest, ProgressSender};
+use crate::store::{ImageRow, ProviderStore};
+use crate::vm::VmError;
+
+pub use name::{ImageName, ImageNameError, canonical};
+
+/// Why something about an image could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The name can't be one.
+    #[error(transparent)]
+    Name(#[from] ImageNameError),
+    /// There is none of that name.
+    #[error("there is no image named {0} here: see 'golem-provider image list'")]
+    Unknown(String),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An image as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// Name, digest, source.
+    #[serde(flatten)]
+    pub row: ImageRow,
+    /// Size in bytes; `None` when the backend no longer has it.
+    pub size_bytes: Option<u64>,
+    /// Whether it can be rented.
+    pub offered: bool,
+}
+
+/// The images of this provider.
+#[derive(Clone)]
+pub struct ImageCatalog {
+    store: ProviderStore,
+    backend: Arc<dyn Backend>,
+    allowed: Option<BTreeSet<String>>,
+    default: String,
+    changes: watch::Sender<u64>,
+}
+
+impl ImageCatalog {
+    /// A catalog over the database. `allowed` names the images that can be rented; without it,
+    /// those that were built here can.
+    #[must_use]
+    pub fn new(
+        store: ProviderStore,
+        backend: Arc<dyn Backend>,
+        allowed: Option<&BTreeSet<String>>,
+        default: &str,
+    ) -> Self {
+        let allowed = allowed.map(|names| names.iter().map(|name| canonical(name)).collect());
+        Self {
+            store,
+            backend,
+            allowed,
+            default: canonical(default),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Rises whenever an image comes or goes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The images that can be rented, the default one first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn offered(&self) -> Result<Vec<ImageRow>, StoreError> {
+        let mut rows = self.store.images().await?;
+        rows.retain(|row| self.is_offered(row));
+        rows.sort_by_key(|row| (row.name != self.default, row.name.clone()));
+        Ok(rows)
+    }
+
+    fn is_offered(&self, row: &ImageRow) -> bool {
+        row.backend == self.backend.kind()
+            && match &self.allowed {
+                Some(names) => names.contains(&row.name),
+                None => row.built,
+            }
+    }
+
+    /// The image that a requestor asks for, by name or by one of its other names (`24.04`,
+    /// `noble`); without a name, the default, or the only one.
+    ///
+    /// # Errors
+    /// [`VmError::ImageNotOffered`] with what is.
+    pub async fn resolve(&self, asked: Option<&str>) -> Result<ImageRow, VmError> {
+        let offered = self.offered().await?;
+        let wanted = asked.map_or_else(|| self.default.clone(), canonical);
+        if let Some(row) = offered.iter().find(|row| row.name == wanted) {
+            return Ok(row.clone());
+        }
+        if asked.is_none()
+            && let Some(first) = offered.first()
+        {
+            return Ok(first.clone());
+        }
+        let names: Vec<_> = offered.iter().map(|row| row.name.as_str()).collect();
+        Err(VmError::ImageNotOffered {
+            asked: golem_vm_protocol::text::printable(asked.unwrap_or(&self.default), 128),
+            offered: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
+        })
+    }
+
+    /// All images, with their sizes.
+    ///
+    /// # Errors
+    /// When the database fails. A backend that can't be asked leaves the sizes out.
+    pub async fn list(&self) -> Result<Vec<ImageInfo>, StoreError> {
+        let mut list = Vec::new();
+        for row in self.store.images().await? {
+            let size_bytes = self.backend.images().size(&row.digest).await.unwrap_or(None);
+            list.push(ImageInfo { size_bytes, offered: self.is_offered(&row), row });
+        }
+        Ok(list)
+    }
+
+    /// Builds one of the images that this program knows how to build.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn build(
+        &self,
+        name: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageRow, ImageError> {
+        let name: ImageName = canonical(name).parse()?;
+        let digest = self.backend.images().build(name.as_str(), progress).await?;
+        self.put(name, digest, true).await
+    }
+
+    /// Fetches an image from a registry. It can be rented once it is named in `GOLEM_PROVIDER_IMAGES`.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn pull(
+        &self,
+        reference: &str,
+        name: Option<&str>,
+        progress: ProgressSender,
+    ) -> Result<ImageRow, ImageError> {
+        let name: ImageName = match name {
+            Some(name) => canonical(name).parse()?,
+            None => ImageName::from_reference(reference)?,
+        };
+        let digest = self.backend.images().pull(reference, progress).await?;
+        self.put(name, digest, false).await
+    }
+
+    async fn put(
+        &self,
+        name: ImageName,
+        digest: ImageDigest,
+        built: bool,
+    ) -> Result<ImageRow, ImageError> {
+        let kind = self.backend.kind();
+        self.store.put_image(name.as_str().to_owned(), digest, kind, built).await?;
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.row(name.as_str()).await
+    }
+
+    async fn row(&self, name: &str) -> Result<ImageRow, ImageError> {
+        let rows = self.store.images().await?;
+        rows.into_iter()
+            .find(|row| row.name == name)
+            .ok_or_else(|| ImageError::Unknown(name.to_owned()))
+    }
+
+    /// Gives an image up. VMs that were made from it go on.
+    ///
+    /// # Errors
+    /// [`ImageError::Unknown`], or what the backend said.
+    pub async fn remove(&self, name: &str) -> Result<(), ImageError> {
+        let row = self.row(&canonical(name)).await?;
+        self.backend.images().remove(&row.name, &row.digest).await?;
+        self.store.forget_image(row.name).await?;
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        Ok(())
+    }
+}

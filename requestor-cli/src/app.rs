@@ -1,0 +1,228 @@
+//! What the commands work with. Everything is opened when it is first needed, and not before.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use golem_vm_node::data_dir::DataDir;
+use golem_vm_node::key_file;
+use golem_vm_node::settings::closest;
+use golem_vm_protocol::text::printable;
+use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::{KeyPair, VmId, VmName};
+
+use crate::client::connector::Connector;
+use crate::client::discovery::Discovery;
+use crate::client::provider::{CallError, ProviderClient, same_endpoints};
+use crate::config::Config;
+use crate::environment::Environment;
+use crate::error::{CliError, Result};
+use crate::rentals::{ProviderRef, Rental, Rentals};
+use crate::ssh::keys::KeySources;
+use crate::ssh::{Target, builtin, known_hosts};
+use crate::ui::Ui;
+
+/// The program while one command runs.
+#[derive(Debug)]
+pub struct App<'a> {
+    /// What a person sees.
+    pub ui: Ui,
+    /// The settings.
+    pub config: Config,
+    /// The surroundings.
+    pub environment: &'a Environment,
+    base: OnceCell<DataDir>,
+    rentals: OnceCell<Rentals>,
+    client: OnceCell<ProviderClient>,
+}
+
+impl<'a> App<'a> {
+    /// Nothing is opened yet.
+    #[must_use]
+    pub const fn new(ui: Ui, config: Config, environment: &'a Environment) -> Self {
+        Self {
+            ui,
+            config,
+            environment,
+            base: OnceCell::new(),
+            rentals: OnceCell::new(),
+            client: OnceCell::new(),
+        }
+    }
+
+    /// The directory of key, state and known hosts.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn base(&self) -> Result<&DataDir> {
+        get_or_try(&self.base, || self.config.base_dir())
+    }
+
+    /// The list of rentals.
+    ///
+    /// # Errors
+    /// When its database can't be opened.
+    pub fn rentals(&self) -> Result<&Rentals> {
+        get_or_try(&self.rentals, || Rentals::open(&self.config.db_path(self.base()?.path())?))
+    }
+
+    /// The person's key; made on first use.
+    ///
+    /// # Errors
+    /// When it can't be read or made.
+    pub fn key(&self) -> Result<KeyPair> {
+        Ok(key_file::load_or_create(&self.base()?.key_path())?)
+    }
+
+    /// Calls to providers, signed with the person's key.
+    ///
+    /// # Errors
+    /// When there is no key.
+    pub fn client(&self) -> Result<&ProviderClient> {
+        get_or_try(&self.client, || Ok(ProviderClient::new(self.key()?, Connector::default())))
+    }
+
+    /// The discovery server.
+    ///
+    /// # Errors
+    /// When none is set.
+    pub fn discovery(&self) -> Result<Discovery> {
+        Discovery::new(self.config.discovery_url()?)
+    }
+
+    /// The file of pinned host keys.
+    ///
+    /// # Errors
+    /// When the base directory can't be made.
+    pub fn known_hosts_path(&self) -> Result<PathBuf> {
+        Ok(self.base()?.path().join("known_hosts"))
+    }
+
+    /// Makes the file of pinned host keys say what the list of rentals says.
+    ///
+    /// # Errors
+    /// When either can't be read or written.
+    pub fn sync_known_hosts(&self) -> Result<()> {
+        known_hosts::sync(&self.known_hosts_path()?, &self.rentals()?.all()?)
+    }
+
+    /// Where keys are looked for, and what can be done with them.
+    ///
+    /// # Errors
+    /// When the settings can't be read.
+    pub async fn key_sources<'k>(&self, own_dir: &'k std::path::Path) -> KeySources<'k> {
+        KeySources {
+            ssh_dir: self.environment.home().map(|home| home.join(".ssh")),
+            own_dir,
+            agent: builtin::agent::keys().await,
+            has_openssh: self.openssh().is_some(),
+            can_ask: self.ui.can_ask(),
+        }
+    }
+
+    /// Where golem keeps keys that it makes.
+    ///
+    /// # Errors
+    /// When the settings can't be read.
+    pub fn own_key_dir(&self) -> Result<PathBuf> {
+        self.config.ssh_key_dir(self.base()?.path())
+    }
+
+    /// The system's OpenSSH client.
+    #[must_use]
+    pub fn openssh(&self) -> Option<PathBuf> {
+        self.environment.program("ssh")
+    }
+
+    /// The rental that a person means by a name or an id.
+    ///
+    /// # Errors
+    /// When there is none; the message suggests one that is spelled alike.
+    pub fn find(&self, text: &str) -> Result<Rental> {
+        let all = self.rentals()?.all()?;
+        let id = text.parse::<VmId>().ok();
+        let found = all.iter().find(|rental| {
+            rental.name.as_str() == text || (id.is_some() && rental.vm_id == id)
+        });
+        if let Some(rental) = found {
+            return Ok(rental.clone());
+        }
+        let error = CliError::not_found(format!("you have no VM called '{}'", printable(text, 80)));
+        let names: Vec<&str> = all.iter().map(|rental| rental.name.as_str()).collect();
+        Err(match closest(text, &names) {
+            Some(name) => error.hint(format!("did you mean '{name}'?")),
+            None if names.is_empty() => error.hint("golem vm create NAME"),
+            None => error.hint("golem vm list"),
+        })
+    }
+
+    /// Makes a call to a provider; if it can't be reached where it was, once more where discovery
+    /// says it is now.
+    ///
+    /// # Errors
+    /// What the call gave.
+    pub async fn reach<T>(
+        &self,
+        provider: &ProviderRef,
+        call: impl AsyncFn(&ProviderRef) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        match call(provider).await {
+            Err(error @ (CallError::Unreachable(_) | CallError::NotTheProvider(_))) => {
+                match self.moved(provider).await {
+                    Some(moved) => call(&moved).await,
+                    None => Err(error),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Where a provider is now, if that is somewhere else than before.
+    async fn moved(&self, provider: &ProviderRef) -> Option<ProviderRef> {
+        let discovery = self.discovery().ok()?;
+        let listing = discovery.provider(&provider.id).await.ok()??;
+        let endpoints = listing.document?.content.endpoints;
+        if same_endpoints(&endpoints, &provider.endpoints) {
+            return None;
+        }
+        let rentals = self.rentals().ok()?;
+        rentals.set_endpoints(&provider.id, &endpoints).ok()?;
+        let label = crate::market::label(&provider.name, &provider.id);
+        self.ui.detail(&format!("{label} has moved to another address"));
+        Some(ProviderRef { endpoints, ..provider.clone() })
+    }
+
+    /// How to log in to a rental, if that is known.
+    #[must_use]
+    pub fn target<'t>(rental: &'t Rental, known_hosts: &'t std::path::Path) -> Option<Target<'t>> {
+        Some(Target {
+            vm: rental.vm_id?,
+            access: rental.ssh.as_ref()?,
+            identity: rental.identity.as_deref(),
+            known_hosts,
+        })
+    }
+}
+
+fn get_or_try<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(value) = cell.get() {
+        return Ok(value);
+    }
+    let value = make()?;
+    Ok(cell.get_or_init(|| value))
+}
+
+/// The time of day.
+#[must_use]
+pub fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
+}
+
+/// Reads a VM's name.
+///
+/// # Errors
+/// The rule for names.
+pub fn vm_name(text: &str) -> Result<VmName> {
+    text.parse().map_err(|error| {
+        CliError::usage(format!("'{}' can't be the name of a VM", printable(text, 80))).because(error)
+    })
+}

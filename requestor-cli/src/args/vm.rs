@@ -1,0 +1,237 @@
+//! The commands under `golem vm`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use golem_vm_protocol::vm::Isolation;
+
+/// What to do about VMs.
+#[derive(Debug, Subcommand)]
+pub enum VmCommand {
+    /// List who offers what
+    #[command(after_help = "\
+Examples:
+  golem vm providers
+  golem vm providers --cpu 2 --memory 4 --storage 20 --max-usd-per-month 20
+  golem vm providers --isolation vm --country SE --json")]
+    Providers(ProvidersArgs),
+    /// Rent a VM
+    #[command(after_help = "\
+Without --provider-id the best match is taken: ports verified, guests contained, cheapest for the
+size, heard of last. If that one fails the next one is tried, at most five.
+The same command again after an interruption goes on with the same VM.
+
+Examples:
+  golem vm create box
+  golem vm create my-webserver --cpu 2 --memory 4 --storage 20
+  golem vm create box --provider-id provider-1 --image ubuntu-24.04 --ssh-key ~/.ssh/work.pub")]
+    Create(CreateArgs),
+    /// List your VMs, as their providers see them now
+    #[command(visible_alias = "ls", after_help = "Example:\n  golem vm list --json")]
+    List,
+    /// Show one VM
+    #[command(after_help = "Example:\n  golem vm info my-webserver")]
+    Info(NameArgs),
+    /// Log in to a VM, or run a command in it
+    #[command(visible_alias = "connect", after_help = "\
+The exit code is the remote command's. With --json nothing is opened: it prints where and how to
+connect. For scp, rsync and editors see `golem vm ssh-config`.
+
+Examples:
+  golem vm ssh my-webserver
+  golem vm ssh my-webserver -- sudo apt-get update
+  tar c . | golem vm ssh my-webserver -- tar x")]
+    Ssh(SshArgs),
+    /// Print blocks for ~/.ssh/config, for scp, rsync, sftp and editors
+    #[command(after_help = "\
+Examples:
+  golem vm ssh-config > ~/.ssh/golem.conf      then `Include golem.conf` in ~/.ssh/config
+  golem vm ssh-config my-webserver > c; scp -F c file my-webserver:; rsync -e 'ssh -F c' -a . my-webserver:")]
+    SshConfig(SshConfigArgs),
+    /// Start a stopped VM
+    #[command(after_help = "Example:\n  golem vm start my-webserver")]
+    Start(NameArgs),
+    /// Stop a VM; its disk is kept
+    #[command(after_help = "Example:\n  golem vm stop my-webserver")]
+    Stop(NameArgs),
+    /// Stop a VM and start it again
+    #[command(after_help = "Example:\n  golem vm restart my-webserver")]
+    Restart(NameArgs),
+    /// Show what a VM uses
+    #[command(after_help = "Example:\n  golem vm stats my-webserver --watch")]
+    Stats(StatsArgs),
+    /// Give VMs back: everything in them is gone at once
+    #[command(visible_alias = "delete", after_help = "\
+Examples:
+  golem vm destroy my-webserver
+  golem vm destroy one two --yes")]
+    Destroy(DestroyArgs),
+    /// Give all your VMs back
+    #[command(after_help = "Example:\n  golem vm purge --yes")]
+    Purge(PurgeArgs),
+}
+
+/// `golem vm providers`
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct ProvidersArgs {
+    /// At least so many vCPUs free
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<u32>,
+    /// At least so much memory free, in GB
+    #[arg(long, value_name = "GB")]
+    pub memory: Option<u32>,
+    /// At least so much disk free, in GB
+    #[arg(long, value_name = "GB")]
+    pub storage: Option<u32>,
+    /// Only in this country (two letters)
+    #[arg(long, value_name = "CC", value_parser = country)]
+    pub country: Option<String>,
+    /// Only of this architecture (x86_64, aarch64)
+    #[arg(long, value_name = "ARCH")]
+    pub platform: Option<String>,
+    /// Only with this isolation: container (shares the host's kernel) or vm (has its own)
+    #[arg(long, value_name = "KIND")]
+    pub isolation: Option<Isolation>,
+    /// Only up to this price, for the size asked for (1 vCPU, 1 GB, 10 GB where none is)
+    #[arg(long, value_name = "USD", value_parser = price)]
+    pub max_usd_per_month: Option<f64>,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: Option<u32>,
+    /// All that discovery knows, not only its first page
+    #[arg(long, conflicts_with = "limit")]
+    pub all_pages: bool,
+    /// Also those that sign nothing; nobody vouches for what they say, and they can't be rented
+    #[arg(long)]
+    pub unverified: bool,
+}
+
+/// `golem vm create`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct CreateArgs {
+    /// What to call it: a-z, 0-9 and '-', 3 to 64 characters
+    pub name: String,
+    /// From this provider: its id, the first 8 or more characters of it, or its name
+    #[arg(long, visible_alias = "provider", value_name = "PROVIDER")]
+    pub provider_id: Option<String>,
+    /// vCPUs: 1, 2, 4, 8 or 16
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub cpu: u32,
+    /// Memory in GB: 1, 2, 4, 8, 16, 32 or 64
+    #[arg(long, value_name = "GB", default_value_t = 1)]
+    pub memory: u32,
+    /// Disk in GB: 10 or more
+    #[arg(long, value_name = "GB", default_value_t = 10)]
+    pub storage: u32,
+    /// What it boots from, such as debian-12; without it, the provider's default
+    #[arg(long)]
+    pub image: Option<String>,
+    /// The SSH key to log in with, either half; more may be given, the first is used from here
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key: Vec<PathBuf>,
+    /// With this isolation: container (shares the host's kernel) or vm (has its own)
+    #[arg(long, value_name = "KIND")]
+    pub isolation: Option<Isolation>,
+    /// In this country (two letters)
+    #[arg(long, value_name = "CC", value_parser = country)]
+    pub country: Option<String>,
+    /// Of this architecture (x86_64, aarch64)
+    #[arg(long, value_name = "ARCH")]
+    pub platform: Option<String>,
+    /// For at most this price
+    #[arg(long, value_name = "USD", value_parser = price)]
+    pub max_usd_per_month: Option<f64>,
+    /// Give up after so many seconds, and leave nothing behind
+    #[arg(long, value_name = "SECONDS", default_value_t = 900,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Log in with the built-in SSH client even where OpenSSH is needed for the key
+    #[arg(long)]
+    pub builtin: bool,
+}
+
+/// A command about one VM.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct NameArgs {
+    /// The VM's name or id
+    pub name: String,
+}
+
+/// `golem vm ssh`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct SshArgs {
+    /// Use the built-in client rather than the system's OpenSSH
+    #[arg(long)]
+    pub builtin: bool,
+    /// Log in as this user
+    #[arg(short = 'l', long = "login", value_name = "USER")]
+    pub user: Option<String>,
+    /// A terminal on the other side also for a command
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// The VM's name or id
+    pub name: String,
+    /// A command to run in place of a shell
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `golem vm ssh-config`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct SshConfigArgs {
+    /// Only this VM
+    pub name: Option<String>,
+}
+
+/// `golem vm stats`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct StatsArgs {
+    /// The VM's name or id
+    pub name: String,
+    /// Again every 2 seconds, until interrupted
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+/// `golem vm destroy`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DestroyArgs {
+    /// The VMs' names or ids
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Don't ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// If the provider does not answer, forget the VM here; it is destroyed if the provider ever
+    /// answers again
+    #[arg(long)]
+    pub forget: bool,
+}
+
+/// `golem vm purge`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct PurgeArgs {
+    /// Don't ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Forget here those whose provider does not answer
+    #[arg(long, visible_alias = "force")]
+    pub forget: bool,
+}
+
+fn country(text: &str) -> Result<String, String> {
+    let upper = text.to_ascii_uppercase();
+    if golem_vm_protocol::advertisement::is_country(&upper) {
+        Ok(upper)
+    } else {
+        Err("a country is two letters, such as SE".to_owned())
+    }
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    match text.trim_start_matches('$').parse::<f64>() {
+        Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
+        _ => Err("a price is a number of USD, such as 12.50".to_owned()),
+    }
+}

@@ -1,0 +1,101 @@
+//! `golem vm destroy` and `golem vm purge`
+
+use serde_json::json;
+
+use crate::app::App;
+use crate::args::{DestroyArgs, PurgeArgs};
+use crate::client::provider::{ACT, CallError};
+use crate::error::{CliError, Result};
+use crate::market::label;
+use crate::rentals::{Rental, State};
+
+pub(super) async fn run(app: &App<'_>, args: &DestroyArgs) -> Result<()> {
+    let mut rentals: Vec<Rental> = Vec::new();
+    for name in &args.names {
+        let rental = app.find(name)?;
+        if !rentals.iter().any(|known| known.row == rental.row) {
+            rentals.push(rental);
+        }
+    }
+    all(app, &rentals, args.yes, args.forget).await
+}
+
+pub(super) async fn purge(app: &App<'_>, args: &PurgeArgs) -> Result<()> {
+    let rentals = app.rentals()?.all()?;
+    if rentals.is_empty() {
+        app.ui.note("you have no VMs");
+    }
+    all(app, &rentals, args.yes, args.forget).await
+}
+
+/// Destroys these, after asking. All are tried; the first failure is the command's.
+async fn all(app: &App<'_>, rentals: &[Rental], yes: bool, forget: bool) -> Result<()> {
+    if !rentals.is_empty() && !yes {
+        let names: Vec<_> = rentals.iter().map(|rental| rental.name.as_str()).collect();
+        let names = names.join(", ");
+        if !app.ui.can_ask() {
+            return Err(CliError::usage(format!("destroying {names} needs --yes"))
+                .because("nobody is at a terminal to be asked"));
+        }
+        if !app.ui.confirm(&format!("Destroy {names} and everything in it?")) {
+            app.ui.note("nothing was destroyed");
+            return Ok(());
+        }
+    }
+    let mut destroyed = Vec::new();
+    let mut failure = None;
+    for rental in rentals {
+        match one(app, rental, forget).await {
+            Ok(()) => destroyed.push(rental.name.as_str()),
+            Err(error) => {
+                if let Some(earlier) = failure.replace(error) {
+                    app.ui.error(&earlier);
+                }
+            }
+        }
+    }
+    app.sync_known_hosts()?;
+    if app.ui.is_json() {
+        app.ui.json(&json!({ "destroyed": destroyed }))?;
+    } else {
+        for name in destroyed {
+            app.ui.line(&format!("'{name}' is destroyed"))?;
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn one(app: &App<'_>, rental: &Rental, forget: bool) -> Result<()> {
+    let client = app.client()?;
+    let vm = rental.reference();
+    let answer = {
+        let _progress = app.ui.progress(&format!("destroying '{}'", rental.name));
+        app.reach(&rental.provider, async |provider| client.destroy(provider, &vm, ACT).await).await
+    };
+    let rentals = app.rentals()?;
+    match answer {
+        Ok(()) => rentals.remove(rental.row),
+        Err(error) if error.is_no_such_vm() && !rental.may_be_in_flight(crate::app::now()) => {
+            app.ui.detail(&format!("the provider had no '{}' any more", rental.name));
+            rentals.remove(rental.row)
+        }
+        // Its create may still be on its way: it is looked after until that is out of the question.
+        Err(error) if error.is_no_such_vm() => rentals.set_state(rental.row, State::Abandoned),
+        Err(error @ (CallError::Refused(_) | CallError::Local(_))) => {
+            Err(error.into_cli(&format!("destroy '{}'", rental.name), &rental.provider))
+        }
+        Err(error) if forget => {
+            rentals.set_state(rental.row, State::Abandoned)?;
+            app.ui.warn(&format!(
+                "'{}' is forgotten here, but may go on at {} ({error}); it is destroyed if that \
+                 provider ever answers again",
+                rental.name,
+                label(&rental.provider.name, &rental.provider.id)
+            ));
+            Ok(())
+        }
+        Err(error) => Err(error
+            .into_cli(&format!("destroy '{}'", rental.name), &rental.provider)
+            .hint("try again later, or give up on that provider with --forget")),
+    }
+}

@@ -1,0 +1,78 @@
+//! The commands, one file each. Only here are results shown.
+
+mod config;
+mod create;
+mod destroy;
+mod id;
+mod info;
+mod list;
+mod power;
+mod providers;
+mod refresh;
+mod ssh;
+mod ssh_config;
+mod stats;
+mod version;
+mod view;
+
+use std::future::Future;
+
+use crate::app::App;
+use crate::args::{Command, VmCommand};
+use crate::error::{CliError, Result};
+
+/// Runs a command; the result is the process's exit code.
+///
+/// # Errors
+/// Whatever ended the command.
+pub fn run(app: &App<'_>, command: Command) -> Result<u8> {
+    match command {
+        Command::Version => version::run(app).map(|()| 0),
+        Command::Id => id::run(app).map(|()| 0),
+        Command::Config(command) => config::run(app, command).map(|()| 0),
+        Command::Vm(command) => {
+            tell_warnings(app)?;
+            run_vm(app, command)
+        }
+    }
+}
+
+fn run_vm(app: &App<'_>, command: VmCommand) -> Result<u8> {
+    let done = match command {
+        VmCommand::Ssh(args) => return ssh::run(app, &args),
+        VmCommand::SshConfig(args) => ssh_config::run(app, &args),
+        VmCommand::Providers(args) => block_on(providers::run(app, &args))?,
+        VmCommand::Create(args) => block_on(create::run(app, &args))?,
+        VmCommand::List => block_on(list::run(app))?,
+        VmCommand::Info(args) => block_on(info::run(app, &args))?,
+        VmCommand::Start(args) => block_on(power::run(app, &args, power::Change::Start))?,
+        VmCommand::Stop(args) => block_on(power::run(app, &args, power::Change::Stop))?,
+        VmCommand::Restart(args) => block_on(power::run(app, &args, power::Change::Restart))?,
+        VmCommand::Stats(args) => block_on(stats::run(app, &args))?,
+        VmCommand::Destroy(args) => block_on(destroy::run(app, &args))?,
+        VmCommand::Purge(args) => block_on(destroy::purge(app, &args))?,
+    };
+    done.map(|()| 0)
+}
+
+/// Tells what is odd about the settings: each thing once, with `--verbose` always.
+fn tell_warnings(app: &App<'_>) -> Result<()> {
+    for warning in app.config.warnings() {
+        if app.rentals()?.told(warning)? || app.ui.is_verbose() {
+            app.ui.warn(warning);
+        }
+    }
+    Ok(())
+}
+
+/// Runs a future on a runtime of its own.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::other("can't start the runtime").because(error))?;
+    let result = runtime.block_on(future);
+    // A thread that still waits for standard input must not keep the process alive.
+    runtime.shutdown_background();
+    Ok(result)
+}

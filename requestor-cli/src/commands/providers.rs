@@ -1,0 +1,164 @@
+//! `golem vm providers`
+
+use golem_vm_protocol::advertisement::AdvertisementQuery;
+use golem_vm_protocol::text::printable;
+use serde_json::{Value, json};
+
+use super::view::age;
+use crate::app::{App, now};
+use crate::args::ProvidersArgs;
+use crate::client::discovery::{Extent, Listing, Search};
+use crate::error::Result;
+use crate::market::{
+    Estimate, Wish, dollars, flat_price, isolations, last_seen, ports_verified, remarks, usd,
+};
+use crate::table::Columns;
+
+pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
+    let query = AdvertisementQuery {
+        cpu: args.cpu,
+        memory: args.memory,
+        storage: args.storage,
+        country: args.country.clone(),
+        platform: args.platform.clone(),
+        isolation: args.isolation,
+        max_usd_per_month: args.max_usd_per_month,
+        limit: None,
+        cursor: None,
+    };
+    let extent = match args.limit {
+        Some(limit) => Extent::AtMost(limit as usize),
+        None if args.all_pages => Extent::All,
+        None => Extent::Page,
+    };
+    let discovery = app.discovery()?;
+    let search = {
+        let _progress = app.ui.is_verbose().then(|| app.ui.progress("asking discovery"));
+        discovery.search(&query, extent).await?
+    };
+    tell_dropped(app, &search, &discovery.address());
+
+    let wish = Wish { query, image: None };
+    let unsigned = search.listings.iter().filter(|l| l.document.is_none()).count();
+    let mut listings: Vec<&Listing> = search
+        .listings
+        .iter()
+        .filter(|listing| match &listing.document {
+            Some(document) => wish.objection(&document.content).is_none(),
+            None => args.unverified,
+        })
+        .collect();
+    listings.sort_by_cached_key(|listing| (listing.document.is_none(), price(listing, &wish)));
+    if app.ui.is_json() {
+        let providers: Vec<Value> = listings.iter().map(|listing| entry(listing, &wish)).collect();
+        return app.ui.json(&json!({ "providers": providers }));
+    }
+    if listings.is_empty() {
+        app.ui.note("no provider matches");
+    } else {
+        app.ui.out(&table(app, &listings, &wish))?;
+    }
+    if unsigned > 0 && !args.unverified {
+        app.ui.note(&format!(
+            "{unsigned} more sign nothing and can't be rented from; --unverified shows them"
+        ));
+    }
+    if search.more {
+        app.ui.note("discovery knows more; --all-pages shows them");
+    }
+    Ok(())
+}
+
+/// Says, once for all of them, that discovery lists what can't be believed.
+pub(super) fn tell_dropped(app: &App<'_>, search: &Search, discovery: &str) {
+    let Some(first) = search.dropped.first() else { return };
+    let more = search.dropped.len() - 1;
+    let rest = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+    let clock = if first.contains("expired") || first.contains("not plausible") {
+        "; is this machine's clock right?"
+    } else {
+        ""
+    };
+    app.ui.warn(&format!(
+        "discovery at {discovery} lists what can't be believed, it is left out: {first}{rest}{clock}"
+    ));
+    for fault in search.dropped.iter().skip(1) {
+        app.ui.detail(&format!("  left out: {fault}"));
+    }
+}
+
+fn price(listing: &Listing, wish: &Wish) -> u64 {
+    let size = wish.query.priced_size();
+    listing.document.as_ref().map_or(u64::MAX, |d| d.content.prices.per_month(&size))
+}
+
+/// The entry as it was received, with an estimate where the whole size was asked for.
+fn entry(listing: &Listing, wish: &Wish) -> Value {
+    let mut entry = listing.received.clone();
+    let query = &wish.query;
+    if query.cpu.is_some() && query.memory.is_some() && query.storage.is_some() {
+        let size = query.priced_size();
+        let price = match &listing.document {
+            Some(document) => Some(usd(document.content.prices.per_month(&size))),
+            None => flat_price(&listing.entry, &size),
+        };
+        if let (Some(price), Some(object)) = (price, entry.as_object_mut()) {
+            object.insert("estimate".to_owned(), json!(Estimate::of(price)));
+        }
+    }
+    entry
+}
+
+fn table(app: &App<'_>, listings: &[&Listing], wish: &Wish) -> String {
+    let icons = app.ui.decorates();
+    let icon = |icon: &str, text: String| if icons { format!("{icon} {text}") } else { text };
+    let mut table = Columns::new(&[
+        "Provider ID", "Name", "Country", "CPU", "Memory", "Storage", "Isolation", ">USD/month",
+        "Ports", "Seen", "Notes",
+    ]);
+    let size = wish.query.priced_size();
+    let now = now();
+    for listing in listings {
+        let entry = &listing.entry;
+        let seen = last_seen(entry).map_or_else(|| "-".to_owned(), |then| age(now, then));
+        let (id, name, country, resources, isolation, price, ports, notes) = match &listing.document {
+            Some(document) => {
+                let ad = &document.content;
+                (
+                    ad.provider_id.short(),
+                    printable(&ad.name, 24),
+                    ad.country.clone(),
+                    ad.resources,
+                    isolations(ad),
+                    dollars(usd(ad.prices.per_month(&size))),
+                    if ports_verified(ad) { "verified" } else { "unverified" },
+                    remarks(ad).join(", "),
+                )
+            }
+            None => (
+                printable(&entry.provider_id, 12),
+                printable(entry.provider_name.as_deref().unwrap_or("-"), 24),
+                printable(&entry.country, 2),
+                entry.resources,
+                "?".to_owned(),
+                flat_price(entry, &size).map_or_else(|| "?".to_owned(), dollars),
+                "unverified",
+                "NOT SIGNED, can't be rented from".to_owned(),
+            ),
+        };
+        table.row(vec![
+            id,
+            name,
+            icon("🌍", country),
+            icon("💻", resources.cpu.to_string()),
+            icon("🧠", format!("{}GB", resources.memory)),
+            icon("💾", format!("{}GB", resources.storage)),
+            isolation,
+            price,
+            ports.to_owned(),
+            seen,
+            notes,
+        ]);
+    }
+    table.render(&app.ui, &format!("🌍 Available Providers ({} total)", listings.len()))
+}

@@ -1,0 +1,212 @@
+//! Bringing the list of rentals up to date: the providers know the truth, and are asked side by
+//! side. One that does not answer makes its VMs stale, never gone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use golem_vm_protocol::KeyId;
+use golem_vm_protocol::text::printable;
+use golem_vm_protocol::vm::{Vm, VmStatus};
+
+use crate::app::{App, now};
+use crate::client::provider::CallError;
+use crate::error::Result;
+use crate::market::label;
+use crate::rentals::{ProviderRef, Rental, State};
+
+/// How long one provider may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A rental, and whether its provider has answered.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// As far as it is known.
+    pub(super) rental: Rental,
+    /// Why its status is only the last known one, if so.
+    pub(super) stale: Option<CallError>,
+}
+
+/// Asks all providers about all rentals, and gets rid of what is not wanted any more.
+pub(super) async fn all(app: &App<'_>) -> Result<Vec<Seen>> {
+    let rentals = app.rentals()?;
+    let known = rentals.all()?;
+    let abandoned = rentals.abandoned()?;
+    if known.is_empty() && abandoned.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut providers: BTreeMap<KeyId, ProviderRef> = BTreeMap::new();
+    for rental in &known {
+        providers.insert(rental.provider.id, rental.provider.clone());
+    }
+    let client = app.client()?;
+    let asking = providers.values().map(async |provider| {
+        let answer =
+            app.reach(provider, async |provider| client.list(provider, DEADLINE).await).await;
+        (provider.clone(), answer)
+    });
+    let (answers, ()) = tokio::join!(join_all(asking), reap(app, &abandoned, DEADLINE));
+
+    let mut stale: BTreeMap<KeyId, CallError> = BTreeMap::new();
+    for (provider, answer) in answers {
+        match answer {
+            Ok(vms) => reconcile(app, &provider, &vms)?,
+            Err(error) => {
+                stale.insert(provider.id, error);
+            }
+        }
+    }
+    app.sync_known_hosts()?;
+    let seen = rentals.all()?.into_iter().map(|rental| {
+        let stale = stale.get(&rental.provider.id).cloned();
+        Seen { rental, stale }
+    });
+    Ok(seen.collect())
+}
+
+/// Makes the rows of one provider say what it said.
+fn reconcile(app: &App<'_>, provider: &ProviderRef, vms: &[Vm]) -> Result<()> {
+    let rentals = app.rentals()?;
+    let abandoned = rentals.abandoned()?;
+    // Read again: a create may have gone on while the provider was asked.
+    let mine = rentals.all()?.into_iter().filter(|rental| rental.provider.id == provider.id);
+    let mut matched: Vec<&str> = Vec::new();
+    for rental in mine {
+        let found = vms.iter().find(|vm| is_it(&rental, vm) && vm.status != VmStatus::Deleted);
+        match found {
+            Some(vm) => {
+                matched.push(&vm.id);
+                rentals.observed(rental.row, vm, now())?;
+            }
+            // Its create may be on its way while the provider wrote the list.
+            None if rental.may_be_in_flight(now()) => {}
+            None => gone(app, &rental)?,
+        }
+    }
+    for vm in vms.iter().filter(|vm| vm.status != VmStatus::Deleted) {
+        let unwanted = abandoned.iter().any(|a| a.provider.id == provider.id && is_it(a, vm));
+        if matched.contains(&vm.id.as_str()) || unwanted {
+            continue;
+        }
+        let at = label(&provider.name, &provider.id);
+        match rentals.adopt(provider, vm, now()) {
+            Ok(_) => app.ui.note(&format!(
+                "'{}' at {at} is yours too, though it was not on this machine's list; now it is",
+                vm.name
+            )),
+            Err(_) => app.ui.warn(&format!(
+                "you have another VM called '{}' at {at}, with the id {}",
+                vm.name,
+                printable(&vm.id, 40)
+            )),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a row is about this VM: by id where it is known, else by name.
+fn is_it(rental: &Rental, vm: &Vm) -> bool {
+    rental.vm_id.map_or_else(|| vm.name == rental.name, |id| vm.id == id.to_string())
+}
+
+/// The provider says, signed, that the VM does not exist: so it is taken off the list, and told.
+pub(super) fn gone(app: &App<'_>, rental: &Rental) -> Result<()> {
+    app.rentals()?.remove(rental.row)?;
+    let at = label(&rental.provider.name, &rental.provider.id);
+    let text = match rental.vm_id {
+        Some(_) => format!("'{}' is gone: {at} has no such VM any more", rental.name),
+        None => format!("the create of '{}' at {at} never got there", rental.name),
+    };
+    app.ui.note(&format!("{text}; it is off the list"));
+    Ok(())
+}
+
+/// Destroys what was abandoned, where the provider answers. What can't be done now is done later.
+pub(super) async fn reap(app: &App<'_>, abandoned: &[Rental], deadline: Duration) {
+    join_all(abandoned.iter().map(async |rental| {
+        if let Err(error) = reap_one(app, rental, deadline).await {
+            app.ui.detail(&format!(
+                "what is left of '{}' at {} could not be destroyed yet: {error}",
+                rental.name,
+                label(&rental.provider.name, &rental.provider.id)
+            ));
+        }
+    }))
+    .await;
+}
+
+/// Destroys one abandoned VM. `Ok(true)` means that the provider has none any more; `Ok(false)`
+/// that it has none now, but a request may still be on its way there.
+pub(super) async fn reap_one(
+    app: &App<'_>,
+    rental: &Rental,
+    deadline: Duration,
+) -> Result<bool, CallError> {
+    let local = |error: crate::error::CliError| CallError::Local(error.one_line());
+    let rentals = app.rentals().map_err(local)?;
+    if rental.vm_id.is_none() {
+        let same_name = rentals
+            .by_name(&rental.name)
+            .map_err(local)?
+            .filter(|other| other.provider.id == rental.provider.id);
+        match same_name {
+            // The name is the newer one's, and a provider has each name once: ours is not there.
+            Some(other) if other.vm_id.is_some() => {
+                rentals.remove(rental.row).map_err(local)?;
+                return Ok(true);
+            }
+            // Which of the two the provider made is not known yet.
+            Some(_) => return Ok(false),
+            None => {}
+        }
+    }
+    let client = app.client().map_err(local)?;
+    let vm = rental.reference();
+    let answer = app
+        .reach(&rental.provider, async |provider| client.destroy(provider, &vm, deadline).await)
+        .await;
+    match answer {
+        Ok(()) => {
+            rentals.remove(rental.row).map_err(local)?;
+            Ok(true)
+        }
+        Err(error) if error.is_no_such_vm() => {
+            if rental.may_be_in_flight(now()) {
+                return Ok(false);
+            }
+            rentals.remove(rental.row).map_err(local)?;
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks the provider about one rental. `None` when the provider says that it does not exist; the
+/// row is gone then, and the person was told.
+pub(super) async fn one(app: &App<'_>, rental: Rental) -> Result<Option<Seen>> {
+    let client = app.client()?;
+    let vm = rental.reference();
+    let answer = app
+        .reach(&rental.provider, async |provider| client.vm(provider, &vm).await)
+        .await;
+    let rentals = app.rentals()?;
+    match answer {
+        Ok(vm) if vm.status == VmStatus::Deleted => {
+            gone(app, &rental)?;
+            Ok(None)
+        }
+        Ok(vm) => {
+            rentals.observed(rental.row, &vm, now())?;
+            let rental = rentals.by_row(rental.row)?.unwrap_or(rental);
+            Ok(Some(Seen { rental, stale: None }))
+        }
+        Err(error) if error.is_no_such_vm() => {
+            if rental.may_be_in_flight(now()) && rental.state == State::Pending {
+                return Ok(Some(Seen { rental, stale: None }));
+            }
+            gone(app, &rental)?;
+            Ok(None)
+        }
+        Err(error) => Ok(Some(Seen { rental, stale: Some(error) })),
+    }
+}
