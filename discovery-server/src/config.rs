@@ -45,7 +45,7 @@ pub static SETTINGS: SettingsTable = SettingsTable {
             names: &[PORT, "DISCOVERY_PORT"],
             toml_key: "port",
             default: Some("9001"),
-            expected: "a port (0 to 65535; 0 lets the system choose)",
+            expected: "a port from 0 to 65535, 0 for any",
             help: "the TCP port to listen on",
         },
         SettingSpec {
@@ -67,14 +67,14 @@ pub static SETTINGS: SettingsTable = SettingsTable {
             names: &[EXPIRY, "DISCOVERY_ADVERTISEMENT_EXPIRY_MINUTES"],
             toml_key: "advertisement_expiry_minutes",
             default: Some("5"),
-            expected: "a number of minutes (1 to 1440)",
+            expected: "a number of minutes from 1 to 1440",
             help: "how long an advertisement is listed after its last refresh",
         },
         SettingSpec {
             names: &[CLEANUP_INTERVAL, "DISCOVERY_CLEANUP_INTERVAL_SECONDS"],
             toml_key: "cleanup_interval_seconds",
             default: Some("60"),
-            expected: "a number of seconds (1 to 86400)",
+            expected: "a number of seconds from 1 to 86400",
             help: "the least time between two clearings of expired advertisements from memory and database \
                    (they are never listed, cleared or not)",
         },

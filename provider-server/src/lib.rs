@@ -1,5 +1,6 @@
 //! Rents out virtual machines.
 
+pub mod advertise;
 pub mod backend;
 pub mod capacity;
 pub mod config;
@@ -8,6 +9,7 @@ pub mod forwarder;
 pub mod host;
 pub mod http;
 pub mod images;
+pub mod ports;
 pub mod rental;
 pub mod store;
 pub mod vm;

@@ -1,0 +1,1 @@
+//! Tells discovery what is offered.
