@@ -22,7 +22,7 @@ How to start:
   golem-discovery start                        on every address, port 9001
   golem-discovery start --host 127.0.0.1       for this machine only
   golem-discovery start --public-names disco.example:9001
-                                               for the world: the name under which providers reach it
+                                               for the world, by the name they reach it under
 
 Every flag of `start` can also be set in the environment (GOLEM_DISCOVERY_PORT=9001), in .env in the
 working directory, or in the config file (port = 9001); a flag wins over all of them.

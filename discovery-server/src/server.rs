@@ -1,7 +1,6 @@
 //! The whole service: from its configuration to its last reply.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -9,8 +8,7 @@ use golem_vm_node::clock::Clock;
 use golem_vm_node::data_dir::{DataDir, DataDirLock};
 use golem_vm_node::http::{HttpLimits, HttpService, Recipients, Signing, bind};
 use golem_vm_node::key_file;
-use golem_vm_protocol::KeyId;
-use serde::Serialize;
+use golem_vm_node::ready::Ready;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,17 +17,6 @@ use crate::config::{Config, DATABASE_DIR, PUBLIC_NAMES, SETTINGS};
 use crate::http::{Api, router};
 use crate::registry::{Registry, sweeper};
 use crate::store::SqliteStore;
-
-/// What is told on `--ready-fd`: one line of JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Ready {
-    /// The program.
-    pub service: &'static str,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its key.
-    pub id: KeyId,
-}
 
 /// A service that is listening and does not serve yet.
 #[derive(Debug)]
@@ -75,7 +62,7 @@ impl Server {
                 "unsigned providers are served: anybody can replace what they advertise"
             );
         }
-        let ready = Ready { service: "golem-discovery", address, id: key.id() };
+        let ready = Ready::new(SETTINGS.service, key.id(), address);
         let signing = Arc::new(Signing::new(key, recipients, clock));
         let api = Api { registry: registry.clone(), allow_unsigned: config.allow_unsigned };
         let service = HttpService::signed(router(api), HttpLimits::default(), signing);

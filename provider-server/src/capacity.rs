@@ -86,11 +86,13 @@ impl From<VmResources> for Amount {
     }
 }
 
-fn cores(millis: u64) -> String {
+/// Thousandths of a vCPU in vCPUs, rounded down to a tenth.
+pub(crate) fn cores(millis: u64) -> String {
     trimmed(millis, 1000)
 }
 
-fn gib(mib: u64) -> String {
+/// MiB in GiB, rounded down to a tenth.
+pub(crate) fn gib(mib: u64) -> String {
     trimmed(mib, 1024)
 }
 

@@ -106,13 +106,6 @@ impl CliError {
         self
     }
 
-    /// Puts `message` in front; what was the message becomes the first reason.
-    #[must_use]
-    pub fn context(mut self, message: impl Into<String>) -> Self {
-        self.causes.insert(0, std::mem::replace(&mut self.message, message.into()));
-        self
-    }
-
     /// The message and its reasons in one line, for a list of failures.
     #[must_use]
     pub fn one_line(&self) -> String {
@@ -183,8 +176,8 @@ mod tests {
     }
 
     #[test]
-    fn a_context_becomes_the_message() {
-        let error = CliError::other("inner").because("root").context("outer");
+    fn reasons_follow_the_message() {
+        let error = CliError::other("outer").because("inner").because("root").hint("h");
         assert_eq!(error.one_line(), "outer: inner: root");
     }
 }

@@ -12,19 +12,19 @@
 //! Nothing below `commands` prints. No runtime is started and no connection is opened before a
 //! command needs one.
 
-mod app;
-mod args;
-mod atomic_file;
-mod client;
-mod commands;
-mod config;
-mod environment;
-mod error;
-mod market;
-mod rentals;
-mod ssh;
-mod table;
-mod ui;
+pub mod app;
+pub mod args;
+pub mod atomic_file;
+pub mod client;
+pub mod commands;
+pub mod config;
+pub mod environment;
+pub mod error;
+pub mod market;
+pub mod rentals;
+pub mod ssh;
+pub mod table;
+pub mod ui;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -127,7 +127,7 @@ record_machine() {
 
 # Commands for "iptables-restore --noflush" that take away what Docker added since the rules in $1 were saved;
 # on standard input the rules as they are. Docker's own are those that jump to or are in a chain of its name,
-# and those for its bridges. Everything else is somebody else's.
+# and those for its bridges (gvm-… and gvi-… are the ones that golem-provider has it make). Everything else is somebody else's.
 docker_rules_to_remove() {
     awk '
         before_it {
@@ -146,7 +146,7 @@ docker_rules_to_remove() {
             next
         }
         /^-A DOCKER/ { next }
-        /^-A/ && (/ -j DOCKER/ || / (-i|-o) (docker0|br-[0-9a-f]+) /) {
+        /^-A/ && (/ -j DOCKER/ || / (-i|-o) (docker0|br-[0-9a-f]+|gv[mi]-[0-9a-z]+) /) {
             if (!((table "\t" $0) in before)) deletes = deletes "-D" substr($0, 3) "\n"
             next
         }
@@ -176,7 +176,7 @@ restore_firewall() {
 remove_new_bridges() {
     local before=$1 bridge
     for bridge in $(bridges); do
-        case $bridge in docker0 | br-????????????) ;; *) continue ;; esac
+        case $bridge in docker0 | br-???????????? | gv[mi]-*) ;; *) continue ;; esac
         if ! grep -qxF "$bridge" "$before/bridges" && [ -z "$(ls "/sys/class/net/$bridge/brif" 2>/dev/null)" ]; then
             as_root ip link delete "$bridge"
         fi

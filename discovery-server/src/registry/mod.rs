@@ -6,7 +6,7 @@
 //!                          └──────────── sweep ◀── next expiry ──┘
 //! ```
 //!
-//! Searches are answered from the [`Index`](index::Index) alone: every live advertisement, already
+//! Searches are answered from the [`Index`] alone: every live advertisement, already
 //! written as JSON. The index is built from the store's change feed and from nothing else, after a
 //! restart as in operation, so what another process writes to the same store shows up here too.
 

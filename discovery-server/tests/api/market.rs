@@ -59,7 +59,7 @@ impl Market {
         let server = Server::prepare(&config(dir.path(), settings), clock.clone()).await.unwrap();
         // What was signed in the second of the start is refused.
         clock.advance(1);
-        let url = format!("http://{}", server.ready().address);
+        let url = format!("http://{}", server.ready().http);
         let stop = CancellationToken::new();
         let server = tokio::spawn(server.run(stop.clone()));
         Self { clock, dir, url, stop, server }

@@ -43,9 +43,9 @@ async fn it_says_where_it_listens_locks_its_directory_and_ends_when_told() {
     let mut line = String::new();
     BufReader::new(first.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(ready["service"], "golem-discovery");
+    assert_eq!(ready["service"], "discovery");
     ready["id"].as_str().unwrap().parse::<KeyId>().unwrap();
-    let url = format!("http://{}", ready["address"].as_str().unwrap());
+    let url = format!("http://{}", ready["http"].as_str().unwrap());
 
     let client = SignedClient::new(key(1), std::sync::Arc::new(SystemClock)).unwrap();
     client.call_unsigned(&url, &Call::get("/health")).await.unwrap().ok().unwrap();

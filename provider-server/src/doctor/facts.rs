@@ -114,7 +114,7 @@ pub enum PortsFacts {
 }
 
 /// Ports that were tried from here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LookedAtPorts {
     /// First access port.
     pub first: u16,

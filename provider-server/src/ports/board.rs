@@ -126,6 +126,11 @@ impl PortBoard {
         self.look(|state| state.access.keys().copied().collect())
     }
 
+    /// The API's port.
+    pub(super) fn api_port(&self) -> u16 {
+        self.look(|state| state.api.0)
+    }
+
     /// The ports to ask checkers about: the API's, and the access ports that are held.
     pub(super) fn to_check(&self) -> Vec<u16> {
         self.look(|state| {
@@ -137,15 +142,6 @@ impl PortBoard {
     /// Whether a held port, or the API's, has not been reached by anybody.
     pub(super) fn has_unreached(&self) -> bool {
         self.to_check().into_iter().any(|port| !self.look(|state| state.reached(port)))
-    }
-
-    /// Whether a port is held that no checker that answers was asked about.
-    pub(super) fn has_unasked(&self) -> bool {
-        let ports = self.to_check();
-        self.look(|state| {
-            state.answers().next().is_some()
-                && ports.iter().any(|port| state.answers().all(|a| !a.results.contains_key(port)))
-        })
     }
 
     /// The API answers here, or why it does not.

@@ -119,7 +119,7 @@ impl ForwardedPorts {
         launch: Arc<dyn LaunchForwarder>,
         listen: IpAddr,
         board: PortBoard,
-        expected: impl IntoIterator<Item = (u16, VmId)>,
+        expected: Vec<(u16, VmId)>,
     ) -> Result<Self, ForwardingError> {
         let expected: BTreeMap<u16, String> =
             expected.into_iter().map(|(port, vm)| (port, vm.to_string())).collect();

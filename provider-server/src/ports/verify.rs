@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use golem_vm_node::client::{Call, ClientError, SignedClient, Target};
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::board::Answer;
-use super::report::{Local, NotReached, PortsReport, Verification};
+use super::report::{Local, NotReached, PortsReport};
 use super::{Backoff, PortBoard, PublicAddress, SeenBy};
 use crate::config::Config;
 
@@ -61,17 +61,18 @@ pub struct PortVerifier {
     clock: Arc<dyn Clock>,
     pace: VerifyPace,
     again: Arc<Notify>,
+    /// What was asked about in the last round.
+    asked: Arc<Mutex<Vec<u16>>>,
 }
 
 impl PortVerifier {
-    /// A verifier of the ports on `board`, whose API listens on `api`. What the checkers see of this
+    /// A verifier of the ports on `board`. What the checkers see of this
     /// host's address goes to `address`.
     ///
     /// # Errors
     /// When the URL of a checker is none.
     pub fn new(
         config: &Config,
-        api: SocketAddr,
         board: PortBoard,
         client: SignedClient,
         address: PublicAddress,
@@ -84,8 +85,8 @@ impl PortVerifier {
         // so that a difference is said and not advertised.
         let set = config.public_host.as_deref().and_then(|host| host.parse::<IpAddr>().ok());
         Ok(Self {
+            api: reachable_here(SocketAddr::new(config.host, board.api_port())),
             board,
-            api: reachable_here(api),
             checkers,
             provider_ip: set.map(|ip| ip.to_string()),
             client,
@@ -93,6 +94,7 @@ impl PortVerifier {
             clock,
             pace: VerifyPace::default(),
             again: Arc::new(Notify::new()),
+            asked: Arc::default(),
         })
     }
 
@@ -103,15 +105,18 @@ impl PortVerifier {
         self
     }
 
-    /// Verifies until `shutdown`: now, again with growing waits while a held port was not reached
+    /// Verifies until `shutdown`: now unless [`PortVerifier::check`] has done so, again with growing waits while a held port was not reached
     /// (its owner may have opened the firewall meanwhile) or nobody answered, and when a port has
     /// come that was not asked about.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut waits = Backoff::new(self.pace.first, self.pace.longest);
+        let mut due = self.asked().is_empty();
         loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = self.check() => {}
+            if std::mem::take(&mut due) {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = self.round() => {}
+                }
             }
             if self.checkers.is_empty() {
                 shutdown.cancelled().await;
@@ -129,6 +134,7 @@ impl PortVerifier {
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = self.new_ports() => {}
             }
+            due = true;
         }
     }
 
@@ -139,11 +145,24 @@ impl PortVerifier {
 
     /// Asks every checker once, side by side, and returns what is known then.
     pub async fn check(&self) -> PortsReport {
+        self.round().await;
+        self.board.report()
+    }
+
+    fn asked(&self) -> Vec<u16> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks every checker once.
+    async fn round(&self) {
         self.board.set_api(self.look_here().await);
         let ports = self.board.to_check();
+        for (url, _) in &self.checkers {
+            self.board.asking(url);
+        }
         let asks = self.checkers.iter().map(|(url, target)| self.ask(url, target, &ports));
         futures_util::future::join_all(asks).await;
-        self.board.report()
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = ports;
     }
 
     /// Whether the API accepts connections from this host.
@@ -157,7 +176,6 @@ impl PortVerifier {
     }
 
     async fn ask(&self, url: &str, target: &Target, ports: &[u16]) {
-        self.board.asking(url);
         match self.answer(url, target, ports).await {
             Ok(answer) => self.board.answered(url, answer),
             Err(error) => {
@@ -207,10 +225,11 @@ impl PortVerifier {
         Ok(Answer { checker, at: Timestamp::from_unix_micros(micros), dialled, results })
     }
 
-    /// Returns when a port is held that nobody who answers was asked about.
+    /// Returns when a port is held that was not asked about in the last round.
     async fn new_ports(&self) {
+        let asked = self.asked();
         let mut changes = self.board.changes();
-        while !self.board.has_unasked() || self.board.report().verification == Verification::Checking {
+        while self.board.to_check().iter().all(|port| asked.contains(port)) {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -38,7 +38,7 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
     };
     tell_dropped(app, &search, &discovery.address());
 
-    let wish = Wish { query, image: None };
+    let wish = Wish { query };
     let unsigned = search.listings.iter().filter(|l| l.document.is_none()).count();
     let mut listings: Vec<&Listing> = search
         .listings

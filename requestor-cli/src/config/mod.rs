@@ -88,17 +88,6 @@ impl Config {
         Ok(DataDir::resolve(explicit.as_deref(), TABLE.service, BASE_DIR)?)
     }
 
-    /// Where that directory is, without making it.
-    ///
-    /// # Errors
-    /// When there is no default one for this user.
-    pub fn base_dir_path(&self) -> Result<PathBuf> {
-        match self.path(BASE_DIR)? {
-            Some(path) => Ok(std::path::absolute(&path).unwrap_or(path)),
-            None => Ok(DataDir::default_path(TABLE.service, BASE_DIR)?),
-        }
-    }
-
     /// The database of rented VMs.
     ///
     /// # Errors
@@ -173,9 +162,10 @@ mod tests {
 
     #[test]
     fn every_setting_is_read_by_some_code() {
-        let config = config(&[(BASE_DIR, "/nowhere")]);
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(&[(BASE_DIR, dir.path().join("base").to_str().unwrap())]);
         config.discovery_url_if_set().unwrap();
-        config.base_dir_path().unwrap();
+        config.base_dir().unwrap();
         config.db_path(Path::new("/x")).unwrap();
         config.ssh_key_dir(Path::new("/x")).unwrap();
         assert_eq!(config.unread(), Vec::<&str>::new());

@@ -23,8 +23,6 @@ const HOURS_PER_MONTH: f64 = 730.0;
 pub struct Wish {
     /// At least this much of each that is given.
     pub query: AdvertisementQuery,
-    /// An image by its advertised name, if one was asked for.
-    pub image: Option<String>,
 }
 
 impl Wish {

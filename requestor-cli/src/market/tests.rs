@@ -65,7 +65,7 @@ fn who_advertises_the_image_comes_first() {
 
 #[test]
 fn a_wish_is_checked_against_the_signed_words() {
-    let wish = |query: AdvertisementQuery| Wish { query, image: None };
+    let wish = |query: AdvertisementQuery| Wish { query };
     let advertisement = candidate(1, |_| {}).advertisement;
     let objection = |query| wish(query).objection(&advertisement);
     assert_eq!(objection(AdvertisementQuery::default()), None);

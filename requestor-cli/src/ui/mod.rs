@@ -208,9 +208,18 @@ impl Ui {
         matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
     }
 
-    /// Runs `action` with all live display out of the way, for a program that takes the terminal.
-    pub fn suspended<T>(&self, action: impl FnOnce() -> T) -> T {
-        self.bars.suspend(action)
+    /// Asks for a number from 1 to `count`; the result counts from 0. Only where [`Ui::can_ask`].
+    #[must_use]
+    pub fn choose(&self, question: &str, count: usize) -> Option<usize> {
+        let mut answer = String::new();
+        self.bars.suspend(|| {
+            let mut stderr = std::io::stderr().lock();
+            let _ = write!(stderr, "{question} [1-{count}] ");
+            let _ = stderr.flush();
+            let _ = std::io::stdin().lock().read_line(&mut answer);
+        });
+        let number = answer.trim().parse::<usize>().ok()?;
+        (1..=count).contains(&number).then(|| number - 1)
     }
 
     /// `text` in an SGR style on stdout, where colour is wanted there.

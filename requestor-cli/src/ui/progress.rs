@@ -40,12 +40,17 @@ impl Progress {
             None => eprintln!("{text} ..."),
         }
     }
+
+    /// Takes the live line away for good: somebody else is about to use the terminal.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.clear();
     }
 }

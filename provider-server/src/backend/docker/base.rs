@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 
 use super::engine::{CallError, Engine};
 use super::progress::Progress;
+use super::proxy;
 use super::pull::{self, Reference};
-use super::recipe::{BOOTSTRAP_OPTIONS, Recipe};
+use super::recipe::{Keys, Recipe};
 use super::tags::BASE_REPOSITORY;
 use crate::backend::BackendError;
 
@@ -218,15 +219,25 @@ impl Workshop {
 
     /// Starts mmdebstrap in a process group of its own, so that all of it can be ended.
     async fn begin(&mut self, recipe: &Recipe) -> std::io::Result<(Child, ChildStdout)> {
+        let keys = match recipe.keys {
+            Keys::OnHost { path, package } if !Path::new(path).exists() => {
+                return Err(std::io::Error::other(format!(
+                    "{path} is not there (install the package {package})"
+                )));
+            }
+            Keys::OnHost { path, .. } => PathBuf::from(path),
+            Keys::Embedded(text) => {
+                let path = self.folder.join("archive-keys.asc");
+                std::fs::write(&path, text)?;
+                path
+            }
+        };
         let mut command = Command::new(MMDEBSTRAP);
-        command.args(BOOTSTRAP_OPTIONS);
-        if let Some((name, text)) = recipe.keys {
-            let path = self.folder.join(name);
-            std::fs::write(&path, text)?;
-            command.arg(format!("--keyring={}", path.display()));
-        }
         command
+            .args(recipe.bootstrap_options(|folder| Path::new(folder).is_dir()))
+            .arg(format!("--keyring={}", keys.display()))
             .args([recipe.suite, "-", "-"])
+            .envs(proxy::variables().await)
             .env("TMPDIR", &self.folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -235,7 +246,8 @@ impl Workshop {
         let mut child = command.spawn()?;
         self.group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(recipe.sources.as_bytes()).await?;
+            let sources = recipe.sources_for(std::env::consts::ARCH);
+            stdin.write_all(sources.as_bytes()).await?;
         }
         let stdout = child.stdout.take().ok_or_else(|| std::io::Error::other("no output"))?;
         Ok((child, stdout))

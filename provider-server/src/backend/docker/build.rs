@@ -11,16 +11,11 @@ use golem_vm_protocol::KeyId;
 use super::engine::{CallError, Engine};
 use super::progress::Progress;
 use super::recipe::Recipe;
-use super::{base, tags};
+use super::{base, proxy, tags};
 use crate::backend::BackendError;
 
 /// Unnamed layers of builds that are older than this belong to no build that still runs.
 const LEFTOVER_AGE: Duration = Duration::from_secs(2 * 3600);
-
-/// A proxy that this process uses, a build needs as well. (The builder knows these arguments and
-/// keeps them out of the image's history.)
-const PROXIES: [&str; 6] =
-    ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
 
 /// Builds the image, or finds it, and gives it this provider's tag. Returns its id.
 pub(super) async fn build(
@@ -83,9 +78,8 @@ async fn run(
 ) -> Result<(), CallError> {
     let context =
         Recipe::context(tags::BUILD).map_err(|error| CallError::Failed(error.to_string()))?;
-    let mut arguments = HashMap::from([("BASE".to_owned(), scaffold.base())]);
-    let proxy = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
-    arguments.extend(PROXIES.into_iter().filter_map(proxy));
+    let mut arguments = proxy::variables().await;
+    arguments.insert("BASE".to_owned(), scaffold.base());
     let built_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
     let labels = HashMap::from([
         (tags::RECIPE, recipe.fingerprint()),

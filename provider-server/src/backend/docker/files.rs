@@ -1,5 +1,6 @@
 //! The files that make a container *this* VM: its host key, its machine id, and who may log in.
-//! They travel in one tar archive that is put into the container before its first start.
+//! They travel in one tar archive that is put into the container before its first start. Files only:
+//! folders are in the image, and would take their modes from the archive.
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
@@ -25,7 +26,6 @@ pub(super) fn archive(spec: &InstanceSpec, mtime: u64) -> std::io::Result<Vec<u8
         let keys: String =
             access.authorized_keys.iter().map(|key| format!("{}\n", key.as_str())).collect();
         for (home, owner) in [("home/ubuntu", UBUNTU), ("root", ROOT)] {
-            tar.folder(&format!("{home}/.ssh/"), 0o700, owner)?;
             tar.file(&format!("{home}/.ssh/authorized_keys"), 0o600, owner, &keys)?;
         }
     }
@@ -45,20 +45,14 @@ struct Archive {
 
 impl Archive {
     fn file(&mut self, path: &str, mode: u32, owner: u64, text: &str) -> std::io::Result<()> {
-        let mut header = self.header(EntryType::Regular, mode, owner);
+        let mut header = self.header(mode, owner);
         header.set_size(u64::try_from(text.len()).map_err(std::io::Error::other)?);
         self.builder.append_data(&mut header, path, text.as_bytes())
     }
 
-    fn folder(&mut self, path: &str, mode: u32, owner: u64) -> std::io::Result<()> {
-        let mut header = self.header(EntryType::Directory, mode, owner);
-        header.set_size(0);
-        self.builder.append_data(&mut header, path, std::io::empty())
-    }
-
-    fn header(&self, kind: EntryType, mode: u32, owner: u64) -> Header {
+    fn header(&self, mode: u32, owner: u64) -> Header {
         let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
+        header.set_entry_type(EntryType::Regular);
         header.set_mode(mode);
         header.set_uid(owner);
         header.set_gid(owner);
@@ -97,9 +91,7 @@ mod tests {
             "444 0 etc/machine-id",
             "600 0 etc/ssh/ssh_host_ed25519_key",
             "644 0 etc/ssh/ssh_host_ed25519_key.pub",
-            "700 1000 home/ubuntu/.ssh/",
             "600 1000 home/ubuntu/.ssh/authorized_keys",
-            "700 0 root/.ssh/",
             "600 0 root/.ssh/authorized_keys",
         ];
         assert_eq!(listing(&archive(&spec(), 0).unwrap()), expected);

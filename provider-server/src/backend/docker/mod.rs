@@ -11,7 +11,7 @@
 //! | `metering` | what a container uses |
 //! | `probe` | what the engine can do |
 //! | `images`, `tags`, `pull` | images, their names, and how they are fetched |
-//! | `recipe`, `base`, `build`, `progress` | how they are made |
+//! | `recipe`, `base`, `build`, `proxy`, `progress` | how they are made |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,7 @@ mod metering;
 mod network;
 mod probe;
 mod progress;
+mod proxy;
 mod pull;
 mod recipe;
 mod spec;

@@ -23,14 +23,40 @@ pub(super) struct EngineTraits {
     pub(super) rootless: bool,
     /// It runs in a virtual machine of its own (Docker Desktop): its networks are not the host's.
     pub(super) desktop: bool,
+    /// It may give a container higher limits than it has itself.
+    pub(super) raises_limits: bool,
+    /// Its kernel has IPv6.
+    pub(super) knows_ipv6: bool,
 }
 
+/// Where the kernel says what this process could ever be allowed to do.
+const OWN_STATUS: &str = "/proc/self/status";
+/// There where the kernel has IPv6.
+const IPV6: &str = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+/// CAP_SYS_RESOURCE, as a bit (capability.h).
+const SYS_RESOURCE: u64 = 1 << 24;
+
 impl EngineTraits {
-    fn of(info: &SystemInfo) -> Self {
+    /// `status` is the text of [`OWN_STATUS`]: an engine beside us is held in the same bounds. (It
+    /// lacks CAP_SYS_RESOURCE in some virtual machines and in most containers, and then a container
+    /// with a limit of its own can't be started.)
+    fn of(info: &SystemInfo, status: &str, knows_ipv6: bool) -> Self {
+        let rootless = security_option(info, "rootless").is_some();
+        let bounds = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapBnd:"))
+            .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
         Self {
-            rootless: security_option(info, "rootless").is_some(),
+            rootless,
             desktop: info.operating_system.as_deref() == Some("Docker Desktop"),
+            raises_limits: !rootless && bounds.is_some_and(|bits| bits & SYS_RESOURCE != 0),
+            knows_ipv6,
         }
+    }
+
+    fn here(info: &SystemInfo) -> Self {
+        let status = std::fs::read_to_string(OWN_STATUS).unwrap_or_default();
+        Self::of(info, &status, std::path::Path::new(IPV6).exists())
     }
 
     /// Whether a container's own address leads nowhere from this host, so that its SSH port has to be
@@ -46,7 +72,7 @@ pub(super) async fn info(engine: &Engine) -> Result<SystemInfo, CallError> {
 
 /// Asks the engine about itself.
 pub(super) async fn traits(engine: &Engine) -> Result<EngineTraits, CallError> {
-    info(engine).await.map(|info| EngineTraits::of(&info))
+    info(engine).await.map(|info| EngineTraits::here(&info))
 }
 
 /// See [`crate::backend::Backend::probe`].
@@ -60,7 +86,7 @@ pub(super) async fn probe(engine: &Engine, provider: &KeyId) -> Result<Capabilit
     let name = format!("Docker Engine {} (API {api})", clean(version.version));
 
     let mut findings = vec![engine_finding(engine, &name, &api)];
-    findings.extend(reach(engine, EngineTraits::of(&info)));
+    findings.extend(reach(engine, EngineTraits::here(&info)));
     let (enforced, limits) = limits(&info);
     findings.extend(limits);
     findings.extend(hardening(&info));
@@ -312,11 +338,16 @@ mod tests {
 
     #[test]
     fn rootless_and_desktop_engines_publish_ports() {
-        assert!(EngineTraits::of(&info(&["name=rootless"])).publishes_ports());
+        let of = |info: &SystemInfo| EngineTraits::of(info, "CapBnd:\t000001ffffffffff\n", true);
+        let rootless = of(&info(&["name=rootless"]));
+        assert!(rootless.publishes_ports() && !rootless.raises_limits);
         let mut desktop = info(&[]);
         desktop.operating_system = Some("Docker Desktop".to_owned());
-        assert!(EngineTraits::of(&desktop).publishes_ports());
-        assert!(!EngineTraits::of(&info(&["name=seccomp"])).publishes_ports());
+        assert!(of(&desktop).publishes_ports());
+        let plain = of(&info(&["name=seccomp"]));
+        assert!(!plain.publishes_ports() && plain.raises_limits);
+        let bounded = EngineTraits::of(&info(&[]), "CapBnd:\t000001fffeffffff\n", true);
+        assert!(!bounded.raises_limits);
     }
 
     #[test]

@@ -38,6 +38,20 @@ const FILES: [File; 9] = [
     file!("vm-power", true),
 ];
 
+/// Where the keys are that a distribution's packages are signed with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Keys {
+    /// In a file of the host, from a package of that name.
+    OnHost {
+        /// The file.
+        path: &'static str,
+        /// The package.
+        package: &'static str,
+    },
+    /// In this text.
+    Embedded(&'static str),
+}
+
 /// How an image is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recipe {
@@ -45,10 +59,14 @@ pub(super) struct Recipe {
     pub(super) name: &'static str,
     /// The distribution's name for this release.
     pub(super) suite: &'static str,
-    /// What mmdebstrap reads as sources.list; it stays in the image.
-    pub(super) sources: &'static str,
-    /// The distribution's keys, where the host may not have them: file name and text.
-    pub(super) keys: Option<(&'static str, &'static str)>,
+    /// sources.list, which stays in the image.
+    sources: &'static str,
+    /// The distribution's keys.
+    pub(super) keys: Keys,
+    /// The packages that the base begins with.
+    include: &'static str,
+    /// Folder of mmdebstrap's own hooks that goes with them.
+    hooks: Option<&'static str>,
     /// The same base in the registry.
     pub(super) registry: &'static str,
 }
@@ -60,9 +78,15 @@ const RECIPES: [Recipe; 2] = [
         sources: "\
 deb http://deb.debian.org/debian bookworm main
 deb http://deb.debian.org/debian bookworm-updates main
-deb http://deb.debian.org/debian-security bookworm-security main
+deb http://security.debian.org/debian-security bookworm-security main
 ",
-        keys: None,
+        keys: Keys::OnHost {
+            path: "/usr/share/keyrings/debian-archive-keyring.gpg",
+            package: "debian-archive-keyring",
+        },
+        // Spares it usrmerge, and with that all of Perl.
+        include: "apt,ca-certificates,usr-is-merged",
+        hooks: Some("/usr/share/mmdebstrap/hooks/merged-usr"),
         registry: "docker.io/library/debian:12",
     },
     Recipe {
@@ -73,16 +97,19 @@ deb http://archive.ubuntu.com/ubuntu noble main universe
 deb http://archive.ubuntu.com/ubuntu noble-updates main universe
 deb http://security.ubuntu.com/ubuntu noble-security main universe
 ",
-        keys: None,
+        keys: Keys::Embedded(include_str!("../../../image/ubuntu-archive-2018.asc")),
+        // minbase of Ubuntu comes without apt.
+        include: "apt,ca-certificates",
+        hooks: None,
         registry: "docker.io/library/ubuntu:24.04",
     },
 ];
 
-/// mmdebstrap's options besides sources and keys. minbase of Ubuntu comes without apt.
-pub(super) const BOOTSTRAP_OPTIONS: [&str; 9] = [
+/// mmdebstrap's options that all recipes have. Without the hook the provider's own resolver and
+/// host name would be in every machine.
+const BOOTSTRAP_OPTIONS: [&str; 8] = [
     "--variant=minbase",
     "--format=tar",
-    "--include=apt,ca-certificates",
     "--aptopt=Acquire::Languages \"none\"",
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -90,6 +117,11 @@ pub(super) const BOOTSTRAP_OPTIONS: [&str; 9] = [
     "--dpkgopt=path-exclude=/usr/share/locale/*",
     "--customize-hook=: >\"$1/etc/resolv.conf\"; : >\"$1/etc/hostname\"",
 ];
+
+/// Where Ubuntu keeps its packages, and where those for other than PCs.
+const UBUNTU_MIRRORS: [&str; 2] =
+    ["http://archive.ubuntu.com/ubuntu", "http://security.ubuntu.com/ubuntu"];
+const UBUNTU_PORTS: &str = "http://ports.ubuntu.com/ubuntu-ports";
 
 impl Recipe {
     /// The recipe for the image of that name.
@@ -102,6 +134,31 @@ impl Recipe {
         RECIPES.map(|recipe| recipe.name).join(", ")
     }
 
+    /// mmdebstrap's options besides the keys. `exists` says whether a folder does.
+    pub(super) fn bootstrap_options(&self, exists: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut options: Vec<String> = BOOTSTRAP_OPTIONS.map(str::to_owned).to_vec();
+        match self.hooks {
+            Some(hooks) if !exists(hooks) => {
+                options.push("--include=apt,ca-certificates".to_owned());
+            }
+            hooks => {
+                options.push(format!("--include={}", self.include));
+                options.extend(hooks.map(|hooks| format!("--hook-dir={hooks}")));
+            }
+        }
+        options
+    }
+
+    /// What mmdebstrap reads as sources.list on a machine of this kind (as Rust names it).
+    pub(super) fn sources_for(&self, architecture: &str) -> String {
+        if matches!(architecture, "x86_64" | "x86") {
+            return self.sources.to_owned();
+        }
+        UBUNTU_MIRRORS
+            .iter()
+            .fold(self.sources.to_owned(), |text, mirror| text.replace(mirror, UBUNTU_PORTS))
+    }
+
     /// A fingerprint of all that the image is made from, except for the packages' versions.
     pub(super) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
@@ -109,7 +166,7 @@ impl Recipe {
             hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(text);
         };
-        let base = [VERSION, self.name, self.suite, self.sources, self.registry];
+        let base = [VERSION, self.name, self.suite, self.sources, self.include, self.registry];
         base.into_iter().chain(BOOTSTRAP_OPTIONS).for_each(&mut add);
         for file in &FILES {
             add(file.name);
@@ -183,6 +240,19 @@ mod tests {
             names.push(name);
         }
         assert_eq!(names, FILES.map(|file| file.name));
+    }
+
+    #[test]
+    fn bases_are_made_as_the_host_allows() {
+        let debian = Recipe::named("debian-12").unwrap();
+        assert!(debian.bootstrap_options(|_| true).iter().any(|one| one.ends_with("merged-usr")));
+        let options = debian.bootstrap_options(|_| false);
+        assert_eq!(options.last().unwrap(), "--include=apt,ca-certificates");
+        let ubuntu = Recipe::named("ubuntu-24.04").unwrap();
+        assert!(ubuntu.sources_for("x86_64").contains("http://archive.ubuntu.com/ubuntu noble "));
+        let ports = ubuntu.sources_for("aarch64");
+        assert_eq!(ports.matches(UBUNTU_PORTS).count(), 3);
+        assert_eq!(debian.sources_for("aarch64"), debian.sources);
     }
 
     #[test]

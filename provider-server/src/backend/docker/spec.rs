@@ -53,6 +53,8 @@ const MEMORY_MIN_MIB: u64 = 6;
 const STOP_TIMEOUT: i64 = 10;
 /// Where the kernel looks first when the whole host is out of memory: at guests, then at the host.
 const OOM_SCORE: i64 = 300;
+/// Switches IPv6 off on the loopback interface.
+const LOOPBACK_IPV6: &str = "net.ipv6.conf.lo.disable_ipv6";
 /// Open files of a process that asked for no more, as on an ordinary server.
 const OPEN_FILES_SOFT: u64 = 1024;
 
@@ -167,6 +169,10 @@ fn host_config(
         port_bindings: traits
             .publishes_ports()
             .then(|| HashMap::from([(SSH_PORT_KEY.to_owned(), Some(vec![published]))])),
+        // The engine switches IPv6 off everywhere, but "localhost" is ::1 as well.
+        sysctls: traits
+            .knows_ipv6
+            .then(|| HashMap::from([(LOOPBACK_IPV6.to_owned(), "0".to_owned())])),
         // The provider decides what runs after a restart: leases may have ended meanwhile.
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
@@ -181,19 +187,19 @@ fn host_config(
     })
 }
 
-/// Limits per process. The number of processes is *not* limited here: that limit is per user id,
-/// and user 1000 of one guest is user 1000 of all others, so that one could use up what another
-/// may have. It is lifted on purpose, and the control group's limit holds.
+/// Limits per process, where the engine may raise them. The number of processes is *not* limited
+/// here: that limit is counted per user id, and user 1000 of one guest is user 1000 of all others,
+/// so that one could use up what another may have. The control group's limit is what holds.
 fn ulimits(open_files: u64, traits: EngineTraits) -> Option<Vec<ResourcesUlimits>> {
     let hard = i64::try_from(open_files).unwrap_or(i64::MAX);
     let soft = i64::try_from(open_files.min(OPEN_FILES_SOFT)).unwrap_or(i64::MAX);
-    let limit = |name: &str, soft, hard| ResourcesUlimits {
-        name: Some(name.to_owned()),
-        soft: Some(soft),
-        hard: Some(hard),
-    };
-    // Raising a limit takes a privilege that a rootless engine doesn't have.
-    (!traits.rootless).then(|| vec![limit("nofile", soft, hard), limit("nproc", -1, -1)])
+    traits.raises_limits.then(|| {
+        vec![ResourcesUlimits {
+            name: Some("nofile".to_owned()),
+            soft: Some(soft),
+            hard: Some(hard),
+        }]
+    })
 }
 
 #[cfg(test)]
@@ -250,12 +256,12 @@ pub(super) mod tests {
         assert_eq!(host.memory_swap, host.memory);
         assert_eq!(host.shm_size, Some(1 << 29));
         assert_eq!(host.pids_limit, Some(512));
-        let ulimits = host.ulimits.unwrap();
-        let shown = |limit: &ResourcesUlimits| {
-            format!("{} {:?} {:?}", limit.name.as_deref().unwrap(), limit.soft, limit.hard)
-        };
-        assert_eq!(shown(&ulimits[0]), "nofile Some(1024) Some(65536)");
-        assert_eq!(shown(&ulimits[1]), "nproc Some(-1) Some(-1)");
+        assert_eq!(host.ulimits, None);
+        let traits = EngineTraits { raises_limits: true, ..EngineTraits::default() };
+        let ulimits = made(&spec(), traits).host_config.unwrap().ulimits.unwrap();
+        assert_eq!(ulimits.len(), 1, "none per user id");
+        assert_eq!(ulimits[0].name.as_deref(), Some("nofile"));
+        assert_eq!((ulimits[0].soft, ulimits[0].hard), (Some(1024), Some(65536)));
     }
 
     #[test]
@@ -304,7 +310,6 @@ pub(super) mod tests {
         let bindings = host.port_bindings.unwrap();
         let binding = &bindings["22/tcp"].as_ref().unwrap()[0];
         assert_eq!(binding.host_ip.as_deref(), Some("127.0.0.1"));
-        assert_eq!(host.ulimits, None);
     }
 
     #[test]

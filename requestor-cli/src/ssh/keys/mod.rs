@@ -67,6 +67,14 @@ impl KeySources<'_> {
         }
     }
 
+    /// The public half of a key that somebody else logs in with.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is no key.
+    pub fn public_half(&self, path: &Path) -> Result<SshPublicKey> {
+        self.read(path).map(|key| key.public)
+    }
+
     /// The key to use when none was named. The remarks say what was passed over, and why.
     ///
     /// # Errors

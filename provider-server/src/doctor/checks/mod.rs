@@ -1,0 +1,9 @@
+//! The judgements, by what they are about. Every one that is not good says what to do.
+
+mod backend;
+mod machine;
+mod reach;
+
+pub(super) use backend::{backend, images};
+pub(super) use machine::{capacity, clock, disk, key, memory};
+pub(super) use reach::{checkers, discovery, forwarder, ports};

@@ -1,0 +1,190 @@
+//! From whom: the provider that was named, or those that match, best first.
+
+use golem_vm_protocol::KeyId;
+use golem_vm_protocol::advertisement::AdvertisementQuery;
+use golem_vm_protocol::text::printable;
+use golem_vm_node::settings::closest;
+
+use super::wanted::Wanted;
+use crate::app::App;
+use crate::client::discovery::{Discovery, Extent, Listing};
+use crate::error::{CliError, Kind, Result};
+use crate::market::{Candidate, Reason, dollars, meant, ranked, usd};
+
+/// Most listings that are looked at.
+const EXTENT: Extent = Extent::AtMost(5_000);
+/// Most providers that an explanation names.
+const SHOWN: usize = 5;
+
+/// The providers to try, best first; never empty.
+pub(super) async fn candidates(
+    app: &App<'_>,
+    discovery: &Discovery,
+    wanted: &Wanted,
+) -> Result<Vec<(Candidate, Reason)>> {
+    let found = match &wanted.provider {
+        Some(text) => vec![named(app, discovery, wanted, text).await?],
+        None => matching(app, discovery, wanted).await?,
+    };
+    Ok(ranked(found, &wanted.resources, wanted.isolation, wanted.image.as_deref()))
+}
+
+async fn matching(
+    app: &App<'_>,
+    discovery: &Discovery,
+    wanted: &Wanted,
+) -> Result<Vec<Candidate>> {
+    let search = discovery.search(&wanted.wish.query, EXTENT).await?;
+    super::super::providers::tell_dropped(app, &search, &discovery.address());
+    let found: Vec<Candidate> = search
+        .listings
+        .iter()
+        .filter_map(Candidate::of)
+        .filter(|candidate| wanted.wish.objection(&candidate.advertisement).is_none())
+        // Those that serve only requestors they trust are for who names them.
+        .filter(|candidate| !candidate.advertisement.offers.is_empty())
+        .collect();
+    if found.is_empty() {
+        return Err(no_match(discovery, wanted).await?);
+    }
+    Ok(found)
+}
+
+/// Why nobody matches, by those who come near.
+async fn no_match(discovery: &Discovery, wanted: &Wanted) -> Result<CliError> {
+    let everybody = discovery.search(&AdvertisementQuery::default(), EXTENT).await?;
+    let candidates: Vec<Candidate> =
+        everybody.listings.iter().filter_map(Candidate::of).collect();
+    let size = &wanted.resources;
+    let mut error = CliError::not_found(format!(
+        "no provider matches ({} vCPU, {} GB memory, {} GB disk{})",
+        size.cpu,
+        size.memory,
+        size.storage,
+        more_wishes(wanted)
+    ));
+    if candidates.is_empty() {
+        return Ok(error
+            .because(format!("discovery at {} lists no provider that signs what it offers", discovery.address()))
+            .hint("try again later, or ask another one: golem config set discovery-url URL"));
+    }
+    for candidate in candidates.iter().take(SHOWN) {
+        let objection = wanted
+            .wish
+            .objection(&candidate.advertisement)
+            .unwrap_or_else(|| "serves only requestors it trusts".to_owned());
+        error = error.because(format!("{} {objection}", candidate.label()));
+    }
+    if candidates.len() > SHOWN {
+        error = error.because(format!("and {} more", candidates.len() - SHOWN));
+    }
+    Ok(error.hint("see who offers what: golem vm providers").hint("and ask for less"))
+}
+
+fn more_wishes(wanted: &Wanted) -> String {
+    let query = &wanted.wish.query;
+    let mut text = String::new();
+    if let Some(country) = &query.country {
+        text.push_str(&format!(", in {country}"));
+    }
+    if let Some(platform) = &query.platform {
+        text.push_str(&format!(", {}", printable(platform, 32)));
+    }
+    if let Some(isolation) = query.isolation {
+        text.push_str(&format!(", isolation {isolation}"));
+    }
+    if let Some(price) = query.max_usd_per_month {
+        text.push_str(&format!(", at most {} per month", dollars(price)));
+    }
+    text
+}
+
+/// The one provider that the person named.
+async fn named(
+    app: &App<'_>,
+    discovery: &Discovery,
+    wanted: &Wanted,
+    text: &str,
+) -> Result<Candidate> {
+    let shown = printable(text, 60);
+    let listing = if let Ok(id) = text.parse::<KeyId>() {
+        discovery.provider(&id).await?.ok_or_else(|| not_listed(discovery, &shown))?
+    } else {
+        let search = discovery.search(&AdvertisementQuery::default(), EXTENT).await?;
+        super::super::providers::tell_dropped(app, &search, &discovery.address());
+        let found = meant(&search.listings, text);
+        match found.as_slice() {
+            [] => return Err(suggested(not_listed(discovery, &shown), &search.listings, text)),
+            [only] => (*only).clone(),
+            several => which(app, several, &shown)?,
+        }
+    };
+    let Some(candidate) = Candidate::of(&listing) else {
+        return Err(CliError::new(
+            Kind::Refused,
+            format!("provider '{shown}' signs nothing, so a VM of its could be anybody's"),
+        )
+        .hint("choose one that signs: golem vm providers"));
+    };
+    match wanted.wish.objection(&candidate.advertisement) {
+        None => Ok(candidate),
+        Some(objection) => Err(CliError::new(
+            Kind::Refused,
+            format!("provider {} {objection}", candidate.label()),
+        )
+        .hint("ask for less, or choose another one: golem vm providers")),
+    }
+}
+
+fn not_listed(discovery: &Discovery, shown: &str) -> CliError {
+    CliError::not_found(format!("discovery at {} lists no provider '{shown}'", discovery.address()))
+}
+
+fn suggested(error: CliError, listings: &[Listing], text: &str) -> CliError {
+    let names: Vec<&str> = listings
+        .iter()
+        .filter_map(|listing| listing.document.as_ref())
+        .map(|document| document.content.name.as_str())
+        .collect();
+    match closest(text, &names) {
+        Some(near) => error.hint(format!("did you mean '{}'?", printable(near, 64))),
+        None => error.hint("golem vm providers"),
+    }
+}
+
+/// Several go by that name: a person is asked, a program is told their ids.
+fn which(app: &App<'_>, several: &[&Listing], shown: &str) -> Result<Listing> {
+    let lines: Vec<String> = several
+        .iter()
+        .map(|listing| match Candidate::of(listing) {
+            Some(candidate) => format!(
+                "{}  {}, {}, {} vCPU free, {} per vCPU and month",
+                candidate.id,
+                printable(&candidate.advertisement.name, 64),
+                candidate.advertisement.country,
+                candidate.advertisement.resources.cpu,
+                dollars(usd(candidate.advertisement.prices.core_month)),
+            ),
+            None => format!("{}  (signs nothing)", printable(&listing.entry.provider_id, 60)),
+        })
+        .collect();
+    if app.ui.can_ask() {
+        app.ui.note(&format!("{} providers go by '{shown}':", several.len()));
+        for (number, line) in lines.iter().enumerate() {
+            app.ui.note(&format!("  {}. {line}", number + 1));
+        }
+        if let Some(chosen) = app.ui.choose("Which one?", several.len())
+            && let Some(listing) = several.get(chosen)
+        {
+            return Ok((*listing).clone());
+        }
+    }
+    let mut error = CliError::usage(format!(
+        "{} providers go by '{shown}'; say which with --provider-id ID",
+        several.len()
+    ));
+    for line in lines {
+        error = error.because(line);
+    }
+    Err(error)
+}
