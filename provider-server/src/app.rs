@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use golem_vm_node::client::{ClientError, SignedClient};
 use golem_vm_node::clock::{Clock, SystemClock};
 use golem_vm_node::control::{ControlError, ControlSocket};
 use golem_vm_node::data_dir::{DataDir, DataDirError};
-use golem_vm_node::http::{BindError, HttpLimits, HttpService, Recipients, Signing, bind};
+use golem_vm_node::http::{BindError, HttpService, Recipients, Signing, bind};
 use golem_vm_node::key_file::{self, KeyFileError};
 use golem_vm_node::ready::{self, Ready, ReadyError};
 use golem_vm_node::shutdown;
@@ -29,13 +29,14 @@ use crate::advertise::{
     AdvertSource, Advertiser, AdvertiserParts, BackendOffer, HttpDiscovery, Pace, RentableImage, Snapshot,
     TermsSettings,
 };
-use crate::backend::docker::{DockerBackend, Surroundings};
+use crate::backend::docker::DockerBackend;
+use crate::backend::docker::endpoint::Surroundings;
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, BackendError, BackendKind, Egress};
 use crate::capacity::{self, OfferError};
 use crate::config::Config;
 use crate::control::{self, Running};
-use crate::forwarder::{self, ForwarderClient};
+use crate::forwarder;
 use crate::host::{self, HostError};
 use crate::http::{self, ApiState, InfoSource};
 use crate::images::ImageCatalog;
@@ -279,7 +280,7 @@ impl Provider {
         work.spawn(HttpService::signed(api, limits, signing).serve(listener, token.clone()));
         work.spawn(owner.serve_unix(control_listener, token.clone()));
         work.spawn({
-            let (forwarded, token) = (forwarded, token.clone());
+            let (forwarded, token) = (forwarded.clone(), token.clone());
             async move { forwarded.watch(token).await }
         });
         work.spawn(housekeeping(running.store.clone(), token.clone()));
@@ -317,7 +318,7 @@ impl Provider {
             }
         }
         if running.purged.load(Ordering::SeqCst) {
-            end_forwarder(data_dir.path()).await;
+            end_forwarder(&forwarded).await;
         }
         tracing::info!("ended; VMs and their SSH sessions go on");
         Ok(())
@@ -340,14 +341,8 @@ async fn start_forwarding(
     Ok(ForwardedPorts::start(Arc::new(program), config.host, board.clone(), expected).await?)
 }
 
-async fn end_forwarder(data_dir: &Path) {
-    let ending = async {
-        match ForwarderClient::connect(data_dir).await {
-            Ok((client, _)) => client.shutdown().await,
-            Err(error) => Err(error),
-        }
-    };
-    match tokio::time::timeout(FORWARDER_END, ending).await {
+async fn end_forwarder(forwarded: &ForwardedPorts) {
+    match tokio::time::timeout(FORWARDER_END, forwarded.shut_down()).await {
         Ok(Ok(())) => tracing::info!("the forwarder has ended"),
         Ok(Err(error)) => tracing::warn!("ending the forwarder: {error}"),
         Err(_) => tracing::warn!("the forwarder did not end within {} s", FORWARDER_END.as_secs()),

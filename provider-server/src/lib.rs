@@ -1,6 +1,7 @@
 //! Rents out virtual machines.
 
 pub mod advertise;
+pub mod app;
 pub mod backend;
 pub mod capacity;
 pub mod config;

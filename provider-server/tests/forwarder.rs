@@ -182,10 +182,19 @@ async fn a_session_outlives_the_provider_and_its_whole_process_group() {
     // A stand-in for the provider, that starts the forwarder as the provider does and has a file
     // open which is not meant to be inherited.
     let script = format!(
-        "exec 9>/dev/null; '{BINARY}' --data-dir '{}' --detach --no-reserve-ports </dev/null >/dev/null 2>&1 & sleep 1000",
-        home.path().display()
+        "exec 9>'{home}/inherited'; '{BINARY}' --data-dir '{home}' --detach --no-reserve-ports & sleep 1000",
+        home = home.path().display()
     );
-    let mut provider = Command::new("sh").args(["-c", &script]).process_group(0).spawn().unwrap();
+    let mut provider = Group(
+        Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap(),
+    );
     let client = ForwarderClient::new(home.path());
     let end = Instant::now() + PATIENCE;
     while client.hello().await.is_err() {

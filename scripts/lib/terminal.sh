@@ -7,7 +7,8 @@
 #   warn TEXT…              something that a person should know
 #   fail TEXT…              what went wrong, and the end (status 1)
 #   show_log FILE           the end of a log, for a message
-#   shown COMMAND…          runs a command, and shows it as one would type it
+#   quoted WORD…            words as they would be typed into a shell
+#   duration SECONDS        7s, 2m 03s
 
 if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ] && [ -z "${NO_COLOR:-}" ]; then
     bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' yellow=$'\e[33m' red=$'\e[31m' plain=$'\e[0m'
@@ -41,14 +42,6 @@ show_log() {
     fi
 }
 
-shown() {
-    local shown_as
-    shown_as=$(quoted "$(basename "$1")" "${@:2}")
-    printf '\n%s$ %s%s\n' "$bold" "$shown_as" "$plain"
-    "$@"
-}
-
-# Words as they would be typed into a shell.
 quoted() {
     local word line=
     for word in "$@"; do
@@ -60,7 +53,6 @@ quoted() {
     printf '%s' "${line# }"
 }
 
-# duration SECONDS: 7s, 2m 03s
 duration() {
     if [ "$1" -lt 60 ]; then
         printf '%ds' "$1"

@@ -8,6 +8,7 @@ use golem_vm_provider::forwarder::{
     self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, EXIT_ALREADY_RUNNING, Options,
     ServerError,
 };
+use golem_vm_node::logging::{self, LogOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -60,11 +61,10 @@ fn main() -> ExitCode {
             "golem-forwarder: can't begin a session of its own: {error}; going on in this one"
         );
     }
-    start_logging();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            eprintln!("golem-forwarder: {error:#}");
             match error.downcast_ref() {
                 Some(ServerError::AlreadyRunning { .. }) => {
                     ExitCode::from(u8::try_from(EXIT_ALREADY_RUNNING).unwrap_or(1))
@@ -75,18 +75,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
-}
-
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    logging::init(&LogOptions::default())?;
     // Whatever is created is for this user only, from the moment it exists.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let mut options = Options::new(std::path::absolute(&arguments.data_dir)?);

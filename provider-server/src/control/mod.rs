@@ -2,4 +2,9 @@
 //! open the socket is the owner.
 
 pub mod messages;
-// SERVER
+mod jobs;
+mod overview;
+mod purge;
+mod server;
+
+pub use server::{Running, router};

@@ -7,7 +7,9 @@ use golem_vm_protocol::provider::{ResourceSummary, Summary, SummaryEnvironment, 
 
 use super::server::Running;
 use super::messages::{CapacityStatus, DiscoveryStatus, HostUse, PortsStatus, Status, VmLine};
+use crate::advertise::Offering;
 use crate::host;
+use crate::ports::{PortReport, Verification};
 use crate::vm::VmRecord;
 use crate::vm::record::OwnerColumn;
 use crate::vm::repository::VmRepository as _;
@@ -57,6 +59,42 @@ async fn host_use(running: &Running) -> Result<HostUse, ProblemResponse> {
         Ok(measured) => measured.map_err(|error| ProblemResponse::internal(&error)),
         Err(error) => Err(ProblemResponse::internal(&error)),
     }
+}
+
+fn ports(running: &Running, records: &[VmRecord]) -> PortsStatus {
+    let report = running.ports.report();
+    let edge = |port: Option<&PortReport>| port.map_or(0, |port| port.port);
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    PortsStatus {
+        first: edge(report.access.first()),
+        last: edge(report.access.last()),
+        bound: count(report.held()),
+        usable: count(report.usable()),
+        in_use: count(records.len()),
+        verified_from_outside: report.verification != Verification::Off,
+        verified_at: report.verified_at(),
+        problems: report
+            .problems()
+            .into_iter()
+            .map(|problem| format!("{}: {}", problem.found, problem.remedy))
+            .collect(),
+    }
+}
+
+fn discovery(running: &Running) -> Vec<DiscoveryStatus> {
+    let status = running.advertiser.status();
+    let nothing = match status.offering {
+        Offering::Nothing { reason } => Some(reason),
+        Offering::Unknown | Offering::Offered { .. } => None,
+    };
+    let each = status.discoveries.into_iter();
+    each.map(|server| DiscoveryStatus {
+        url: server.url,
+        published_at: server.published_at,
+        sequence: server.sequence,
+        problem: nothing.clone().or(server.error),
+    })
+    .collect()
 }
 
 fn line(record: VmRecord) -> VmLine {

@@ -134,7 +134,7 @@ async fn answer(request: Request, control: &Control) -> Result<Reply, Refusal> {
     match request {
         Request::Hello => Ok(Reply::Hello(control.identity.hello())),
         Request::Offer { listen_ip, ports: offered } => {
-            control.table.lock().await.offer(listen_ip, offered).await.map(ports)
+            Ok(ports(control.table.lock().await.offer(listen_ip, offered).await))
         }
         Request::Ports => Ok(ports(control.table.lock().await.status())),
         Request::Routes { routes, close_removed } => {
@@ -142,7 +142,7 @@ async fn answer(request: Request, control: &Control) -> Result<Reply, Refusal> {
         }
         Request::SetRoute { route } => control.table.lock().await.set_route(route).await.map(ports),
         Request::ClearRoute { port, close_sessions } => {
-            control.table.lock().await.clear_route(port, close_sessions).await.map(ports)
+            Ok(ports(control.table.lock().await.clear_route(port, close_sessions).await))
         }
         Request::Stats => Ok(Reply::Stats(control.table.lock().await.stats())),
         // Answered before it is done: afterwards there is nobody to answer.

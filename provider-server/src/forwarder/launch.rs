@@ -16,7 +16,7 @@ pub const BINARY_NAME: &str = "golem-forwarder";
 /// A log that is longer than this many bytes is put aside at the next start.
 const LONG_LOG: u64 = 8 * 1024 * 1024;
 
-/// How much of the end of the log is shown when a start fails, in bytes.
+/// How much of the end of the log is looked at when a start fails, in bytes.
 const LOG_TAIL: u64 = 600;
 
 /// Finds the forwarder's binary: the configured one, else the one beside the running program,
@@ -110,7 +110,7 @@ fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// The last lines of the log, for an error message.
+/// The last line of the log, for an error message: a start that fails ends with the reason.
 pub(super) fn log_tail(path: &Path) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
@@ -121,12 +121,9 @@ pub(super) fn log_tail(path: &Path) -> String {
         Ok(bytes)
     };
     let bytes = read().unwrap_or_default();
-    let text: String = String::from_utf8_lossy(&bytes)
-        .chars()
-        .map(|c| if c == '\n' { ' ' } else { c })
-        .filter(|c| !c.is_control())
-        .collect();
-    text.trim().to_owned()
+    let text = String::from_utf8_lossy(&bytes);
+    let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it is empty");
+    last.trim().chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]
@@ -176,7 +173,8 @@ mod tests {
         assert!(root.path().join("forwarder.log.1").exists());
         fs::write(&log, format!("{}\nthe \u{1b}[31mend\n", "x".repeat(1000))).unwrap();
         let tail = log_tail(&log);
-        assert!(tail.ends_with("the [31mend"), "{tail}");
-        assert!(tail.len() < 610);
+        assert_eq!(tail, "the [31mend");
+        fs::write(&log, "").unwrap();
+        assert_eq!(log_tail(&log), "it is empty");
     }
 }

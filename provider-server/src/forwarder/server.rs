@@ -165,7 +165,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Se
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
-            _ = retry.tick() => control.table.lock().await.apply().await,
+            _ = retry.tick() => control.table.lock().await.try_on().await,
         }
     }
     // Removed before the ports are released, so that nobody finds a socket without a forwarder.
@@ -201,13 +201,10 @@ fn lock(data_dir: &Path) -> Result<File, ServerError> {
         }
     }
     // The process id is only for the message above.
-    let write = || -> io::Result<()> {
-        file.set_len(0)?;
-        file.seek(SeekFrom::Start(0))?;
-        writeln!(file, "{}", std::process::id())
-    };
-    let mut write = write;
-    write().map_err(ServerError::file("write the lock", &path))?;
+    file.set_len(0)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .and_then(|_| writeln!(file, "{}", std::process::id()))
+        .map_err(ServerError::file("write the lock", &path))?;
     Ok(file)
 }
 

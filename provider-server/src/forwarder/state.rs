@@ -36,6 +36,18 @@ pub(super) struct State {
     pub(super) reserved: BTreeSet<u16>,
 }
 
+impl State {
+    /// What is to be remembered.
+    pub(super) fn new(
+        listen_ip: Option<IpAddr>,
+        offered: BTreeSet<u16>,
+        routes: Vec<Route>,
+        reserved: BTreeSet<u16>,
+    ) -> Self {
+        Self { format: FORMAT, listen_ip, offered, routes, reserved }
+    }
+}
+
 /// The file that holds the state.
 #[derive(Debug, Clone)]
 pub(super) struct StateFile {
@@ -83,8 +95,7 @@ impl StateFile {
     /// # Errors
     /// When the disk is full or the directory not writable.
     pub(super) fn store(&self, state: &State) -> io::Result<()> {
-        let state = State { format: FORMAT, ..state.clone() };
-        let bytes = serde_json::to_vec(&state).map_err(io::Error::other)?;
+        let bytes = serde_json::to_vec(state).map_err(io::Error::other)?;
         let temporary = self.directory.join("forwarder.json.new");
         // A left-over of a crash would keep its own mode.
         match fs::remove_file(&temporary) {
@@ -124,17 +135,16 @@ mod tests {
     use super::*;
 
     fn example() -> State {
-        State {
-            format: FORMAT,
-            listen_ip: Some("127.0.0.1".parse().unwrap()),
-            offered: BTreeSet::from([50800, 50801]),
-            routes: vec![Route {
+        State::new(
+            Some("127.0.0.1".parse().unwrap()),
+            BTreeSet::from([50800, 50801]),
+            vec![Route {
                 port: 50800,
                 target: "172.17.0.2:22".parse().unwrap(),
                 vm: "vm_a".to_owned(),
             }],
-            reserved: BTreeSet::from([50801]),
-        }
+            BTreeSet::from([50801]),
+        )
     }
 
     #[test]

@@ -11,7 +11,9 @@ use super::reserved_ports::ReservedPorts;
 use super::state::{State, StateFile};
 use super::wire::{BindFailure, PortStats, PortStatus, Refusal, RefusalCode, Route, Stats};
 
-/// The table. Every change is stored before it is answered.
+/// The table. Every change is stored before it is answered, if it can be: a full disk must not
+/// keep a VM from its port, so a change that can't be stored counts all the same, and is stored
+/// as soon as that works again.
 #[derive(Debug)]
 pub(super) struct Table {
     listen_ip: Option<IpAddr>,
@@ -22,6 +24,10 @@ pub(super) struct Table {
     sessions_per_port: usize,
     reserved: ReservedPorts,
     file: StateFile,
+    /// What the file holds, as far as it is known.
+    stored: Option<State>,
+    /// So that a file that can't be written is said once.
+    reported: bool,
 }
 
 #[derive(Debug)]
@@ -48,6 +54,8 @@ impl Table {
             sessions_per_port,
             reserved,
             file,
+            stored: None,
+            reported: false,
         }
     }
 
@@ -62,7 +70,7 @@ impl Table {
         &mut self,
         listen_ip: IpAddr,
         offered: BTreeSet<u16>,
-    ) -> Result<Vec<PortStatus>, Refusal> {
+    ) -> Vec<PortStatus> {
         if self.listen_ip != Some(listen_ip) {
             self.listen_ip = Some(listen_ip);
             // The old address and the new one may exclude each other. Sessions go on.
@@ -75,8 +83,8 @@ impl Table {
         }
         self.offered = offered;
         self.apply().await;
-        self.store().await?;
-        Ok(self.status())
+        self.store().await;
+        self.status()
     }
 
     /// The full set of routes.
@@ -97,7 +105,7 @@ impl Table {
             }
         }
         self.apply().await;
-        self.store().await?;
+        self.store().await;
         Ok(self.status())
     }
 
@@ -107,7 +115,7 @@ impl Table {
         let port = route.port;
         self.routes.insert(port, route);
         self.apply().await;
-        self.store().await?;
+        self.store().await;
         Ok(self.status_of(port).into_iter().collect())
     }
 
@@ -116,14 +124,14 @@ impl Table {
         &mut self,
         port: u16,
         close_sessions: bool,
-    ) -> Result<Vec<PortStatus>, Refusal> {
+    ) -> Vec<PortStatus> {
         self.routes.remove(&port);
         self.apply().await;
         if close_sessions {
             self.cut(port);
         }
-        self.store().await?;
-        Ok(self.status_of(port).into_iter().collect())
+        self.store().await;
+        self.status_of(port).into_iter().collect()
     }
 
     /// The state of every port that is held or wanted.
@@ -234,6 +242,16 @@ impl Table {
         }
     }
 
+    /// Tries again what has not worked: ports that could not be bound, a file that could not be
+    /// written.
+    pub(super) async fn try_on(&mut self) {
+        self.apply().await;
+        // Before the first offer there is nothing worth a file.
+        if self.listen_ip.is_some() {
+            self.store().await;
+        }
+    }
+
     /// Lets every port go and cuts every session; what is stored stays.
     pub(super) async fn close(&mut self) {
         for port in std::mem::take(&mut self.ports).into_values() {
@@ -244,9 +262,7 @@ impl Table {
         }
         self.reserved.want(&BTreeSet::new());
         // So that a successor doesn't think that it must take out what is not there any more.
-        if let Err(refusal) = self.store().await {
-            tracing::warn!("{}", refusal.message);
-        }
+        self.store().await;
     }
 
     fn wanted(&self) -> BTreeSet<u16> {
@@ -269,23 +285,36 @@ impl Table {
         Ok(())
     }
 
-    async fn store(&self) -> Result<(), Refusal> {
-        let mut state = State::default();
-        state.listen_ip = self.listen_ip;
-        state.offered.clone_from(&self.offered);
-        state.routes = self.routes.values().cloned().collect();
-        state.reserved.clone_from(self.reserved.ours());
+    /// Stores the table if it is not what was stored last.
+    async fn store(&mut self) {
+        let state = State::new(
+            self.listen_ip,
+            self.offered.clone(),
+            self.routes.values().cloned().collect(),
+            self.reserved.ours().clone(),
+        );
+        if self.stored.as_ref() == Some(&state) {
+            return;
+        }
         let file = self.file.clone();
-        let stored = tokio::task::spawn_blocking(move || file.store(&state)).await;
-        let error = match stored {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        Err(Refusal::new(
-            RefusalCode::Internal,
-            format!("the ports and routes are in effect but could not be stored: {error}"),
-        ))
+        let written = tokio::task::spawn_blocking(move || file.store(&state).map(|()| state))
+            .await
+            .unwrap_or_else(|failed| Err(std::io::Error::other(failed)));
+        match written {
+            Ok(state) => {
+                self.stored = Some(state);
+                self.reported = false;
+            }
+            Err(error) => {
+                self.stored = None;
+                if !self.reported {
+                    self.reported = true;
+                    tracing::error!(
+                        "the ports and routes are in effect but can't be stored, trying on: {error}"
+                    );
+                }
+            }
+        }
     }
 }
 

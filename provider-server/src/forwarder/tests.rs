@@ -598,3 +598,20 @@ async fn the_reserved_ports_follow_what_is_held() {
     forwarder.stop().await;
     assert_eq!(std::fs::read_to_string(list.path()).unwrap(), "7\n");
 }
+
+#[tokio::test]
+async fn a_table_that_cannot_be_stored_counts_and_is_stored_later() {
+    let forwarder = Forwarder::start().await;
+    let state = forwarder.directory.path().join(super::STATE_NAME);
+    // A directory in its place, which no file can replace.
+    std::fs::create_dir(&state).unwrap();
+    let [port] = forwarder.offer().await;
+    forwarder.route(port, named_server("vm").await, "box").await;
+    assert_eq!(line(&mut BufReader::new(forwarder.connect(port).await)).await, "vm");
+    std::fs::remove_dir(&state).unwrap();
+    until("it is stored", async || {
+        std::fs::read_to_string(&state).is_ok_and(|text| text.contains("\"vm\":\"box\""))
+    })
+    .await;
+    forwarder.stop().await;
+}

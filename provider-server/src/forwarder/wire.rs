@@ -228,8 +228,6 @@ pub enum RefusalCode {
     NothingOffered,
     /// Other users than the forwarder's own and root may not control it.
     Forbidden,
-    /// The forwarder could not do it, such as write its file.
-    Internal,
     /// A code that this version does not know.
     #[serde(other)]
     Unknown,

@@ -127,6 +127,12 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
+impl std::fmt::Debug for ApiConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiConnection").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

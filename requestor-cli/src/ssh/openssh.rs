@@ -234,9 +234,9 @@ mod tests {
             "ForwardX11=no",
             "IdentitiesOnly=yes",
         ];
-        let mut begin: Vec<&str> = vec!["-F", "none", "-p", "50800", "-i", "/k/id"];
-        begin.extend(pinned.iter().flat_map(|setting| ["-o", setting]));
-        let with = |rest: &[&str]| [&begin[..], rest].concat();
+        let mut begin: Vec<&'static str> = vec!["-F", "none", "-p", "50800", "-i", "/k/id"];
+        begin.extend(pinned.into_iter().flat_map(|setting| ["-o", setting]));
+        let with = |rest: &[&'static str]| [&begin[..], rest].concat();
         let batch = Options { batch: true, ..Options::default() };
         let root = Options { user: Some("root"), force_tty: true, ..Options::default() };
         for (options, command, rest) in [

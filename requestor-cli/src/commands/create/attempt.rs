@@ -103,7 +103,7 @@ impl Attempt<'_> {
                 Ok(created) => return Ok(created),
                 Err(error) => error,
             };
-            may_exist |= error.is_ambiguous();
+            may_exist |= error.is_ambiguous() || error.code().is_some_and(says_little);
             let again = error.is_worth_a_retry()
                 && (may_exist || !matches!(error, CallError::Unreachable(_)))
                 && started.elapsed() < SILENCE;
@@ -115,7 +115,9 @@ impl Attempt<'_> {
                 continue;
             }
             return Err(match &error {
-                CallError::Refused(problem) => self.refused(rental, problem, &error).await?,
+                CallError::Refused(problem) if !says_little(problem.code) => {
+                    self.refused(rental, problem, &error).await?
+                }
                 _ if may_exist => self.abandon(rental, error).await,
                 _ => {
                     self.app.rentals()?.remove(rental.row)?;
@@ -395,6 +397,12 @@ impl Attempt<'_> {
             CliError::other(format!("'{}' was destroyed by another golem meanwhile", rental.name))
         })
     }
+}
+
+/// Refusals behind which the request may still have been obeyed, or be at work: only being busy
+/// or broken is certain.
+const fn says_little(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unavailable | ErrorCode::Internal | ErrorCode::RequestTimeout)
 }
 
 /// Whether the VM's own entry names no other host key than the access does.

@@ -103,11 +103,6 @@ async fn clean_up(app: &App<'_>, row: Option<i64>, name: &str) -> Result<()> {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
-            // The provider has answered that it has none: what may still come is looked after
-            // by the next `list`.
-            if rentals.by_row(row).ok().flatten().is_none() {
-                return None;
-            }
         }
     };
     let bounded = if rental.vm_id.is_some() { CLEAN_UP } else { Duration::from_secs(4) };

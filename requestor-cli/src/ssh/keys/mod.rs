@@ -93,7 +93,7 @@ impl KeySources<'_> {
             }
         }
         if let Some(public) = self.agent.first() {
-            return Ok((self.from_agent(public)?, remarks));
+            return Ok((self.written_down(public)?, remarks));
         }
         let own = self.own_dir.join("id_ed25519");
         if !own.exists() {
@@ -104,7 +104,7 @@ impl KeySources<'_> {
     }
 
     /// A key that only the agent has: its public half is written down for `ssh -i`.
-    fn from_agent(&self, public: &SshPublicKey) -> Result<LoginKey> {
+    fn written_down(&self, public: &SshPublicKey) -> Result<LoginKey> {
         let digest: String = public
             .fingerprint()
             .trim_start_matches("SHA256:")
