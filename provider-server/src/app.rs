@@ -319,8 +319,10 @@ impl Provider {
         }
         if running.purged.load(Ordering::SeqCst) {
             end_forwarder(&forwarded).await;
+            tracing::info!("ended; nothing of this provider is left but its data directory");
+        } else {
+            tracing::info!("ended; VMs and their SSH sessions go on");
         }
-        tracing::info!("ended; VMs and their SSH sessions go on");
         Ok(())
     }
 }

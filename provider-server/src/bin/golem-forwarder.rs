@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use golem_vm_node::logging::{self, LogOptions};
 use golem_vm_provider::forwarder::{
     self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, EXIT_ALREADY_RUNNING, Options,
     ServerError,
 };
-use golem_vm_node::logging::{self, LogOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

@@ -120,11 +120,7 @@ impl Table {
     }
 
     /// Removes one route.
-    pub(super) async fn clear_route(
-        &mut self,
-        port: u16,
-        close_sessions: bool,
-    ) -> Vec<PortStatus> {
+    pub(super) async fn clear_route(&mut self, port: u16, close_sessions: bool) -> Vec<PortStatus> {
         self.routes.remove(&port);
         self.apply().await;
         if close_sessions {
