@@ -26,8 +26,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::advertise::{
-    AdvertSource, Advertiser, AdvertiserParts, BackendOffer, HttpDiscovery, Pace, RentableImage, Snapshot,
-    TermsSettings,
+    AdvertSource, Advertiser, AdvertiserParts, BackendOffer, HttpDiscovery, Pace, RentableImage,
+    Snapshot, TermsSettings,
 };
 use crate::backend::docker::DockerBackend;
 use crate::backend::docker::endpoint::Surroundings;
@@ -40,7 +40,10 @@ use crate::forwarder;
 use crate::host::{self, HostError};
 use crate::http::{self, ApiState, InfoSource};
 use crate::images::ImageCatalog;
-use crate::ports::{ForwardedPorts, ForwarderProgram, ForwardingError, PortBoard, PortVerifier, PublicAddress, display};
+use crate::ports::{
+    ForwardedPorts, ForwarderProgram, ForwardingError, PortBoard, PortVerifier, PublicAddress,
+    display,
+};
 use crate::rental::{Conditions, Rental};
 use crate::store::ProviderStore;
 use crate::vm::repository::VmRepository as _;
@@ -126,7 +129,10 @@ impl AppError {
 ///
 /// # Errors
 /// [`BackendError::Unavailable`] when it does not answer.
-pub async fn connect_backend(config: &Config, key: &KeyPair) -> Result<Arc<dyn Backend>, BackendError> {
+pub async fn connect_backend(
+    config: &Config,
+    key: &KeyPair,
+) -> Result<Arc<dyn Backend>, BackendError> {
     match config.backend {
         Some(BackendKind::Memory) => {
             let backend = MemoryBackend::greeting().await;
@@ -183,12 +189,16 @@ impl Provider {
         let backend = connect_backend(&config, &key).await?;
         let capabilities = backend.probe().await?;
         let vm_data = vm_data_dir(&capabilities, data_dir);
-        let offered = capacity::offered(&config.offer, &host::measure(host::existing_ancestor(&vm_data))?)?;
+        let offered =
+            capacity::offered(&config.offer, &host::measure(host::existing_ancestor(&vm_data))?)?;
         let conditions = Arc::new(Conditions {
             offered,
             max_vms: config.max_vms,
             prices: config.prices,
-            overcommit: Overcommit { cpu: config.offer.overcommit_cpu, storage: config.offer.overcommit_storage },
+            overcommit: Overcommit {
+                cpu: config.offer.overcommit_cpu,
+                storage: config.offer.overcommit_storage,
+            },
             trusted: config.trusted_requestors.clone(),
             allow_uncontained: config.allow_uncontained,
             backend: backend.kind(),
@@ -201,9 +211,20 @@ impl Provider {
         let address = PublicAddress::new(config.public_host.clone(), config.host);
         let board = PortBoard::new(&config, api.port());
         let forwarded = start_forwarding(&config, data_dir, &board, &store).await?;
-        let verifier = PortVerifier::new(&config, board.clone(), client.clone(), address.clone(), Arc::clone(&clock))?;
+        let verifier = PortVerifier::new(
+            &config,
+            board.clone(),
+            client.clone(),
+            address.clone(),
+            Arc::clone(&clock),
+        )?;
 
-        let images = ImageCatalog::new(store.clone(), Arc::clone(&backend), config.images.as_ref(), &config.default_image);
+        let images = ImageCatalog::new(
+            store.clone(),
+            Arc::clone(&backend),
+            config.images.as_ref(),
+            &config.default_image,
+        );
         let vms = VmManager::new(Arc::new(World {
             repository: Arc::new(store.clone()),
             backends: BTreeMap::from([(backend.kind(), Arc::clone(&backend))]),
@@ -313,7 +334,9 @@ impl Provider {
         }
         while let Some(ended) = work.join_next().await {
             if let Err(error) = ended {
-                tracing::error!("a part of the provider ended unexpectedly, and so it ends: {error}");
+                tracing::error!(
+                    "a part of the provider ended unexpectedly, and so it ends: {error}"
+                );
                 token.cancel();
             }
         }
@@ -333,13 +356,15 @@ async fn start_forwarding(
     board: &PortBoard,
     store: &ProviderStore,
 ) -> Result<ForwardedPorts, AppError> {
-    let binary = forwarder::find_binary(config.forwarder.as_deref()).map_err(|error| AppError::NoForwarder(error.to_string()))?;
+    let binary = forwarder::find_binary(config.forwarder.as_deref())
+        .map_err(|error| AppError::NoForwarder(error.to_string()))?;
     let program = ForwarderProgram {
         data_dir: data_dir.path().to_owned(),
         binary,
         log: data_dir.path().join("forwarder.log"),
     };
-    let expected = store.all().await?.into_iter().map(|record| (record.ssh_port, record.id)).collect();
+    let expected =
+        store.all().await?.into_iter().map(|record| (record.ssh_port, record.id)).collect();
     Ok(ForwardedPorts::start(Arc::new(program), config.host, board.clone(), expected).await?)
 }
 
@@ -364,7 +389,9 @@ fn tell_who_this_is(config: &Config, running: &Running, taken_up: usize) {
              GOLEM_PROVIDER_ALLOW_UNCONTAINED=true to rent to strangers all the same"
         );
     } else if !conditions.contained() {
-        tracing::warn!("guests are not contained, and strangers are served because you allowed it; this is advertised");
+        tracing::warn!(
+            "guests are not contained, and strangers are served because you allowed it; this is advertised"
+        );
     }
 }
 
@@ -383,7 +410,11 @@ async fn housekeeping(store: ProviderStore, token: CancellationToken) {
 
 /// Where the VMs' data is: the engine's own directory when it is on this machine.
 fn vm_data_dir(capabilities: &crate::backend::Capabilities, data_dir: &DataDir) -> PathBuf {
-    capabilities.data_root.clone().filter(|path| path.is_dir()).unwrap_or_else(|| data_dir.path().to_owned())
+    capabilities
+        .data_root
+        .clone()
+        .filter(|path| path.is_dir())
+        .unwrap_or_else(|| data_dir.path().to_owned())
 }
 
 fn now(clock: &dyn Clock) -> Timestamp {

@@ -11,11 +11,14 @@ use golem_vm_node::client::{Call, ClientError, SignedClient, Target};
 use golem_vm_node::clock::SystemClock;
 use golem_vm_node::http::{HttpService, Recipients, Signing};
 use golem_vm_protocol::advertisement::{Overcommit, Prices};
-use golem_vm_protocol::vm::{Operation, OperationAccepted, OperationStatus, Vm, VmAccess, VmStatus};
+use golem_vm_protocol::vm::{
+    Operation, OperationAccepted, OperationStatus, Vm, VmAccess, VmStatus,
+};
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmId, route};
 use golem_vm_provider::backend::memory::{Fault, MemoryBackend, Method};
 use golem_vm_provider::backend::{
-    Backend, BackendError, BackendKind, Capabilities, Containment, ImageDigest, InstanceId, Observation,
+    Backend, BackendError, BackendKind, Capabilities, Containment, ImageDigest, InstanceId,
+    Observation,
 };
 use golem_vm_provider::capacity::Amount;
 use golem_vm_provider::http::{self, ApiState, InfoSource};
@@ -115,7 +118,8 @@ impl Ground {
             trusted_only: false,
             address: watch::Sender::new(Some("127.0.0.1".to_owned())).subscribe(),
         };
-        let state = ApiState { rental: rental.clone(), info: Arc::new(info), allow_unsigned: false };
+        let state =
+            ApiState { rental: rental.clone(), info: Arc::new(info), allow_unsigned: false };
         let signing = Signing::new(self.key.clone(), Recipients::own_id(), clock);
         let limits = http::limits(Duration::from_secs(20));
         let service = HttpService::signed(http::router(state), limits, Arc::new(signing));
@@ -173,7 +177,8 @@ impl Requestor {
     }
 }
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNVfYX7Cot+kMYwYSSojUSqZLyb5bMwoHJ6uu2IBQMW";
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNVfYX7Cot+kMYwYSSojUSqZLyb5bMwoHJ6uu2IBQMW";
 
 fn create_body(name: &str) -> Value {
     json!({"name": name, "resources": {"cpu": 1, "memory": 1, "storage": 10}, "ssh_key": KEY})
@@ -214,7 +219,9 @@ async fn a_vm_lives_and_ends_and_only_its_owner_knows() {
     let started = me.post(&provider, "/api/v1/vms/box/start").await.unwrap();
     assert_eq!((&started["status"], &started["ssh_port"]), (&json!("running"), &json!(50800)));
     assert_eq!(me.post(&provider, "/api/v1/vms/box/restart").await.unwrap()["status"], "running");
-    assert!(me.get(&provider, "/api/v1/vms/box/stats").await.unwrap()["memory_limit_bytes"].is_u64());
+    assert!(
+        me.get(&provider, "/api/v1/vms/box/stats").await.unwrap()["memory_limit_bytes"].is_u64()
+    );
 
     assert_eq!(me.delete(&provider, "/api/v1/vms/box").await.unwrap(), Value::Null);
     let gone = me.delete(&provider, "/api/v1/vms/box").await.unwrap_err();
@@ -232,7 +239,13 @@ async fn without_a_signature_nothing_is_told() {
     Requestor::new().create(&provider, "box").await.unwrap();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut bodies = BTreeSet::new();
-    for path in ["/api/v1/vms", "/api/v1/vms/box", "/api/v1/vms/nope", "/api/v1/vms/box/access", "/api/v1/vms/jobs/x"] {
+    for path in [
+        "/api/v1/vms",
+        "/api/v1/vms/box",
+        "/api/v1/vms/nope",
+        "/api/v1/vms/box/access",
+        "/api/v1/vms/jobs/x",
+    ] {
         let reply = client.get(format!("{}{path}", provider.url)).send().await.unwrap();
         assert_eq!(reply.status(), 401, "{path}");
         let mut body: Value = reply.json().await.unwrap();
@@ -240,8 +253,14 @@ async fn without_a_signature_nothing_is_told() {
         bodies.insert(body.to_string());
     }
     assert_eq!(bodies.len(), 1, "the answer depends on what is behind the path: {bodies:?}");
-    let info: Value =
-        client.get(format!("{}/api/v1/provider/info", provider.url)).send().await.unwrap().json().await.unwrap();
+    let info: Value = client
+        .get(format!("{}/api/v1/provider/info", provider.url))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(info["provider_id"], provider.id.to_string());
     provider.end().await;
 }
@@ -257,20 +276,28 @@ async fn an_asynchronous_create_can_be_followed_and_repeated() {
         serde_json::from_value(me.call(&provider, call()).await.unwrap()).unwrap();
     let path = route::vm_operation(&accepted.job_id);
     let done = loop {
-        let operation: Operation = serde_json::from_value(me.get(&provider, &path).await.unwrap()).unwrap();
+        let operation: Operation =
+            serde_json::from_value(me.get(&provider, &path).await.unwrap()).unwrap();
         if operation.status != OperationStatus::Creating {
             break operation;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(done.status, OperationStatus::Ready);
-    assert_eq!(code(&Requestor::new().get(&provider, &path).await.unwrap_err()), ErrorCode::OperationNotFound);
+    assert_eq!(
+        code(&Requestor::new().get(&provider, &path).await.unwrap_err()),
+        ErrorCode::OperationNotFound
+    );
 
-    let again: OperationAccepted = serde_json::from_value(me.call(&provider, call()).await.unwrap()).unwrap();
+    let again: OperationAccepted =
+        serde_json::from_value(me.call(&provider, call()).await.unwrap()).unwrap();
     assert_eq!((again.vm_id, again.status), (accepted.vm_id, VmStatus::Running));
     let other = create_body("other");
     let misuse = Call::post(route::VMS, &other).unwrap().idempotency_key("k-1");
-    assert_eq!(code(&me.call(&provider, misuse).await.unwrap_err()), ErrorCode::IdempotencyMismatch);
+    assert_eq!(
+        code(&me.call(&provider, misuse).await.unwrap_err()),
+        ErrorCode::IdempotencyMismatch
+    );
     assert_eq!(me.get(&provider, route::VMS).await.unwrap().as_array().unwrap().len(), 1);
     provider.end().await;
 }
@@ -309,18 +336,31 @@ async fn bad_requests_get_their_code_and_cost_nothing() {
     for (body, expected) in [
         (with("name", json!("Bad_Name")), ErrorCode::ValidationFailed),
         (with("ssh_key", json!("ssh-rsa AAAA")), ErrorCode::ValidationFailed),
-        (with("resources", json!({"cpu": 3, "memory": 1, "storage": 10})), ErrorCode::ValidationFailed),
+        (
+            with("resources", json!({"cpu": 3, "memory": 1, "storage": 10})),
+            ErrorCode::ValidationFailed,
+        ),
         (with("image", json!("windows")), ErrorCode::ImageNotOffered),
         (with("image", json!("../../etc")), ErrorCode::ImageNotOffered),
-        (with("resources", json!({"cpu": 16, "memory": 1, "storage": 10})), ErrorCode::InsufficientCapacity),
-        (with("offer", json!({"sequence": 9, "digest": format!("sha256:{}", "0".repeat(64))})), ErrorCode::OfferChanged),
+        (
+            with("resources", json!({"cpu": 16, "memory": 1, "storage": 10})),
+            ErrorCode::InsufficientCapacity,
+        ),
+        (
+            with("offer", json!({"sequence": 9, "digest": format!("sha256:{}", "0".repeat(64))})),
+            ErrorCode::OfferChanged,
+        ),
         (json!([1]), ErrorCode::ValidationFailed),
     ] {
         let error = me.call(&provider, Call::post(route::VMS, &body).unwrap()).await.unwrap_err();
         assert_eq!(code(&error), expected, "{body}: {error}");
     }
     for path in ["/api/v1/vms/%00", "/api/v1/vms/nope", "/api/v1/vms/..%2f"] {
-        assert_eq!(code(&me.get(&provider, path).await.unwrap_err()), ErrorCode::VmNotFound, "{path}");
+        assert_eq!(
+            code(&me.get(&provider, path).await.unwrap_err()),
+            ErrorCode::VmNotFound,
+            "{path}"
+        );
     }
     for name in ["one", "two", "three"] {
         me.create(&provider, name).await.unwrap();
@@ -340,7 +380,10 @@ async fn a_backend_that_is_away_changes_nothing() {
     let error = me.post(&provider, "/api/v1/vms/box/stop").await.unwrap_err();
     assert_eq!(code(&error), ErrorCode::BackendUnavailable);
     assert_eq!(me.get(&provider, "/api/v1/vms/box").await.unwrap()["status"], "running");
-    assert_eq!(code(&me.create(&provider, "new").await.unwrap_err()), ErrorCode::BackendUnavailable);
+    assert_eq!(
+        code(&me.create(&provider, "new").await.unwrap_err()),
+        ErrorCode::BackendUnavailable
+    );
     ground.backend.set_unavailable(None);
     assert_eq!(me.post(&provider, "/api/v1/vms/box/stop").await.unwrap()["status"], "stopped");
     provider.end().await;
@@ -388,7 +431,8 @@ async fn destroying_cuts_a_creation_short() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     ground.backend.set_ssh(silent.local_addr().unwrap());
     let body = create_body("box");
-    let value = me.call(&provider, Call::post("/api/v1/vms?async=true", &body).unwrap()).await.unwrap();
+    let value =
+        me.call(&provider, Call::post("/api/v1/vms?async=true", &body).unwrap()).await.unwrap();
     let accepted: OperationAccepted = serde_json::from_value(value).unwrap();
     assert_eq!(me.delete(&provider, "/api/v1/vms/box").await.unwrap(), Value::Null);
     assert!(ground.backend.list().await.unwrap().is_empty());
@@ -406,7 +450,8 @@ async fn where_guests_are_not_contained_only_trusted_requestors_are_served() {
     ground.backend.set_capabilities(Capabilities { containment, ..contained });
     let friend = KeyPair::generate().unwrap();
     let friend_id = friend.id();
-    let provider = ground.provider(|conditions| conditions.trusted = BTreeSet::from([friend_id])).await;
+    let provider =
+        ground.provider(|conditions| conditions.trusted = BTreeSet::from([friend_id])).await;
     let stranger = Requestor::new();
     assert_eq!(code(&stranger.create(&provider, "box").await.unwrap_err()), ErrorCode::NotTrusted);
     let friend = Requestor(SignedClient::new(friend, Arc::new(SystemClock)).unwrap());

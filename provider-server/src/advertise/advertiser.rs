@@ -138,7 +138,8 @@ impl Advertiser {
     /// Advertises until `shutdown`, then withdraws everywhere, which takes [`Pace::farewell`] at most.
     pub async fn run(&self, shutdown: CancellationToken) {
         if self.parts.discoveries.is_empty() {
-            let reason = "GOLEM_PROVIDER_DISCOVERY_URL is not set, so nobody is told what is offered here";
+            let reason =
+                "GOLEM_PROVIDER_DISCOVERY_URL is not set, so nobody is told what is offered here";
             tracing::warn!("{reason}");
             self.shared.with(|state| {
                 state.status.offering = Offering::Nothing { reason: reason.to_owned() };
@@ -190,7 +191,9 @@ impl Advertiser {
                 }
                 Err(error) => {
                     if before.as_ref() != Some(&error) {
-                        tracing::error!("what is offered can't be advertised: {error}; it is tried again");
+                        tracing::error!(
+                            "what is offered can't be advertised: {error}; it is tried again"
+                        );
                     }
                     Instant::now() + pace.look_again
                 }

@@ -77,7 +77,10 @@ impl HttpDiscovery {
     ///
     /// # Errors
     /// When a URL is none.
-    pub fn all(urls: &[String], client: &SignedClient) -> Result<Vec<Arc<dyn Discovery>>, ClientError> {
+    pub fn all(
+        urls: &[String],
+        client: &SignedClient,
+    ) -> Result<Vec<Arc<dyn Discovery>>, ClientError> {
         let one = |url: &String| -> Result<Arc<dyn Discovery>, ClientError> {
             Ok(Arc::new(Self::new(url, client.clone())?))
         };

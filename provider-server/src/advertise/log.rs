@@ -19,7 +19,11 @@ pub trait AdvertisementLog: Send + Sync + 'static {
     ///
     /// # Errors
     /// A sentence, when it can't be kept.
-    async fn remember(&self, document: &Verified<Advertisement>, envelope: &Envelope) -> Result<(), String>;
+    async fn remember(
+        &self,
+        document: &Verified<Advertisement>,
+        envelope: &Envelope,
+    ) -> Result<(), String>;
 }
 
 #[async_trait]
@@ -28,7 +32,11 @@ impl AdvertisementLog for ProviderStore {
         Self::next_sequence(self, at_least).await.map_err(|error| error.to_string())
     }
 
-    async fn remember(&self, document: &Verified<Advertisement>, envelope: &Envelope) -> Result<(), String> {
+    async fn remember(
+        &self,
+        document: &Verified<Advertisement>,
+        envelope: &Envelope,
+    ) -> Result<(), String> {
         Self::remember(self, document, envelope).await.map_err(|error| error.to_string())
     }
 }

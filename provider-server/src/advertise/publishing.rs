@@ -90,7 +90,11 @@ enum Step {
 impl Publisher {
     /// Runs until `shutdown`, then withdraws. What is under way at that moment is finished first:
     /// a document that arrives after its withdrawal would stay.
-    pub(super) async fn run(self, mut wanted: watch::Receiver<Wanted>, shutdown: CancellationToken) {
+    pub(super) async fn run(
+        self,
+        mut wanted: watch::Receiver<Wanted>,
+        shutdown: CancellationToken,
+    ) {
         let mut waits = Backoff::new(self.pace.retry_first, self.pace.retry_longest);
         while !shutdown.is_cancelled() {
             let newest = wanted.borrow_and_update().clone();
@@ -172,7 +176,10 @@ impl Publisher {
                     // It does not say. Seconds since 1970 are more than one document per second.
                     None => (self.now)().unix_seconds().max(document.sequence + 1),
                 };
-                tracing::info!(floor, "{url} knows newer advertisements of this provider: their numbers are skipped");
+                tracing::info!(
+                    floor,
+                    "{url} knows newer advertisements of this provider: their numbers are skipped"
+                );
                 self.shared.with(|state| state.floor = state.floor.max(floor));
                 self.shared.changed.notify_one();
                 Err(Retry::WithNewer)
@@ -187,9 +194,8 @@ impl Publisher {
     async fn withdraw(&self) -> Result<(), Retry> {
         match self.discovery.withdraw().await {
             Ok(taken) => {
-                let before = self.status(|status| {
-                    std::mem::replace(&mut status.listing, Listing::NotListed)
-                });
+                let before = self
+                    .status(|status| std::mem::replace(&mut status.listing, Listing::NotListed));
                 if before == Listing::Listed {
                     tracing::info!("withdrawn from {}", self.discovery.url());
                 }
@@ -209,7 +215,8 @@ impl Publisher {
                 if taken.observed.is_none() {
                     // Asked again later: by then somebody else may have said it, too.
                     let url = self.discovery.url();
-                    let why = format!("{url} does not say from which address it sees this provider");
+                    let why =
+                        format!("{url} does not say from which address it sees this provider");
                     self.failed("asking for the public address", &why);
                     return Err(Retry::WithNewer);
                 }

@@ -138,13 +138,17 @@ pub enum NothingToOffer {
     )]
     Uncontained(String),
     /// The public address is not known.
-    #[error("the public address is not known yet: no port checker or discovery server has said it; set GOLEM_PROVIDER_PUBLIC_IP if that lasts")]
+    #[error(
+        "the public address is not known yet: no port checker or discovery server has said it; set GOLEM_PROVIDER_PUBLIC_IP if that lasts"
+    )]
     NoAddress,
     /// No port could be given to a VM.
     #[error("no access port can be given to a new VM: {0}")]
     NoPorts(&'static str),
     /// The world can't reach the API.
-    #[error("no port checker can reach the API on port {0}: open or forward that TCP port, or start with --no-verify-ports")]
+    #[error(
+        "no port checker can reach the API on port {0}: open or forward that TCP port, or start with --no-verify-ports"
+    )]
     ApiUnreachable(u16),
 }
 
@@ -165,7 +169,10 @@ pub struct AdvertisedTerms {
 ///
 /// # Errors
 /// Why nothing can.
-pub fn terms(settings: &TermsSettings, snapshot: &Snapshot) -> Result<AdvertisedTerms, NothingToOffer> {
+pub fn terms(
+    settings: &TermsSettings,
+    snapshot: &Snapshot,
+) -> Result<AdvertisedTerms, NothingToOffer> {
     let resources = snapshot.free.whole();
     if snapshot.vms_left == 0 {
         return Err(NothingToOffer::MaxVms);
@@ -190,9 +197,13 @@ pub fn terms(settings: &TermsSettings, snapshot: &Snapshot) -> Result<Advertised
             Verification::NoCheckers => {
                 "nobody verifies them; set GOLEM_PROVIDER_PORT_CHECKERS, or start with --no-verify-ports"
             }
-            Verification::Unanswered => "no port checker could be asked; see 'golem-provider doctor'",
+            Verification::Unanswered => {
+                "no port checker could be asked; see 'golem-provider doctor'"
+            }
             Verification::Waiting | Verification::Checking => "they are not verified yet",
-            Verification::Done => "all that can be reached are in use; see 'golem-provider doctor' for the others",
+            Verification::Done => {
+                "all that can be reached are in use; see 'golem-provider doctor' for the others"
+            }
         }));
     }
     if !snapshot.ports.api_reachable {
@@ -341,7 +352,9 @@ mod tests {
         closed.ports.free = 0;
         closed.ports.verification = Verification::NoCheckers;
         let text = why(&settings, &closed).to_string();
-        assert!(text.contains("GOLEM_PROVIDER_PORT_CHECKERS") && text.contains("--no-verify-ports"));
+        assert!(
+            text.contains("GOLEM_PROVIDER_PORT_CHECKERS") && text.contains("--no-verify-ports")
+        );
     }
 
     #[test]

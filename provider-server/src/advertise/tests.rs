@@ -119,7 +119,11 @@ impl AdvertisementLog for Log {
         Ok(*last)
     }
 
-    async fn remember(&self, _: &Verified<Advertisement>, envelope: &Envelope) -> Result<(), String> {
+    async fn remember(
+        &self,
+        _: &Verified<Advertisement>,
+        envelope: &Envelope,
+    ) -> Result<(), String> {
         self.remembered.lock().unwrap().push(envelope.clone());
         Ok(())
     }
@@ -152,7 +156,8 @@ impl Discovery for Fake {
         assert!(self.log.remembered.lock().unwrap().contains(document), "remembered before sent");
         let sequence = document.open::<Advertisement>().unwrap().content.sequence;
         let scripted = self.script.lock().unwrap().pop_front();
-        let seen = if scripted.is_some() { Seen::Refused(sequence) } else { Seen::Published(sequence) };
+        let seen =
+            if scripted.is_some() { Seen::Refused(sequence) } else { Seen::Published(sequence) };
         let _ = self.seen.send((Instant::now(), seen));
         scripted.map_or(Ok(Taken { observed: self.observed }), Err)
     }
@@ -464,7 +469,8 @@ async fn over_http_with_a_database_that_was_lost() {
 
     let directory = tempfile::tempdir().unwrap();
     let clock: Arc<dyn Clock> = clock;
-    let store = ProviderStore::open(&directory.path().join("state.db"), Arc::clone(&clock)).unwrap();
+    let store =
+        ProviderStore::open(&directory.path().join("state.db"), Arc::clone(&clock)).unwrap();
     let client = SignedClient::new(key(), Arc::clone(&clock)).unwrap();
     let public = PublicAddress::new(None, "0.0.0.0".parse().unwrap());
     let source = Source { snapshot: Mutex::new(Ok(snapshot())), address: public.clone() };

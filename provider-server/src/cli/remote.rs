@@ -52,6 +52,15 @@ impl Remote {
         self.call(Call::get(path)).await
     }
 
+    /// Asks for something that takes a while, but no longer than `deadline`.
+    pub(super) async fn get_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<T, ClientError> {
+        self.call(Call::get(path).timeout(deadline)).await
+    }
+
     /// Has something done that takes no longer than `deadline`.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,

@@ -9,7 +9,7 @@ use golem_vm_protocol::text::printable;
 use serde::Serialize;
 
 use super::place::{self, PlaceArgs};
-use super::table;
+use super::table::Rows;
 use super::terminal::{Style, Tone, print, print_json};
 use crate::config::{Config, TABLE};
 
@@ -83,7 +83,7 @@ fn shown(settings: &Settings) -> anyhow::Result<Vec<Shown>> {
 }
 
 fn text(everything: &Everything, style: Style) -> String {
-    let mut rows = table::plain(&["SETTING", "VALUE", "FROM"]);
+    let mut rows = Rows::new(&["SETTING", "VALUE", "FROM"], style);
     for setting in &everything.settings {
         let value = setting.value.as_deref().map_or_else(
             || "–".to_owned(),
@@ -91,7 +91,7 @@ fn text(everything: &Everything, style: Style) -> String {
         );
         let origin = setting.origin.clone().unwrap_or_else(|| "not set".to_owned());
         let tone = if setting.default { Tone::Faint } else { Tone::Strong };
-        rows.add([setting.name.to_owned(), style.paint(tone, &value), style.paint(tone, &origin)]);
+        rows.add([(setting.name.to_owned(), None), (value, Some(tone)), (origin, Some(tone))]);
     }
     let file = match &everything.config_file {
         Some(path) if everything.config_file_exists => path.display().to_string(),

@@ -81,7 +81,9 @@ impl Jobs {
         let id = table.last;
         table.jobs.insert(id, Job { lines: Vec::new(), outcome: None, cancel });
         while table.jobs.len() > MAX_JOBS {
-            let Some(over) = table.jobs.iter().find(|(_, job)| job.outcome.is_some()).map(|(id, _)| *id) else {
+            let Some(over) =
+                table.jobs.iter().find(|(_, job)| job.outcome.is_some()).map(|(id, _)| *id)
+            else {
                 break;
             };
             table.jobs.remove(&over);

@@ -1,10 +1,12 @@
 //! The owner's side: HTTP over `control.sock` in the data directory, never over TCP. Whoever may
 //! open the socket is the owner.
 
-pub mod messages;
 mod jobs;
+pub mod messages;
 mod overview;
 mod purge;
+mod running;
 mod server;
 
-pub use server::{Running, router};
+pub use running::Running;
+pub use server::router;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use golem_vm_node::http::ProblemResponse;
 use golem_vm_protocol::provider::{ResourceSummary, Summary, SummaryEnvironment, SummaryVm};
 
-use super::server::Running;
 use super::messages::{CapacityStatus, DiscoveryStatus, HostUse, PortsStatus, Status, VmLine};
+use super::running::Running;
 use crate::advertise::Offering;
 use crate::host;
 use crate::ports::{PortReport, Verification};
@@ -21,7 +21,8 @@ pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse>
     let conditions = &running.rental.conditions;
     let records = running.rental.vms.all().await?;
     let reserved = running.store.reserved().await?;
-    let images = running.rental.images.list().await.map_err(|error| ProblemResponse::internal(&error))?;
+    let images =
+        running.rental.images.list().await.map_err(|error| ProblemResponse::internal(&error))?;
     Ok(Status {
         provider_id: running.id,
         name: running.info.name.clone(),
@@ -124,9 +125,15 @@ pub(super) async fn summary(running: &Running) -> Result<Summary, ProblemRespons
     });
     Ok(Summary {
         status: "running".to_owned(),
-        resources: ResourceSummary { total: offered.whole(), available: offered.less(reserved).whole() },
+        resources: ResourceSummary {
+            total: offered.whole(),
+            available: offered.less(reserved).whole(),
+        },
         pricing: running.rental.conditions.prices.into(),
         vms: vms.collect(),
-        env: SummaryEnvironment { environment: "production".to_owned(), network: "none".to_owned() },
+        env: SummaryEnvironment {
+            environment: "production".to_owned(),
+            network: "none".to_owned(),
+        },
     })
 }

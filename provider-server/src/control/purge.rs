@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::server::Running;
 use super::messages::Purged;
+use super::running::Running;
 use crate::vm::policy::Request;
 
 /// Removes all of it, tells what could not be, and ends the program. The forwarder ends last, when

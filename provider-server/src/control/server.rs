@@ -1,60 +1,20 @@
 //! The routes of the control socket.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use axum::extract::{FromRef, Path, State};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use golem_vm_node::http::{JsonBody, ProblemResponse, QueryParams};
 use golem_vm_protocol::provider::Summary;
-use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::{ErrorCode, KeyId, route};
+use golem_vm_protocol::{ErrorCode, route};
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
 
-use crate::advertise::Advertiser;
-use crate::backend::Backend;
-use crate::http::InfoSource;
-use crate::images::{ImageError, ImageInfo};
-use crate::ports::{PortBoard, PortVerifier};
-use crate::rental::Rental;
-use crate::store::ProviderStore;
 use super::jobs::Jobs;
 use super::messages::{self, BuildImage, JobProgress, JobStarted, PullImage, Purged, Status};
+use super::running::Running;
 use super::{overview, purge};
-
-/// The running provider, as its owner's commands see it.
-pub struct Running {
-    /// The provider's key.
-    pub id: KeyId,
-    /// Since when it runs.
-    pub started_at: Timestamp,
-    /// Where the API listens.
-    pub api: SocketAddr,
-    /// What it says about itself.
-    pub info: Arc<InfoSource>,
-    /// Renting.
-    pub rental: Rental,
-    /// The database.
-    pub store: ProviderStore,
-    /// What makes VMs.
-    pub backend: Arc<dyn Backend>,
-    /// The access ports.
-    pub ports: PortBoard,
-    /// Verifies them.
-    pub verifier: PortVerifier,
-    /// Advertises.
-    pub advertiser: Advertiser,
-    /// A directory on the file system that holds the VMs' data.
-    pub vm_data: PathBuf,
-    /// Ends the program.
-    pub shutdown: CancellationToken,
-    /// Whether the forwarder is to end with it.
-    pub purged: AtomicBool,
-}
+use crate::images::{ImageError, ImageInfo};
 
 #[derive(Clone)]
 struct ControlState {
@@ -98,7 +58,9 @@ async fn summary(State(running): State<Arc<Running>>) -> Result<Json<Summary>, P
     Ok(Json(overview::summary(&running).await?))
 }
 
-async fn images(State(running): State<Arc<Running>>) -> Result<Json<Vec<ImageInfo>>, ProblemResponse> {
+async fn images(
+    State(running): State<Arc<Running>>,
+) -> Result<Json<Vec<ImageInfo>>, ProblemResponse> {
     let list = running.rental.images.list().await;
     Ok(Json(list.map_err(|error| ProblemResponse::internal(&error))?))
 }
@@ -119,7 +81,9 @@ async fn pull_image(
     JsonBody(body): JsonBody<PullImage>,
 ) -> Json<JobStarted> {
     let catalog = running.rental.images.clone();
-    let job = jobs.begin(|lines| async move { catalog.pull(&body.reference, body.name.as_deref(), lines).await });
+    let job = jobs.begin(|lines| async move {
+        catalog.pull(&body.reference, body.name.as_deref(), lines).await
+    });
     Json(JobStarted { job })
 }
 
@@ -149,7 +113,10 @@ struct FromLine {
 }
 
 fn no_such_job() -> ProblemResponse {
-    ProblemResponse::new(ErrorCode::NotFound, "there is no such job: it ended long ago, or the provider was restarted")
+    ProblemResponse::new(
+        ErrorCode::NotFound,
+        "there is no such job: it ended long ago, or the provider was restarted",
+    )
 }
 
 async fn job(
@@ -160,7 +127,10 @@ async fn job(
     jobs.progress(id, query.from).map(Json).ok_or_else(no_such_job)
 }
 
-async fn cancel_job(State(jobs): State<Jobs>, Path(id): Path<u64>) -> Result<Json<()>, ProblemResponse> {
+async fn cancel_job(
+    State(jobs): State<Jobs>,
+    Path(id): Path<u64>,
+) -> Result<Json<()>, ProblemResponse> {
     if jobs.cancel(id) { Ok(Json(())) } else { Err(no_such_job()) }
 }
 

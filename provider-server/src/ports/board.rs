@@ -67,12 +67,8 @@ impl PortBoard {
             .filter(|port| *port != api_port && *port != 0)
             .map(|port| (port, Local::Unknown))
             .collect();
-        let checker = |url: &String| Checker {
-            url: url.clone(),
-            asking: false,
-            answer: None,
-            error: None,
-        };
+        let checker =
+            |url: &String| Checker { url: url.clone(), asking: false, answer: None, error: None };
         let state = State {
             verify: config.verify_ports,
             api: (api_port, Local::Unknown),

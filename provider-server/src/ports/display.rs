@@ -9,7 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::PortBoard;
-use super::report::{CheckerReport, External, Local, PortReport, PortsReport, Verification, ranges};
+use super::report::{
+    CheckerReport, External, Local, PortReport, PortsReport, Verification, ranges,
+};
 
 /// How often the waiting line moves.
 const TICK: Duration = Duration::from_millis(250);
@@ -59,12 +61,16 @@ fn port_lines(report: &PortsReport, style: Style) -> Vec<String> {
         Verification::NoCheckers => (Mark::Bad, "nobody to ask".to_owned()),
         Verification::Waiting | Verification::Checking => (Mark::Open, "being checked".to_owned()),
         Verification::Unanswered => (Mark::Bad, "no port checker answered".to_owned()),
-        Verification::Done => (mark(report.reached(), held), format!("{} of {held} reached", report.reached())),
+        Verification::Done => {
+            (mark(report.reached(), held), format!("{} of {held} reached", report.reached()))
+        }
     };
+    // Colours take up room in the text and none on the screen.
+    let width = if style == Style::Terminal { 18 + "\x1b[32m\x1b[0m".len() } else { 24 };
     let row = |name: &str, ports: &str, local: (Mark, String), external: &(Mark, String)| {
         format!(
-            "  {name:<14}{ports:<14}local {}   external {}",
-            marked(local.0, &format!("{:<16}", local.1), style),
+            "  {name:<14}{ports:<14}local {:<width$}   external {}",
+            marked(local.0, &local.1, style),
             marked(external.0, &external.1, style)
         )
     };
@@ -102,7 +108,10 @@ fn checker_line(checker: &CheckerReport, style: Style) -> String {
     } else if checker.answered_at.is_some() {
         let at = checker.dialled.as_deref().map(|a| format!(" at {a}")).unwrap_or_default();
         let (reached, asked) = (checker.reached, checker.asked);
-        (self::mark(reached as usize, asked as usize), format!("reached {reached} of {asked} ports{at}"))
+        (
+            self::mark(reached as usize, asked as usize),
+            format!("reached {reached} of {asked} ports{at}"),
+        )
     } else {
         (Mark::Open, "not asked yet".to_owned())
     };
@@ -207,9 +216,11 @@ pub(super) async fn follow_live(
     let mut frame = 0;
     loop {
         let report = board.report();
-        for checker in report.checkers.iter().filter(|c| {
-            !c.asking && (c.answered_at.is_some() || c.error.is_some())
-        }) {
+        for checker in report
+            .checkers
+            .iter()
+            .filter(|c| !c.asking && (c.answered_at.is_some() || c.error.is_some()))
+        {
             if !told.contains(&checker.url) {
                 writeln!(out, "{CLEAR}{}", checker_line(checker, Style::Terminal))?;
                 told.push(checker.url.clone());

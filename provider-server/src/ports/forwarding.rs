@@ -148,7 +148,11 @@ impl ForwardedPorts {
             if expected.get(&route.port) == Some(&route.vm) {
                 table.routes.insert(route.port, route);
             } else {
-                tracing::info!(port = route.port, vm = route.vm, "its VM is gone: the route is cut");
+                tracing::info!(
+                    port = route.port,
+                    vm = route.vm,
+                    "its VM is gone: the route is cut"
+                );
             }
         }
         this.tell_all(&mut table).await?;

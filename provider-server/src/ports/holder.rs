@@ -95,7 +95,9 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         let line = |port: u16, state: &str, inode: u64| {
-            format!("   0: 00000000:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0 100 0 0 10 0\n")
+            format!(
+                "   0: 00000000:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0 100 0 0 10 0\n"
+            )
         };
         let tcp = [line(50_801, "01", 12), line(50_800, "01", 13), line(50_803, "0A", 14)].concat();
         write("net/tcp", &format!("{HEAD}{tcp}garbage\n"));

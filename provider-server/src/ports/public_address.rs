@@ -39,7 +39,10 @@ impl PublicAddress {
     #[must_use]
     pub fn new(setting: Option<String>, listen: IpAddr) -> Self {
         let bare = |host: String| {
-            host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).map(str::to_owned).unwrap_or(host)
+            host.strip_prefix('[')
+                .and_then(|h| h.strip_suffix(']'))
+                .map(str::to_owned)
+                .unwrap_or(host)
         };
         let own = (!listen.is_unspecified() && reach(listen) != Reach::LocalNetwork)
             .then(|| listen.to_string());
@@ -76,7 +79,10 @@ impl PublicAddress {
         self.current.send_if_modified(|current| {
             let differs = *current != best;
             if differs {
-                tracing::info!(address = best.as_deref().unwrap_or_default(), "public address, as {url} sees it");
+                tracing::info!(
+                    address = best.as_deref().unwrap_or_default(),
+                    "public address, as {url} sees it"
+                );
                 *current = best;
             }
             differs
@@ -89,7 +95,9 @@ fn reach(address: IpAddr) -> Reach {
     match address {
         ip if ip.is_loopback() => Reach::ThisHost,
         // RFC 1918, RFC 3927, and RFC 6598 (behind a carrier's NAT).
-        IpAddr::V4(v4) if v4.is_private() || v4.is_link_local() || shared(v4) => Reach::LocalNetwork,
+        IpAddr::V4(v4) if v4.is_private() || v4.is_link_local() || shared(v4) => {
+            Reach::LocalNetwork
+        }
         IpAddr::V6(v6) if v6.is_unique_local() || v6.is_unicast_link_local() => Reach::LocalNetwork,
         _ => Reach::World,
     }

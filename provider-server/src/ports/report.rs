@@ -224,7 +224,10 @@ impl PortsReport {
         }
         for checker in &self.checkers {
             if let Some(error) = &checker.error {
-                add(error.clone(), "check GOLEM_PROVIDER_PORT_CHECKERS and that the port checker runs");
+                add(
+                    error.clone(),
+                    "check GOLEM_PROVIDER_PORT_CHECKERS and that the port checker runs",
+                );
             }
         }
         for (local, ports) in grouped(self.all().map(|port| (port.port, port.local.clone()))) {
@@ -238,7 +241,8 @@ impl PortsReport {
             for cause in said.values() {
                 *counts.entry(cause).or_default() += 1;
             }
-            let cause = counts.into_iter().max_by_key(|(cause, n)| (*n, std::cmp::Reverse(*cause)))?.0;
+            let cause =
+                counts.into_iter().max_by_key(|(cause, n)| (*n, std::cmp::Reverse(*cause)))?.0;
             Some((port.port, cause.clone()))
         });
         for (cause, ports) in grouped(unreached) {
@@ -257,7 +261,7 @@ fn local_text(local: &Local) -> String {
     match local {
         Local::Unknown => "not known yet".to_owned(),
         Local::Held => "held".to_owned(),
-        Local::Taken { by: Some(by) } => format!("taken by {by}"),
+        Local::Taken { by: Some(by) } => format!("taken by another program, {by}"),
         Local::Taken { by: None } => "taken by another program".to_owned(),
         Local::NotAllowed => "not allowed for this user".to_owned(),
         Local::Failed { detail } => format!("can't be held: {detail}"),
@@ -271,7 +275,9 @@ const fn local_remedy(local: &Local) -> Option<&'static str> {
             "stop that program, or choose other ports with --port-range; a port that becomes free is taken at once",
         ),
         Local::NotAllowed => Some("choose ports from 1024 on with --port-range, or run as root"),
-        Local::Failed { .. } => Some("check GOLEM_PROVIDER_HOST and GOLEM_PROVIDER_PORT_RANGE_START and _END"),
+        Local::Failed { .. } => {
+            Some("check GOLEM_PROVIDER_HOST and GOLEM_PROVIDER_PORT_RANGE_START and _END")
+        }
     }
 }
 
@@ -287,9 +293,10 @@ fn external_advice(cause: &NotReached) -> (String, &'static str) {
             "a router (NAT) answers for this host: forward these TCP ports to it; if there is none, a \
              firewall rejects the connections",
         ),
-        NotReached::Other { detail } => {
-            (detail.clone(), "check that the advertised address is this host's: GOLEM_PROVIDER_PUBLIC_IP")
-        }
+        NotReached::Other { detail } => (
+            detail.clone(),
+            "check that the advertised address is this host's: GOLEM_PROVIDER_PUBLIC_IP",
+        ),
     }
 }
 
@@ -321,7 +328,11 @@ pub(super) fn ranges(ports: &[u16]) -> String {
     }
     let text: Vec<_> = runs
         .into_iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .map(
+            |(first, last)| {
+                if first == last { first.to_string() } else { format!("{first}-{last}") }
+            },
+        )
         .collect();
     text.join(", ")
 }

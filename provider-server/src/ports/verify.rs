@@ -79,8 +79,10 @@ impl PortVerifier {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
         let urls = if config.verify_ports { config.port_checkers.as_slice() } else { &[] };
-        let checkers =
-            urls.iter().map(|url| Ok((url.clone(), Target::service(url)?))).collect::<Result<_, _>>()?;
+        let checkers = urls
+            .iter()
+            .map(|url| Ok((url.clone(), Target::service(url)?)))
+            .collect::<Result<_, _>>()?;
         // A checker dials the address that it sees, and no other. One that is set is sent along,
         // so that a difference is said and not advertised.
         let set = config.public_host.as_deref().and_then(|host| host.parse::<IpAddr>().ok());
@@ -205,7 +207,11 @@ impl PortVerifier {
             checker = reply.signer;
             let body: CheckPortsResponse = reply.reply.json()?;
             let seen = body.observed_address.as_deref().or_else(|| {
-                reply.reply.headers.get(OBSERVED_ADDRESS_HEADER).and_then(|value| value.to_str().ok())
+                reply
+                    .reply
+                    .headers
+                    .get(OBSERVED_ADDRESS_HEADER)
+                    .and_then(|value| value.to_str().ok())
             });
             if let Some(seen) = seen.and_then(|text| text.trim().parse().ok()) {
                 self.address.observed(SeenBy::PortChecker, url, seen);
@@ -215,7 +221,11 @@ impl PortVerifier {
             for port in part {
                 // A port that the checker says nothing about was not reached.
                 let outcome = said.remove(port).map_or_else(
-                    || Some(NotReached::Other { detail: "the checker said nothing about it".into() }),
+                    || {
+                        Some(NotReached::Other {
+                            detail: "the checker said nothing about it".into(),
+                        })
+                    },
                     |result| (!result.accessible).then(|| cause(result.error.as_deref())),
                 );
                 results.insert(*port, outcome);

@@ -80,8 +80,7 @@ impl Provider {
             let Some((kind, id)) = thing.split_once(' ') else { continue };
             let removed = match kind {
                 "container" => {
-                    let options =
-                        RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+                    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
                     docker.remove_container(id, Some(options)).await
                 }
                 "network" => docker.remove_network(id).await,
@@ -125,11 +124,8 @@ impl Vm {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let public = |key: &PrivateKey| key.public_key().to_openssh().unwrap();
-        std::fs::write(
-            folder.path().join("known_hosts"),
-            format!("{id} {}\n", public(&host_key)),
-        )
-        .unwrap();
+        std::fs::write(folder.path().join("known_hosts"), format!("{id} {}\n", public(&host_key)))
+            .unwrap();
         let spec = InstanceSpec {
             id: InstanceId::of(id),
             hostname: "web-1".parse().unwrap(),

@@ -39,9 +39,7 @@ impl Registry {
         })
         .to_string()
         .into_bytes();
-        let described = |media_type: &str, bytes: &[u8]| {
-            json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len() })
-        };
+        let described = |media_type: &str, bytes: &[u8]| json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len() });
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",

@@ -25,11 +25,32 @@ impl Progress {
 
     /// Passes on every line of `text`, made printable.
     pub(super) async fn say(&self, text: &str) {
-        for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-            let line = printable(&line.replace('\t', " "), LINE_CHARS);
+        for line in text.lines() {
+            let line = without_colours(line).replace('\t', " ");
+            if line.trim().is_empty() {
+                continue;
+            }
+            let line = printable(line.trim_end(), LINE_CHARS);
             let _ = self.sender.send_timeout(line, PATIENCE).await;
         }
     }
+}
+
+/// `text` without the sequences that colour it on a terminal (ECMA-48, SGR).
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit() && c != ';');
+        match end {
+            Some(end) if part[end..].starts_with('m') => plain.push_str(&part[end + 1..]),
+            _ => {
+                plain.push_str("\x1b[");
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -41,9 +62,9 @@ mod tests {
     #[tokio::test]
     async fn lines_are_split_and_harmless() {
         let (sender, mut lines) = tokio::sync::mpsc::channel(8);
-        Progress::new(sender).say("one\r\n\n\x1b[1mtwo\n").await;
+        Progress::new(sender).say("one\r\n\x1b[0m\n\x1b[1;91mtwo\x1b[2Jx\n").await;
         assert_eq!(lines.recv().await.unwrap(), "one");
-        assert_eq!(lines.recv().await.unwrap(), "\u{fffd}[1mtwo");
+        assert_eq!(lines.recv().await.unwrap(), "two\u{fffd}[2Jx");
         assert_eq!(lines.recv().await, None);
     }
 

@@ -1,0 +1,130 @@
+//! A market: discovery, port checker and providers.
+
+use tempfile::TempDir;
+
+use crate::engine::Engine;
+use crate::place::Place;
+use crate::programs::program;
+use crate::provider::{Provider, ProviderOptions};
+use crate::requestor::Requestor;
+use crate::service::Service;
+use crate::waiting::eventually;
+
+/// A market on loopback, with state of its own.
+#[derive(Debug)]
+pub struct Market {
+    /// The providers, in the order in which they were asked for.
+    pub providers: Vec<Provider>,
+    /// Who offers what.
+    pub discovery: Service,
+    /// What can be reached.
+    pub checker: Service,
+    place: Place,
+    engine: Engine,
+    // Dropped last: the others have their directories in it.
+    directory: TempDir,
+}
+
+impl Market {
+    /// With one provider, on the engine that all tests share.
+    #[must_use]
+    pub fn with_one_provider() -> Self {
+        Self::with_providers(&[ProviderOptions::default()])
+    }
+
+    /// With these providers, on the engine that all tests share.
+    #[must_use]
+    pub fn with_providers(options: &[ProviderOptions]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(directory.path());
+        Self::at(directory, &place, &Engine::shared(), options)
+    }
+
+    /// With these providers, in a place and on an engine of its own.
+    #[must_use]
+    pub fn in_place(place: &Place, engine: &Engine, options: &[ProviderOptions]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place.clone().with_home(directory.path());
+        Self::at(directory, &place, engine, options)
+    }
+
+    fn at(directory: TempDir, place: &Place, engine: &Engine, options: &[ProviderOptions]) -> Self {
+        let start = |name: &str, binary: &str, data_dir: &str| {
+            let mut command = place.command(program(binary));
+            command.args(["start", "--host", "127.0.0.1", "--port", "0"]);
+            command.arg("--data-dir").arg(directory.path().join(data_dir));
+            Service::start(command, directory.path(), name)
+                .unwrap_or_else(|error| panic!("{binary} does not start: {error}"))
+        };
+        let discovery = start("discovery", "golem-discovery", "discovery");
+        let checker = start("port-checker", "port-checker", "port-checker");
+        let mut market = Self {
+            providers: Vec::new(),
+            discovery,
+            checker,
+            place: place.clone(),
+            engine: engine.clone(),
+            directory,
+        };
+        for options in options {
+            market.add_provider(options);
+        }
+        market.wait_until_listed();
+        market
+    }
+
+    /// Adds a provider and starts it.
+    pub fn add_provider(&mut self, options: &ProviderOptions) {
+        let name = format!("provider-{}", self.providers.len() + 1);
+        let (discovery, checker) = (self.discovery.url(), self.checker.url());
+        let mut provider =
+            Provider::new(&name, &self.place, &self.engine, &discovery, &checker, options);
+        provider.start();
+        self.providers.push(provider);
+    }
+
+    /// Waits until all providers are offered to requestors.
+    pub fn wait_until_listed(&self) {
+        let requestor = self.requestor();
+        eventually("all providers are listed", || {
+            let listed = requestor.golem(&["vm", "providers", "--json", "--cpu", "1"]);
+            self.providers.iter().all(|provider| listed.stdout.contains(provider.id()))
+        });
+    }
+
+    /// A new requestor with an empty home directory.
+    #[must_use]
+    pub fn requestor(&self) -> Requestor {
+        Requestor::new(&self.place, &self.discovery.url())
+    }
+
+    /// The only provider, or the first.
+    pub fn provider(&mut self) -> &mut Provider {
+        &mut self.providers[0]
+    }
+
+    /// Where the market's programs run.
+    #[must_use]
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Where the market's own files are.
+    #[must_use]
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// How many instances there are, of all providers.
+    #[must_use]
+    pub fn instances(&self) -> usize {
+        self.providers.iter().map(|provider| provider.containers().len()).sum()
+    }
+
+    /// Purges every provider, and fails if anything is left of any.
+    pub fn close(mut self) {
+        for provider in &mut self.providers {
+            provider.purge();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! An engine that a test may stop, freeze or fill: in namespaces of its own, by
+//! `scripts/lib/private-engine.sh`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::engine::Engine;
+use crate::outcome::Outcome;
+use crate::place::Place;
+use crate::programs::workspace;
+use crate::service::pid;
+
+/// A Docker Engine of one test. Dropped, it ends with all its containers.
+#[derive(Debug)]
+pub struct PrivateEngine {
+    directory: TempDir,
+}
+
+impl PrivateEngine {
+    /// Starts one, with the images of the shared one that have this repository. `None`, and a line
+    /// that says so, where this user may not.
+    #[must_use]
+    pub fn start() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: an engine in namespaces of its own needs root");
+            return None;
+        }
+        let engine = Self { directory: tempfile::tempdir().unwrap() };
+        engine.script("start_private_engine \"$1\"").done();
+        Some(engine)
+    }
+
+    /// Starts its daemon again, after it was killed.
+    pub fn start_again(&self) {
+        self.script("start_private_engine \"$1\"").done();
+    }
+
+    /// Copies an image from the shared engine.
+    pub fn copy_image(&self, image: &str) {
+        let shared = Engine::shared();
+        let line = format!(
+            "copy_image '{}' \"$1/docker.sock\" '{image}'",
+            shared.socket().display()
+        );
+        self.script(&line).done();
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        Engine::at(&self.socket())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("docker.sock")
+    }
+
+    /// What `DOCKER_HOST` has to be.
+    #[must_use]
+    pub fn docker_host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Where programs reach its containers.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let holder = std::fs::read_to_string(self.directory.path().join("netns.pid")).unwrap();
+        Place::new(self.directory.path())
+            .in_namespace_of(holder.trim().parse().unwrap())
+            .with_docker_host(&self.docker_host())
+    }
+
+    /// Sends its daemon a signal.
+    pub fn signal(&self, signal: Signal) {
+        let outcome = self.script("private_engine_pid \"$1\"").done();
+        kill_process(pid(outcome.stdout.trim().parse().unwrap()), signal).unwrap();
+    }
+
+    fn script(&self, line: &str) -> Outcome {
+        let library = workspace().join("scripts/lib");
+        let script = format!(
+            "cd '{}' && . ./packages.sh && . ./engine.sh && . ./private-engine.sh && {line}",
+            library.display()
+        );
+        let mut command = Command::new("bash");
+        command.args(["-c", &script, "private-engine"]).arg(self.directory.path());
+        Outcome::of(&mut command, b"")
+    }
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        let outcome = self.script("stop_private_engine \"$1\"");
+        if outcome.code != 0 {
+            eprintln!("the private engine could not be stopped: {outcome}");
+        }
+    }
+}

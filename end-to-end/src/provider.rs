@@ -1,0 +1,269 @@
+//! A provider: `golem-provider` with its forwarder, directory and engine.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::engine::Engine;
+use crate::listening::{PortRange, listens};
+use crate::outcome::Outcome;
+use crate::place::Place;
+use crate::programs::program;
+use crate::service::{Service, pid};
+use crate::waiting::within;
+
+/// How many ports for VMs a provider gets.
+const PORTS: u16 = 6;
+
+/// What is particular about a provider.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderOptions {
+    /// Settings above the usual ones.
+    pub settings: Vec<(String, String)>,
+}
+
+impl ProviderOptions {
+    /// With this setting.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A provider, running or not. Dropped, it is purged.
+#[derive(Debug)]
+pub struct Provider {
+    directory: TempDir,
+    place: Place,
+    engine: Engine,
+    settings: Vec<(String, String)>,
+    ports: PortRange,
+    service: Option<Service>,
+    id: String,
+    purged: bool,
+}
+
+impl Provider {
+    /// A provider called `name` that has its image and is not running yet.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        place: &Place,
+        engine: &Engine,
+        discovery: &str,
+        checker: &str,
+        options: &ProviderOptions,
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place.clone().with_home(directory.path());
+        let ports = PortRange::find(PORTS);
+        let data_dir = directory.path().join("data").display().to_string();
+        let mut settings: Vec<(String, String)> = [
+            ("GOLEM_PROVIDER_DATA_DIR", data_dir.as_str()),
+            ("GOLEM_PROVIDER_HOST", "127.0.0.1"),
+            ("GOLEM_PROVIDER_PORT", "0"),
+            ("GOLEM_PROVIDER_PUBLIC_IP", "127.0.0.1"),
+            ("GOLEM_PROVIDER_NAME", name),
+            ("GOLEM_PROVIDER_DISCOVERY_URL", discovery),
+            ("GOLEM_PROVIDER_PORT_CHECKERS", checker),
+            ("GOLEM_PROVIDER_PORT_RANGE_START", &ports.first.to_string()),
+            ("GOLEM_PROVIDER_PORT_RANGE_END", &ports.end().to_string()),
+            ("GOLEM_PROVIDER_OVERCOMMIT_CPU", "4"),
+            ("GOLEM_PROVIDER_ALLOW_UNCONTAINED", "true"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        for (name, value) in &options.settings {
+            settings.retain(|(known, _)| known != name);
+            settings.push((name.clone(), value.clone()));
+        }
+        let mut provider = Self {
+            directory,
+            place,
+            engine: engine.clone(),
+            settings,
+            ports,
+            service: None,
+            id: String::new(),
+            purged: false,
+        };
+        provider.id = provider.run(&["id"]).done().stdout.trim().to_owned();
+        provider.build_image();
+        provider
+    }
+
+    /// One after the other: the first builds it, those after it find it on the engine.
+    fn build_image(&self) {
+        let lock = File::create(std::env::temp_dir().join("golem-end-to-end-image.lock")).unwrap();
+        lock.lock().unwrap();
+        let _ = self.run(&["image", "build", "debian-12"]).done();
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(&mut self) {
+        self.try_start().unwrap_or_else(|error| panic!("the provider does not start: {error}"));
+    }
+
+    /// Starts it; after the first time on the same port.
+    ///
+    /// # Errors
+    /// What it said, if it ends at once.
+    pub fn try_start(&mut self) -> Result<(), String> {
+        self.service = None;
+        let mut command = self.place.command(program("golem-provider"));
+        command.arg("start").envs(self.settings.iter().cloned());
+        let service = Service::start(command, self.directory.path(), "provider")?;
+        let port = service.address().rsplit(':').next().unwrap_or_default().to_owned();
+        self.service = Some(service);
+        self.set("GOLEM_PROVIDER_PORT", &port);
+        Ok(())
+    }
+
+    /// Changes a setting, from the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Uses another engine, from the next start on.
+    pub fn use_docker_host(&mut self, docker_host: &str) {
+        self.place = self.place.clone().with_docker_host(docker_host);
+    }
+
+    /// Runs one of the owner's commands.
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        let mut command = self.place.command(program("golem-provider"));
+        command.args(arguments).envs(self.settings.iter().cloned());
+        Outcome::of(&mut command, b"")
+    }
+
+    /// What `golem-provider status --json` says.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        self.run(&["status", "--json"]).done().json()
+    }
+
+    /// The running process.
+    pub fn service(&mut self) -> &mut Service {
+        self.service.as_mut().unwrap()
+    }
+
+    /// Its API: `127.0.0.1:12345`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.service.as_ref().unwrap().address()
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What is on its data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// The ports for its VMs.
+    #[must_use]
+    pub const fn ports(&self) -> PortRange {
+        self.ports
+    }
+
+    /// The engine that it should use.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What its engine has for it.
+    #[must_use]
+    pub fn containers(&self) -> Vec<serde_json::Value> {
+        self.engine.containers(&self.id)
+    }
+
+    /// Its forwarder's process, if it lives.
+    #[must_use]
+    pub fn forwarder(&self) -> Option<u32> {
+        processes_with_arguments(&["--data-dir", &self.data_dir().display().to_string()])
+            .into_iter()
+            .find(|pid| {
+                let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("golem-forwarder"))
+            })
+    }
+
+    /// `kill -9` for the forwarder.
+    pub fn kill_forwarder(&self) {
+        let forwarder = self.forwarder().unwrap();
+        rustix::process::kill_process(pid(forwarder), rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// Removes all that it has made, as its owner would; fails if anything is left.
+    pub fn purge(&mut self) {
+        let _ = self.run(&["purge", "--yes"]).done();
+        self.purged = true;
+        if let Some(service) = &mut self.service {
+            assert!(service.has_ended(), "the provider goes on after a purge:\n{}", service.log());
+        }
+        self.service = None;
+        let traces = self.engine.traces_of(&self.id);
+        assert!(traces.is_empty(), "left on the engine: {traces:?}");
+        assert_eq!(self.forwarder(), None, "the forwarder goes on");
+        let open: Vec<u16> = self.ports.ports().filter(|port| listens(*port)).collect();
+        assert!(open.is_empty(), "still listening: {open:?}");
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        if self.purged {
+            return;
+        }
+        if std::thread::panicking()
+            && let Some(service) = &self.service
+        {
+            eprintln!("--- the log of provider {}:\n{}", self.id, tail(&service.log()));
+        }
+        // Whatever state the test has left it in: a purge without a running provider does it too.
+        self.service = None;
+        let outcome = self.run(&["purge", "--yes"]);
+        if outcome.code != 0 {
+            eprintln!("not all of provider {} could be removed: {outcome}", self.id);
+        }
+        if let Some(forwarder) = self.forwarder() {
+            let _ = rustix::process::kill_process(pid(forwarder), rustix::process::Signal::KILL);
+            let _ = within(Duration::from_secs(5), || self.forwarder().is_none().then_some(()));
+        }
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// Processes whose arguments begin with these.
+fn processes_with_arguments(arguments: &[&str]) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // It may have ended meanwhile; a zombie has no arguments.
+        let Ok(line) = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")) else {
+            continue;
+        };
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        if arguments.iter().all(|argument| words.next() == Some(argument.as_bytes())) {
+            found.push(pid);
+        }
+    }
+    found
+}

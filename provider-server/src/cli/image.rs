@@ -1,0 +1,259 @@
+//! `golem-provider image`: through the running provider, or on its state while none runs.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use golem_vm_protocol::ErrorCode;
+use golem_vm_protocol::text::printable;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::exit_code::{self, Coded};
+use super::lines::LiveLines;
+use super::offline::Offline;
+use super::place::PlaceArgs;
+use super::remote::Remote;
+use super::status::image_table;
+use super::terminal::{Style, print, print_json};
+use crate::control::messages::{self, BuildImage, JobOutcome, JobProgress, JobStarted, PullImage};
+use crate::images::ImageInfo;
+use crate::store::ImageRow;
+
+pub(super) const EXAMPLES: &str = "\
+These work whether or not the provider runs. What was built can be rented; what was pulled can be
+once it is named in GOLEM_PROVIDER_IMAGES.
+
+Examples:
+  golem-provider image build debian-12
+  golem-provider image build ubuntu-24.04
+  golem-provider image pull registry.example/team/base:1.2 --name base
+  golem-provider image list
+  golem-provider image rm base";
+
+/// How often a job is asked how far it is.
+const POLL: Duration = Duration::from_millis(250);
+/// How long a short request may take.
+const SHORT: Duration = Duration::from_secs(60);
+/// How many lines of progress may wait to be shown.
+const QUEUE: usize = 256;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// Build debian-12 or ubuntu-24.04 from the distribution's packages
+    #[command(after_help = "Examples:\n  golem-provider image build debian-12\n  golem-provider image build noble")]
+    Build {
+        /// debian-12, ubuntu-24.04, or another name of these
+        #[arg(value_name = "NAME", default_value = "debian-12")]
+        name: String,
+    },
+    /// Fetch an image from a registry
+    #[command(after_help = "Example:\n  golem-provider image pull registry.example/team/base:1.2 --name base")]
+    Pull {
+        /// registry/name:tag or registry/name@sha256:…
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// What to call it here [default: the last part of REF]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Show the images, and which of them can be rented
+    #[command(visible_alias = "ls", after_help = "Example:\n  golem-provider image list --json")]
+    List,
+    /// Give an image up; VMs that were made from it go on
+    #[command(visible_alias = "remove", after_help = "Example:\n  golem-provider image rm base")]
+    Rm {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+/// The two ways to get something done.
+enum Way {
+    Running(Remote),
+    Offline(Box<Offline>),
+}
+
+impl Way {
+    async fn find(place: &PlaceArgs) -> anyhow::Result<Self> {
+        Ok(match Remote::find(place).await? {
+            Some(remote) => Self::Running(remote),
+            None => Self::Offline(Box::new(Offline::open(place).await?)),
+        })
+    }
+
+    async fn images(&self) -> anyhow::Result<Vec<ImageInfo>> {
+        Ok(match self {
+            Self::Running(remote) => remote.get_within(messages::IMAGES, SHORT).await?,
+            Self::Offline(offline) => offline.images.list().await?,
+        })
+    }
+
+    async fn close(self) {
+        if let Self::Offline(offline) = self {
+            offline.close().await;
+        }
+    }
+}
+
+pub(super) async fn run(place: &PlaceArgs, command: &ImageCommand) -> anyhow::Result<ExitCode> {
+    let way = Way::find(place).await?;
+    let done = carry_out(place, command, &way).await;
+    way.close().await;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn carry_out(place: &PlaceArgs, command: &ImageCommand, way: &Way) -> anyhow::Result<()> {
+    match command {
+        ImageCommand::List => list(place, &way.images().await?),
+        ImageCommand::Rm { name } => remove(place, way, name).await,
+        ImageCommand::Build { .. } | ImageCommand::Pull { .. } => {
+            let mut lines = LiveLines::new();
+            let made = match way {
+                Way::Running(remote) => make_there(remote, command, &mut lines).await,
+                Way::Offline(offline) => make_here(offline, command, &mut lines).await,
+            };
+            lines.end(made.is_err());
+            let row = made?;
+            let info = way.images().await?.into_iter().find(|info| info.row.name == row.name);
+            told(place, &row, info.as_ref())
+        }
+    }
+}
+
+fn list(place: &PlaceArgs, images: &[ImageInfo]) -> anyhow::Result<()> {
+    if place.json {
+        return print_json(&json!({"images": images}));
+    }
+    if images.is_empty() {
+        print("There are no images: 'golem-provider image build debian-12' makes one.\n");
+    } else {
+        print(&image_table(images, Style::of_stdout()));
+    }
+    Ok(())
+}
+
+async fn remove(place: &PlaceArgs, way: &Way, name: &str) -> anyhow::Result<()> {
+    // A name goes into a path: what can't be one is refused before it is sent anywhere.
+    let canonical = crate::images::canonical(name);
+    let parsed: crate::images::ImageName =
+        canonical.parse().map_err(|error: crate::images::ImageNameError| Coded::usage(error.to_string()))?;
+    match way {
+        Way::Running(remote) => {
+            let path = messages::IMAGE.replace("{name}", parsed.as_str());
+            remote.delete(&path, SHORT).await?;
+        }
+        Way::Offline(offline) => offline.images.remove(parsed.as_str()).await?,
+    }
+    if place.json {
+        return print_json(&json!({"removed": parsed.as_str()}));
+    }
+    print(&format!("The image {parsed} is given up; VMs that were made from it go on.\n"));
+    Ok(())
+}
+
+fn told(place: &PlaceArgs, row: &ImageRow, info: Option<&ImageInfo>) -> anyhow::Result<()> {
+    let offered = info.is_some_and(|info| info.offered);
+    if place.json {
+        let size = info.and_then(|info| info.size_bytes);
+        return print_json(&json!({"image": row, "size_bytes": size, "offered": offered}));
+    }
+    let next = if offered {
+        "It can be rented.".to_owned()
+    } else {
+        format!(
+            "It can be rented once GOLEM_PROVIDER_IMAGES names it: add {} there and start the \
+             provider again.",
+            row.name
+        )
+    };
+    print(&format!("The image {} is ready ({}). {next}\n", row.name, row.digest));
+    Ok(())
+}
+
+/// Has the running provider make an image.
+async fn make_there(
+    remote: &Remote,
+    command: &ImageCommand,
+    lines: &mut LiveLines,
+) -> anyhow::Result<ImageRow> {
+    let JobStarted { job } = match command {
+        ImageCommand::Pull { reference, name } => {
+            let body = PullImage { reference: reference.clone(), name: name.clone() };
+            remote.post(messages::PULL_IMAGE, &body, SHORT).await?
+        }
+        ImageCommand::Build { name } => {
+            remote.post(messages::BUILD_IMAGE, &BuildImage { name: name.clone() }, SHORT).await?
+        }
+        ImageCommand::List | ImageCommand::Rm { .. } => bail!("nothing to make"),
+    };
+    let path = messages::JOB.replace("{id}", &job.to_string());
+    tokio::select! {
+        made = follow(remote, &path, lines) => made,
+        _ = tokio::signal::ctrl_c() => {
+            remote.delete(&path, SHORT).await.context("interrupted, and it could not be cancelled")?;
+            bail!("interrupted; it was cancelled")
+        }
+    }
+}
+
+async fn follow(remote: &Remote, path: &str, lines: &mut LiveLines) -> anyhow::Result<ImageRow> {
+    let mut next = 0;
+    loop {
+        let progress: JobProgress = remote
+            .get(&format!("{path}?from={next}"))
+            .await
+            .context("the provider can't be asked how far it is any more")?;
+        next = progress.next;
+        for line in &progress.lines {
+            lines.show(line);
+        }
+        match progress.outcome {
+            None => tokio::time::sleep(POLL).await,
+            Some(JobOutcome::Done(row)) => return Ok(row),
+            Some(JobOutcome::Failed(problem)) => {
+                let code = match problem.code {
+                    ErrorCode::BackendUnavailable => exit_code::NO_BACKEND,
+                    ErrorCode::ValidationFailed => exit_code::USAGE,
+                    _ => exit_code::FAILURE,
+                };
+                return Err(Coded { code, message: printable(&problem.detail, 4000) }.into());
+            }
+        }
+    }
+}
+
+/// Makes an image in this process.
+async fn make_here(
+    offline: &Offline,
+    command: &ImageCommand,
+    lines: &mut LiveLines,
+) -> anyhow::Result<ImageRow> {
+    let (sender, mut receiver) = mpsc::channel(QUEUE);
+    let images = &offline.images;
+    let making = async {
+        match command {
+            ImageCommand::Pull { reference, name } => {
+                Ok(images.pull(reference, name.as_deref(), sender).await?)
+            }
+            ImageCommand::Build { name } => Ok(images.build(name, sender).await?),
+            ImageCommand::List | ImageCommand::Rm { .. } => bail!("nothing to make"),
+        }
+    };
+    tokio::pin!(making);
+    let made = loop {
+        tokio::select! {
+            // In this order, so that no line is lost and Ctrl-C is heard between lines.
+            biased;
+            _ = tokio::signal::ctrl_c() => bail!("interrupted; what was half made is removed by the next build"),
+            Some(line) = receiver.recv() => lines.show(&line),
+            made = &mut making => break made,
+        }
+    };
+    while let Ok(line) = receiver.try_recv() {
+        lines.show(&line);
+    }
+    made
+}

@@ -1,0 +1,470 @@
+//! `golem-provider status`.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use golem_vm_protocol::text::printable;
+use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::vm::VmStatus;
+
+use super::place::PlaceArgs;
+use super::remote::Remote;
+use super::table::Rows;
+use super::terminal::{Style, Tone, print, print_json};
+use crate::backend::Containment;
+use crate::capacity::{cores, gib};
+use crate::control::messages::{self, DiscoveryStatus, PortsStatus, Status, VmLine};
+use crate::images::ImageInfo;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  golem-provider status
+  golem-provider status --json
+  golem-provider status --data-dir ~/second
+
+Exit codes: 0 it runs, 3 it does not run.";
+
+/// Width of a bar, in characters.
+const BAR: u32 = 20;
+/// How much of an id is shown to a person, in characters.
+const SHORT_ID: usize = 12;
+
+pub(super) async fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
+    let remote = Remote::require(place).await?;
+    let status: Status = remote.get(messages::STATUS).await?;
+    if place.json {
+        print_json(&status)?;
+    } else {
+        print(&text(&status, SystemTime::now().into(), Style::of_stdout()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The whole status, for a person.
+fn text(status: &Status, now: Timestamp, style: Style) -> String {
+    let mut out = String::new();
+    who(&mut out, status, now, style);
+    out.push('\n');
+    host(&mut out, status, style);
+    out.push('\n');
+    capacity(&mut out, status, style);
+    out.push('\n');
+    out.push_str(&ports_text(&status.ports, style));
+    discovery(&mut out, &status.discovery, now, style);
+    out.push('\n');
+    images(&mut out, &status.images, style);
+    out.push('\n');
+    vms(&mut out, &status.vms, now, style);
+    out
+}
+
+fn line(out: &mut String, name: &str, value: &str) {
+    let _ = writeln!(out, "  {name:<13} {value}");
+}
+
+fn heading(style: Style, text: &str) -> String {
+    style.paint(Tone::Strong, text)
+}
+
+fn who(out: &mut String, status: &Status, now: Timestamp, style: Style) {
+    let _ = writeln!(out, "{}", heading(style, &printable(&status.name, 64)));
+    line(out, "id", &status.provider_id.to_string());
+    line(
+        out,
+        "running for",
+        &format!("{} (process {}, version {})", age(now.since(status.started_at)), status.pid, status.version),
+    );
+    line(out, "api", &status.api);
+    line(
+        out,
+        "advertised at",
+        &match &status.public_host {
+            Some(host) => printable(host, 255),
+            None => style.paint(Tone::Warning, "not known yet: no port checker or discovery server has said"),
+        },
+    );
+    line(out, "backend", &printable(&status.backend_version, 200));
+    let enforced = if status.enforced.is_empty() {
+        style.paint(Tone::Warning, "nothing is enforced")
+    } else {
+        format!("enforced: {}", status.enforced.join(", "))
+    };
+    line(out, "isolation", &format!("{}; {enforced}", status.isolation));
+    let containment = match (&status.containment, status.open_to_strangers) {
+        (Containment::Contained, _) => style.paint(Tone::Good, "guests are contained"),
+        (Containment::Uncontained(reason), true) => style.paint(
+            Tone::Warning,
+            &format!("guests are not contained, and strangers are served: {}", printable(reason, 300)),
+        ),
+        (Containment::Uncontained(reason), false) => style.paint(
+            Tone::Warning,
+            &format!("only trusted requestors are served: {}", printable(reason, 300)),
+        ),
+    };
+    line(out, "containment", &containment);
+}
+
+fn host(out: &mut String, status: &Status, style: Style) {
+    let _ = writeln!(out, "{}", heading(style, "Host"));
+    let resources = status.host.resources;
+    let used = |total: u64, free: u64| total.saturating_sub(free);
+    let memory = used(resources.memory_total_mib, resources.memory_available_mib);
+    let disk = used(resources.disk_total_mib, resources.disk_free_mib);
+    let cpu = f64::from(status.host.cpu_percent).clamp(0.0, 100.0);
+    line(out, "cpu", &gauge(cpu, &format!("of {} CPUs", resources.cpus), style));
+    let share = |used: u64, total: u64| percent(used, total);
+    line(
+        out,
+        "memory",
+        &gauge(
+            share(memory, resources.memory_total_mib),
+            &format!("{} of {} GB in use", gib(memory), gib(resources.memory_total_mib)),
+            style,
+        ),
+    );
+    line(
+        out,
+        "disk",
+        &gauge(
+            share(disk, resources.disk_total_mib),
+            &format!("{} of {} GB in use", gib(disk), gib(resources.disk_total_mib)),
+            style,
+        ),
+    );
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "MiB stay far below 2^52")]
+    let share = if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
+    share
+}
+
+/// `percent` as a figure, and on a terminal as a bar before it.
+fn gauge(percent: f64, words: &str, style: Style) -> String {
+    let figure = format!("{percent:>3.0} %  {words}");
+    if !style.terminal {
+        return figure;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 20")]
+    let filled = (percent.clamp(0.0, 100.0) / 100.0 * f64::from(BAR)).round() as usize;
+    let bar = format!("{}{}", "█".repeat(filled), "░".repeat(BAR as usize - filled));
+    let tone = if percent >= 95.0 {
+        Tone::Bad
+    } else if percent >= 80.0 {
+        Tone::Warning
+    } else {
+        Tone::Good
+    };
+    format!("{}  {figure}", style.paint(tone, &bar))
+}
+
+fn capacity(out: &mut String, status: &Status, style: Style) {
+    let capacity = status.capacity;
+    let mut rows = Rows::new(&["CAPACITY", "OFFERED", "RESERVED", "FREE"], style);
+    let mut add = |name: &str, amounts: [u64; 3], show: fn(u64) -> String, unit: &str| {
+        let [offered, reserved, free] =
+            amounts.map(|amount| (format!("{}{unit}", show(amount)), None));
+        rows.add([(name.to_owned(), None), offered, reserved, free]);
+    };
+    let each = [capacity.offered, capacity.reserved, capacity.free];
+    add("vCPUs", each.map(|amount| amount.cpu_millis), cores, "");
+    add("memory", each.map(|amount| amount.memory_mib), gib, " GB");
+    add("disk", each.map(|amount| amount.storage_mib), gib, " GB");
+    out.push_str(&rows.render());
+}
+
+/// The access ports, for a person.
+pub(super) fn ports_text(ports: &PortsStatus, style: Style) -> String {
+    let mut out = format!("{}\n", heading(style, "Ports"));
+    let all = u32::from(ports.last.saturating_sub(ports.first)) + 1;
+    let tone = if ports.usable == 0 {
+        Tone::Bad
+    } else if ports.bound < all || !ports.problems.is_empty() {
+        Tone::Warning
+    } else {
+        Tone::Good
+    };
+    let state = format!(
+        "{} of {all} held, {} can be handed out, {} in use",
+        ports.bound, ports.usable, ports.in_use
+    );
+    line(&mut out, &format!("{}-{}", ports.first, ports.last), &style.paint(tone, &state));
+    let verified = match (ports.verified_from_outside, ports.verified_at) {
+        (false, _) => style.paint(Tone::Warning, "not from outside; advertised as unverified"),
+        (true, None) => style.paint(Tone::Warning, "not yet"),
+        (true, Some(at)) => format!("from outside, at {}", moment(at)),
+    };
+    line(&mut out, "verified", &verified);
+    for problem in &ports.problems {
+        let _ = writeln!(out, "  {} {}", style.paint(Tone::Bad, "!"), printable(problem, 1000));
+    }
+    out
+}
+
+fn discovery(out: &mut String, servers: &[DiscoveryStatus], now: Timestamp, style: Style) {
+    let _ = writeln!(out, "{}", heading(style, "Discovery"));
+    if servers.is_empty() {
+        let _ = writeln!(
+            out,
+            "  {}",
+            style.paint(Tone::Warning, "none is set (GOLEM_PROVIDER_DISCOVERY_URL): nothing is advertised")
+        );
+    }
+    for server in servers {
+        let taken = match (server.published_at, server.sequence) {
+            (Some(at), Some(sequence)) => {
+                format!("took advertisement {sequence} {} ago", age(now.since(at)))
+            }
+            _ => "has taken no advertisement yet".to_owned(),
+        };
+        let _ = write!(out, "  {}  {taken}", printable(&server.url, 200));
+        if let Some(problem) = &server.problem {
+            let _ = write!(out, "\n  {} {}", style.paint(Tone::Warning, "!"), printable(problem, 500));
+        }
+        out.push('\n');
+    }
+}
+
+fn images(out: &mut String, images: &[ImageInfo], style: Style) {
+    if images.is_empty() {
+        let advice = "no images, so nothing can be rented: 'golem-provider image build debian-12'";
+        let _ = writeln!(out, "{}", style.paint(Tone::Warning, advice));
+    } else {
+        out.push_str(&image_table(images, style));
+    }
+}
+
+/// The images as a table.
+pub(super) fn image_table(images: &[ImageInfo], style: Style) -> String {
+    let mut rows = Rows::new(&["IMAGE", "FOR RENT", "SIZE", "SOURCE", "MADE", "DIGEST"], style);
+    for image in images {
+        let rent = if image.offered {
+            ("yes".to_owned(), Some(Tone::Good))
+        } else {
+            ("no".to_owned(), Some(Tone::Faint))
+        };
+        let size = match image.size_bytes {
+            Some(bytes) => (megabytes(bytes), None),
+            None => ("gone".to_owned(), Some(Tone::Bad)),
+        };
+        rows.add([
+            (printable(&image.row.name, 64), None),
+            rent,
+            size,
+            (if image.row.built { "built" } else { "pulled" }.to_owned(), None),
+            (moment(image.row.created_at), None),
+            (short_digest(image.row.digest.as_str()), Some(Tone::Faint)),
+        ]);
+    }
+    rows.render()
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1_000_000))
+}
+
+fn short_digest(digest: &str) -> String {
+    let (algorithm, digits) = digest.split_once(':').unwrap_or(("", digest));
+    let short: String = printable(digits, 12).chars().take(12).collect();
+    if algorithm.is_empty() { short } else { format!("{}:{short}", printable(algorithm, 12)) }
+}
+
+fn vms(out: &mut String, vms: &[VmLine], now: Timestamp, style: Style) {
+    if vms.is_empty() {
+        out.push_str("No VMs are rented.\n");
+        return;
+    }
+    let headings = ["VM", "STATUS", "SIZE", "IMAGE", "PORT", "OWNER", "AGE", "INSTANCE"];
+    let mut rows = Rows::new(&headings, style);
+    for vm in vms {
+        let tone = match vm.status {
+            VmStatus::Running => Some(Tone::Good),
+            VmStatus::Error => Some(Tone::Bad),
+            VmStatus::Stopped => Some(Tone::Faint),
+            _ => Some(Tone::Warning),
+        };
+        let size = vm.resources;
+        let owner: String = vm.owner.chars().take(SHORT_ID).collect();
+        rows.add([
+            (printable(&vm.name, 64), None),
+            (vm.status.as_str().to_owned(), tone),
+            (format!("{} vCPU, {} GB, {} GB", size.cpu, size.memory, size.storage), None),
+            (printable(&vm.image, 64), None),
+            (vm.ssh_port.to_string(), None),
+            (owner, None),
+            (age(now.since(vm.created_at)), None),
+            (printable(&vm.instance, 64), None),
+        ]);
+    }
+    out.push_str(&rows.render());
+    for vm in vms {
+        if let Some(message) = &vm.message {
+            let name = printable(&vm.name, 64);
+            let _ = writeln!(out, "{} {name}: {}", style.paint(Tone::Bad, "!"), printable(message, 500));
+        }
+    }
+}
+
+/// A moment, to the second.
+fn moment(at: Timestamp) -> String {
+    Timestamp::from_unix_seconds(at.unix_seconds()).to_string()
+}
+
+/// A span of time in its largest unit that fits.
+fn age(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use golem_vm_protocol::{KeyPair, VmResources};
+    use golem_vm_protocol::vm::Isolation;
+
+    use super::*;
+    use crate::backend::{BackendKind, ImageDigest};
+    use crate::capacity::Amount;
+    use crate::control::messages::{CapacityStatus, HostUse};
+    use crate::host::HostResources;
+    use crate::store::ImageRow;
+
+    const PLAIN: Style = Style { terminal: false, colour: false };
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000 + seconds)
+    }
+
+    fn status() -> Status {
+        let amount = |cpu: u64, gb: u64| Amount { cpu_millis: cpu, memory_mib: gb * 1024, storage_mib: gb * 2048 };
+        Status {
+            provider_id: KeyPair::from_secret_bytes([7; 32]).unwrap().id(),
+            name: "lovelace".to_owned(),
+            version: "0.1.0".to_owned(),
+            pid: 42,
+            started_at: at(0),
+            api: "0.0.0.0:7466".to_owned(),
+            public_host: Some("203.0.113.7".to_owned()),
+            backend: BackendKind::Docker,
+            backend_version: "Docker Engine 20.10 (API 1.41)".to_owned(),
+            isolation: Isolation::Container,
+            enforced: vec!["cpu".to_owned(), "memory".to_owned()],
+            containment: Containment::Uncontained("no firewall".to_owned()),
+            open_to_strangers: false,
+            host: HostUse {
+                resources: HostResources {
+                    cpus: 4,
+                    memory_total_mib: 8192,
+                    memory_available_mib: 6144,
+                    disk_total_mib: 102_400,
+                    disk_free_mib: 51_200,
+                },
+                cpu_percent: 12.4,
+            },
+            capacity: CapacityStatus {
+                offered: amount(4000, 8),
+                reserved: amount(1500, 2),
+                free: amount(2500, 6),
+            },
+            ports: PortsStatus {
+                first: 50_800,
+                last: 50_899,
+                bound: 100,
+                usable: 99,
+                in_use: 1,
+                verified_from_outside: true,
+                verified_at: Some(at(5)),
+                problems: vec!["50801 is closed\u{1b}[2J".to_owned()],
+            },
+            discovery: vec![DiscoveryStatus {
+                url: "http://d:9001".to_owned(),
+                published_at: Some(at(3500)),
+                sequence: Some(3),
+                problem: None,
+            }],
+            images: vec![ImageInfo {
+                row: ImageRow {
+                    name: "debian-12".to_owned(),
+                    digest: ImageDigest::new("sha256:0123456789abcdef"),
+                    backend: BackendKind::Docker,
+                    built: true,
+                    created_at: at(0),
+                },
+                size_bytes: Some(123_456_789),
+                offered: true,
+            }],
+            vms: vec![VmLine {
+                id: "vm_1".to_owned(),
+                owner: "o".repeat(52),
+                name: "web".to_owned(),
+                status: VmStatus::Error,
+                message: Some("it is gone".to_owned()),
+                ssh_port: 50_800,
+                resources: VmResources { cpu: 1, memory: 2, storage: 10 },
+                image: "debian-12".to_owned(),
+                instance: "golem-vm_1".to_owned(),
+                created_at: at(0),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_plain_text() {
+        let shown = text(&status(), at(3600), PLAIN);
+        for part in [
+            "lovelace\n",
+            "running for   60 min (process 42, version 0.1.0)",
+            "advertised at 203.0.113.7",
+            "container; enforced: cpu, memory",
+            "only trusted requestors are served: no firewall",
+            " 12 %  of 4 CPUs",
+            " 25 %  2 of 8 GB in use",
+            " vCPUs     4        1.5       2.5\n",
+            "100 of 100 held, 99 can be handed out, 1 in use",
+            "from outside, at 2027-01-15T08:00:05Z",
+            "! 50801 is closed\u{fffd}[2J",
+            "http://d:9001  took advertisement 3 100 s ago",
+            " debian-12  yes       124 MB  built",
+            "sha256:0123456789ab\n",
+            "1 vCPU, 2 GB, 10 GB",
+            "! web: it is gone",
+        ] {
+            assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+        }
+        assert!(!shown.contains('\u{1b}') && !shown.contains('█'), "{shown}");
+    }
+
+    #[test]
+    fn a_terminal_gets_bars_and_colours() {
+        let shown = text(&status(), at(0), Style { terminal: true, colour: true });
+        assert!(shown.contains("█████░░░░░░░░░░░░░░░"), "{shown}");
+        assert!(shown.contains("\u{1b}[1mlovelace"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let empty = Status {
+            public_host: None,
+            discovery: Vec::new(),
+            images: Vec::new(),
+            vms: Vec::new(),
+            ..status()
+        };
+        let shown = text(&empty, at(0), PLAIN);
+        for part in ["not known yet", "GOLEM_PROVIDER_DISCOVERY_URL", "image build debian-12", "No VMs"] {
+            assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn ages_are_in_the_unit_that_fits() {
+        let shown = [1, 119, 120, 7199, 7200, 172_799, 172_800].map(|s| age(Duration::from_secs(s)));
+        assert_eq!(shown, ["1 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
+    }
+}

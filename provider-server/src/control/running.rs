@@ -1,0 +1,47 @@
+//! What the owner's requests work with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use golem_vm_protocol::KeyId;
+use golem_vm_protocol::time::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::advertise::Advertiser;
+use crate::backend::Backend;
+use crate::http::InfoSource;
+use crate::ports::{PortBoard, PortVerifier};
+use crate::rental::Rental;
+use crate::store::ProviderStore;
+
+/// The running provider, as its owner's commands see it.
+pub struct Running {
+    /// The provider's key.
+    pub id: KeyId,
+    /// Since when it runs.
+    pub started_at: Timestamp,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// What it says about itself.
+    pub info: Arc<InfoSource>,
+    /// Renting.
+    pub rental: Rental,
+    /// The database.
+    pub store: ProviderStore,
+    /// What makes VMs.
+    pub backend: Arc<dyn Backend>,
+    /// The access ports.
+    pub ports: PortBoard,
+    /// Verifies them.
+    pub verifier: PortVerifier,
+    /// Advertises.
+    pub advertiser: Advertiser,
+    /// A directory on the file system that holds the VMs' data.
+    pub vm_data: PathBuf,
+    /// Ends the program.
+    pub shutdown: CancellationToken,
+    /// Whether the forwarder is to end with it.
+    pub purged: AtomicBool,
+}

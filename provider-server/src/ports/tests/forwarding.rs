@@ -1,0 +1,245 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use async_trait::async_trait;
+use golem_vm_protocol::VmId;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::forwarder::wire::Hello;
+use crate::forwarder::{self, ClientError, ForwarderClient, Options, STATE_NAME};
+use crate::ports::{ForwardedPorts, ForwardingError, LaunchForwarder, Local, PortBoard};
+use crate::vm::AccessPorts as _;
+
+/// An address that no other test uses, so that its free ports stay free.
+fn own_ip() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    IpAddr::from(Ipv4Addr::new(127, high | 2, low, NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// Runs the forwarder as a task instead of a process.
+struct InThisProcess {
+    data_dir: PathBuf,
+    running: tokio::sync::Mutex<Option<(CancellationToken, JoinHandle<()>)>>,
+}
+
+impl InThisProcess {
+    async fn kill(&self) {
+        let (token, task) = self.running.lock().await.take().unwrap();
+        token.cancel();
+        task.await.unwrap();
+    }
+}
+
+#[async_trait]
+impl LaunchForwarder for InThisProcess {
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    async fn ensure(&self) -> Result<Hello, ClientError> {
+        let client = ForwarderClient::new(&self.data_dir);
+        if let Ok(hello) = client.hello().await {
+            return Ok(hello);
+        }
+        let options = Options {
+            reserved_ports: None,
+            retry_every: Duration::from_millis(20),
+            ..Options::new(&self.data_dir)
+        };
+        let token = CancellationToken::new();
+        let ends = token.clone();
+        let task = tokio::spawn(async move { forwarder::run(options, ends).await.unwrap() });
+        *self.running.lock().await = Some((token, task));
+        loop {
+            match client.hello().await {
+                Err(ClientError::NotRunning { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+struct Bench {
+    _directory: tempfile::TempDir,
+    launch: Arc<InThisProcess>,
+    ip: IpAddr,
+    first: u16,
+    board: PortBoard,
+}
+
+impl Bench {
+    /// Three free ports in a row, unverified.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ip = own_ip();
+        let held: Vec<_> =
+            std::iter::from_fn(|| std::net::TcpListener::bind((ip, 0)).ok()).take(1).collect();
+        let first = held[0].local_addr().unwrap().port().min(65_000);
+        let launch = InThisProcess {
+            data_dir: directory.path().to_owned(),
+            running: tokio::sync::Mutex::default(),
+        };
+        let config = Config { verify_ports: false, ..range(first, first + 2, "") };
+        let board = PortBoard::new(&config, 7466);
+        Self { _directory: directory, launch: Arc::new(launch), ip, first, board }
+    }
+
+    async fn start(&self, expected: Vec<(u16, VmId)>) -> ForwardedPorts {
+        let launch = Arc::clone(&self.launch) as Arc<dyn LaunchForwarder>;
+        ForwardedPorts::start(launch, self.ip, self.board.clone(), expected).await.unwrap()
+    }
+
+    /// What the VM behind a port says first; nothing when there is none.
+    async fn says(&self, port: u16) -> String {
+        let mut stream = TcpStream::connect((self.ip, port)).await.unwrap();
+        greeting(&mut stream).await
+    }
+}
+
+async fn greeting(stream: &mut TcpStream) -> String {
+    let mut bytes = [0; 3];
+    let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut bytes)).await.unwrap();
+    read.map(|_| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// A VM's sshd: says who it is, then repeats what it hears.
+async fn sshd(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                stream.write_all(name.as_bytes()).await.unwrap();
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_port_leads_to_its_vm_until_it_is_unrouted() {
+    let bench = Bench::new();
+    let ports = bench.start(Vec::new()).await;
+    assert_eq!(ports.usable(), [bench.first, bench.first + 1, bench.first + 2]);
+    let (port, vm) = (bench.first, VmId::random().unwrap());
+    assert_eq!(bench.says(port).await, "", "a port that leads nowhere closes");
+    ports.route(port, vm, sshd("one").await).await.unwrap();
+    assert_eq!(bench.says(port).await, "one");
+    ports.route(port, vm, sshd("two").await).await.unwrap();
+    assert_eq!(bench.says(port).await, "two");
+    assert_eq!(ports.stats().await.unwrap().ports[0].vm, Some(vm.to_string()));
+    ports.unroute(port).await.unwrap();
+    ports.unroute(port).await.unwrap();
+    assert_eq!(bench.says(port).await, "");
+    bench.launch.kill().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_starts_again_cuts_nothing_but_what_leads_to_vms_that_are_gone() {
+    let bench = Bench::new();
+    let ports = bench.start(Vec::new()).await;
+    let (kept, gone) = (VmId::random().unwrap(), VmId::random().unwrap());
+    ports.route(bench.first, kept, sshd("one").await).await.unwrap();
+    ports.route(bench.first + 1, gone, sshd("two").await).await.unwrap();
+    let mut session = TcpStream::connect((bench.ip, bench.first)).await.unwrap();
+    assert_eq!(greeting(&mut session).await, "one");
+    drop(ports);
+
+    let ports = bench.start(vec![(bench.first, kept)]).await;
+    session.write_all(b"abc").await.unwrap();
+    assert_eq!(greeting(&mut session).await, "abc", "the session lives");
+    assert_eq!(bench.says(bench.first).await, "one", "before its task has said anything");
+    assert_eq!(bench.says(bench.first + 1).await, "");
+    drop(ports);
+    bench.launch.kill().await;
+}
+
+#[tokio::test]
+async fn a_forwarder_that_died_comes_back_and_is_told_everything() {
+    let bench = Bench::new();
+    let ports = bench.start(Vec::new()).await;
+    let (first, second) = (VmId::random().unwrap(), VmId::random().unwrap());
+    ports.route(bench.first, first, sshd("one").await).await.unwrap();
+    bench.launch.kill().await;
+    // What it kept for itself is lost as well.
+    std::fs::remove_file(bench.launch.data_dir.join(STATE_NAME)).unwrap();
+    let refused = ports.route(bench.first + 1, second, sshd("two").await).await.unwrap_err();
+    assert!(refused.contains("golem-forwarder"), "{refused}");
+
+    let shutdown = CancellationToken::new();
+    let watching = tokio::spawn({
+        let (ports, shutdown) = (ports.clone(), shutdown.clone());
+        async move { ports.watch(shutdown).await }
+    });
+    until("it is back", async || ports.stats().await.is_ok_and(|s| s.ports.len() == 2)).await;
+    assert_eq!(bench.says(bench.first).await, "one");
+    assert_eq!(bench.says(bench.first + 1).await, "two");
+    bench.launch.kill().await;
+    until("it is back again", async || ports.stats().await.is_ok_and(|s| s.ports.len() == 2)).await;
+    assert_eq!(bench.says(bench.first).await, "one");
+    shutdown.cancel();
+    watching.await.unwrap();
+    bench.launch.kill().await;
+}
+
+#[tokio::test]
+async fn a_port_of_another_program_is_not_usable_until_it_is_free() {
+    let bench = Bench::new();
+    let other = std::net::TcpListener::bind((bench.ip, bench.first + 1)).unwrap();
+    let ports = bench.start(Vec::new()).await;
+    assert_eq!(ports.usable(), [bench.first, bench.first + 2]);
+    let own = format!("(process {})", std::process::id());
+    until("it is known who has it", async || {
+        matches!(&bench.board.report().access[1].local, Local::Taken { by: Some(by) } if by.ends_with(&own))
+    })
+    .await;
+    let problem = bench.board.report().problems().remove(0);
+    assert!(
+        problem.found.starts_with(&format!("port {} taken by another program, ", bench.first + 1)),
+        "{problem:?}"
+    );
+
+    drop(other);
+    let client = ForwarderClient::new(&bench.launch.data_dir);
+    until("the forwarder has it", async || {
+        client.ports().await.unwrap().iter().all(|status| status.bound)
+    })
+    .await;
+    let ports = bench.start(Vec::new()).await;
+    assert_eq!(ports.usable().len(), 3);
+    drop(ports);
+    bench.launch.kill().await;
+}
+
+#[tokio::test]
+async fn a_vm_keeps_a_port_that_is_no_longer_offered() {
+    let bench = Bench::new();
+    let far = bench.first + 3;
+    let vm = VmId::random().unwrap();
+    let ports = bench.start(vec![(far, vm)]).await;
+    assert!(!ports.usable().contains(&far));
+    assert_eq!(bench.says(far).await, "", "held although nothing is behind it yet");
+    ports.route(far, vm, sshd("far").await).await.unwrap();
+    assert_eq!(bench.says(far).await, "far");
+    bench.launch.kill().await;
+}
+
+#[tokio::test]
+async fn a_range_that_is_too_large_is_refused() {
+    let bench = Bench::new();
+    let board = PortBoard::new(&range(1024, 20_000, ""), 7466);
+    let launch = Arc::clone(&bench.launch) as Arc<dyn LaunchForwarder>;
+    let refused = ForwardedPorts::start(launch, bench.ip, board, Vec::new()).await;
+    assert!(matches!(refused, Err(ForwardingError::TooManyPorts(18_976))), "{refused:?}");
+}

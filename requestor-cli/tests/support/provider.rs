@@ -1,0 +1,439 @@
+//! A provider that follows the protocol, until it is told to do otherwise.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use golem_vm_protocol::advertisement::Advertisement;
+use golem_vm_protocol::document::Envelope;
+use golem_vm_protocol::signature::{RequestParts, RequestSignature, sign_response, verify_request};
+use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::vm::{
+    CreateVmRequest, Isolation, Operation, OperationAccepted, OperationStatus, Vm, VmAccess,
+    VmAccessPending, VmStats, VmStatus,
+};
+use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem, VmId};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::http::{Answer, Received, Server, serve, serve_at};
+use super::sshd::Sshd;
+
+/// How replies are signed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Signing {
+    Right,
+    None,
+    OtherKey,
+    /// Signed, then changed on the way.
+    Altered,
+}
+
+struct Rented {
+    owner: KeyId,
+    vm: Vm,
+    request: String,
+    polls: u32,
+}
+
+/// What it has and how it behaves; tests change it as they like.
+pub struct State {
+    vms: Vec<Rented>,
+    keys: HashMap<(KeyId, String), usize>,
+    pub sequence: u64,
+    pub name: String,
+    pub country: String,
+    pub resources: (u32, u32, u32),
+    pub core_month: u64,
+    pub isolation: Isolation,
+    pub contained: bool,
+    pub ports_verified: bool,
+    pub offers: bool,
+    pub overcommit: f64,
+    /// Polls that an operation takes.
+    pub slowness: u32,
+    pub signing: Signing,
+    pub refuse: Option<(ErrorCode, &'static str)>,
+    pub fail_operation: Option<ErrorCode>,
+    /// The next so many creates are obeyed, and their answers lost.
+    pub cut_after_create: u32,
+    pub hang: bool,
+    pub stale_once: bool,
+    pub refuse_stale_offer: bool,
+    pub ssh: Option<(u16, String, String, PathBuf)>,
+    pub host_key: Option<String>,
+    /// Every request, as method and target.
+    pub log: Vec<String>,
+}
+
+pub struct Provider {
+    key: KeyPair,
+    pub state: Arc<Mutex<State>>,
+    server: Mutex<Option<Server>>,
+    address: SocketAddr,
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+impl Provider {
+    pub fn new(seed: u8) -> Self {
+        let key = KeyPair::from_secret_bytes([seed; 32]).unwrap();
+        let state = Arc::new(Mutex::new(State {
+            vms: Vec::new(),
+            keys: HashMap::new(),
+            sequence: 1,
+            name: format!("provider-{seed}"),
+            country: "SE".into(),
+            resources: (4, 8, 40),
+            core_month: 5_000_000,
+            isolation: Isolation::Container,
+            contained: true,
+            ports_verified: true,
+            offers: true,
+            overcommit: 1.0,
+            slowness: 2,
+            signing: Signing::Right,
+            refuse: None,
+            fail_operation: None,
+            cut_after_create: 0,
+            hang: false,
+            stale_once: false,
+            refuse_stale_offer: false,
+            ssh: None,
+            host_key: None,
+            log: Vec::new(),
+        }));
+        let server = serve(handler(key.clone(), Arc::clone(&state)));
+        let address = server.address;
+        Self { key, state, server: Mutex::new(Some(server)), address }
+    }
+
+    /// One whose VMs are all this one sshd.
+    pub fn with_sshd(seed: u8, sshd: &Sshd) -> Self {
+        let provider = Self::new(seed);
+        provider.set(|state| {
+            state.ssh =
+                Some((sshd.port, sshd.host_key.clone(), sshd.user.clone(), sshd.authorized.clone()));
+        });
+        provider
+    }
+
+    pub fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+    }
+
+    pub fn id(&self) -> KeyId {
+        self.key.id()
+    }
+
+    pub fn stop(&self) {
+        self.server.lock().unwrap().take();
+    }
+
+    pub fn start(&self) {
+        *self.server.lock().unwrap() =
+            Some(serve_at(self.address, handler(self.key.clone(), Arc::clone(&self.state))));
+    }
+
+    pub fn vm_names(&self) -> Vec<String> {
+        self.state.lock().unwrap().vms.iter().map(|rented| rented.vm.name.to_string()).collect()
+    }
+
+    pub fn vm_ids(&self) -> Vec<String> {
+        self.state.lock().unwrap().vms.iter().map(|rented| rented.vm.id.clone()).collect()
+    }
+
+    /// The VM is gone, whoever did it.
+    pub fn lose_vms(&self) {
+        self.state.lock().unwrap().vms.clear();
+    }
+
+    pub fn count(&self, request: &str) -> usize {
+        self.state.lock().unwrap().log.iter().filter(|line| line.starts_with(request)).count()
+    }
+
+    pub fn advertisement(&self) -> Advertisement {
+        let state = self.state.lock().unwrap();
+        let offers = if state.offers {
+            json!([{ "backend": "docker", "isolation": state.isolation,
+                "images": [{"name": "debian-12", "digest": "sha256:0123"}], "egress": "internet",
+                "enforced": ["cpu", "memory"], "contained": state.contained }])
+        } else {
+            json!([])
+        };
+        let mut value = json!({
+            "provider_id": self.id(), "sequence": state.sequence, "issued_at": now(),
+            "expires_at": now().plus(Duration::from_secs(300)), "name": state.name,
+            "country": state.country, "platform": "x86_64",
+            "resources": {"cpu": state.resources.0, "memory": state.resources.1,
+                          "storage": state.resources.2},
+            "endpoints": [{"kind": "relay-of-tomorrow"},
+                {"kind": "direct", "api": self.address.to_string(), "ssh_host": "127.0.0.1"}],
+            "offers": offers,
+            "prices": {"core_month": state.core_month, "gb_ram_month": 2_000_000,
+                       "gb_storage_month": 100_000},
+            "overcommit": {"cpu": state.overcommit, "storage": 1.0},
+        });
+        if state.ports_verified {
+            value["port_check"] = json!({"checker": self.id(), "checked_at": now(), "api": true,
+                                         "vm_ports": 100});
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    pub fn entry(&self) -> Value {
+        let advertisement = self.advertisement();
+        let envelope = Envelope::seal(&advertisement, &self.key).unwrap();
+        json!({
+            "provider_id": self.id(), "ip_address": "127.0.0.1", "country": advertisement.country,
+            "resources": advertisement.resources,
+            "pricing": {"usd_per_core_month": 5.0, "usd_per_gb_ram_month": 2.0,
+                        "usd_per_gb_storage_month": 0.1},
+            "created_at": now().naive(), "updated_at": now().naive(),
+            "provider_name": advertisement.name, "platform": "x86_64", "verified": true,
+            "last_seen": now(), "expires_at": advertisement.expires_at, "document": envelope,
+        })
+    }
+}
+
+type Said = (u16, Value);
+
+fn problem(code: ErrorCode, detail: &str) -> Said {
+    (code.status(), serde_json::to_value(Problem::new(code, detail)).unwrap())
+}
+
+fn handler(key: KeyPair, state: Arc<Mutex<State>>) -> impl Fn(Received) -> Answer + Send + Sync {
+    move |request| {
+        let mut state = state.lock().unwrap();
+        state.log.push(format!("{} {}", request.method, request.target));
+        if state.hang {
+            return Answer::Hang;
+        }
+        let carried = RequestSignature::carried_by(&request.headers);
+        let parts = RequestParts::new(request.method.as_str(), &request.target, &request.body);
+        let (said, cut) = match verify_request(&parts, &request.headers) {
+            Ok(Some(verified)) if verified.recipient != key.id().to_string() => {
+                (problem(ErrorCode::WrongRecipient, "not for me"), false)
+            }
+            Ok(Some(_)) if std::mem::take(&mut state.stale_once) => {
+                (problem(ErrorCode::SignatureStale, "sign again"), false)
+            }
+            Ok(Some(verified)) => answered(&mut state, verified.signer, &request),
+            _ => (problem(ErrorCode::SignatureRequired, "sign"), false),
+        };
+        if cut {
+            return Answer::Cut;
+        }
+        let (status, value) = said;
+        let mut body = serde_json::to_vec(&value).unwrap();
+        let other = KeyPair::from_secret_bytes([200; 32]).unwrap();
+        let signed = carried.map(|carried| {
+            let by = if state.signing == Signing::OtherKey { &other } else { &key };
+            sign_response(by, status, &body, &carried, now().unix_seconds())
+        });
+        if state.signing == Signing::Altered {
+            body.push(b' ');
+        }
+        let headers = match signed {
+            Some(signed) if state.signing != Signing::None => signed
+                .into_iter()
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+                .collect(),
+            _ => Vec::new(),
+        };
+        Answer::Reply { status, headers, body }
+    }
+}
+
+/// The reply, and whether it is to get lost.
+fn answered(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) {
+    let path = request.target.split('?').next().unwrap();
+    let rest = path.strip_prefix("/api/v1/vms").unwrap_or("?");
+    let parts: Vec<&str> = rest.split('/').skip(1).collect();
+    let said = match (&request.method, parts.as_slice()) {
+        (&Method::POST, []) => return created(state, owner, request),
+        (&Method::GET, []) => {
+            let mine: Vec<_> =
+                state.vms.iter().filter(|v| v.owner == owner).map(|v| &v.vm).collect();
+            (200, serde_json::to_value(mine).unwrap())
+        }
+        (&Method::GET, ["jobs", id]) => operation(state, owner, id),
+        (method, [name, action @ ..]) => {
+            let found = state.vms.iter().position(|rented| {
+                rented.owner == owner && (rented.vm.id == *name || rented.vm.name.as_str() == *name)
+            });
+            match found {
+                None => problem(ErrorCode::VmNotFound, "VM Not Found"),
+                Some(at) => on_vm(state, at, method, action),
+            }
+        }
+        _ => problem(ErrorCode::NotFound, "Not Found"),
+    };
+    (said, false)
+}
+
+fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) {
+    let body: CreateVmRequest = serde_json::from_slice(&request.body).unwrap();
+    let valid = match body.validate() {
+        Ok(valid) => valid,
+        Err(errors) => return ((422, serde_json::to_value(Problem::validation(errors)).unwrap()), false),
+    };
+    let key = request.headers["idempotency-key"].to_str().unwrap().to_owned();
+    let text = String::from_utf8(request.body.to_vec()).unwrap();
+    let at = match state.keys.get(&(owner, key.clone())) {
+        Some(at) if state.vms.get(*at).is_some_and(|rented| rented.request == text) => *at,
+        Some(_) => return (problem(ErrorCode::IdempotencyMismatch, "another spec"), false),
+        None => {
+            if let Some((code, detail)) = state.refuse {
+                return (problem(code, detail), false);
+            }
+            if state.refuse_stale_offer && valid.offer.as_ref().unwrap().sequence != state.sequence {
+                return (problem(ErrorCode::OfferChanged, "the terms have changed"), false);
+            }
+            if state.vms.iter().any(|v| v.owner == owner && v.vm.name == valid.name) {
+                return (problem(ErrorCode::NameTaken, "you have one of that name"), false);
+            }
+            let id = VmId::random().unwrap();
+            let (port, host_key) = match &state.ssh {
+                Some((port, host_key, _, authorized)) => {
+                    let keys: Vec<_> = valid.ssh_keys.iter().map(|key| key.as_str()).collect();
+                    std::fs::write(authorized, keys.join("\n") + "\n").unwrap();
+                    (*port, host_key.clone())
+                }
+                None => (1, HOST_KEY.to_owned()),
+            };
+            let host_key = state.host_key.clone().unwrap_or(host_key);
+            let vm = Vm {
+                id: id.to_string(),
+                name: valid.name,
+                status: VmStatus::Creating,
+                resources: valid.resources,
+                ip_address: None,
+                ssh_port: Some(port),
+                created_at: now().naive(),
+                updated_at: now().naive(),
+                error_message: None,
+                image: Some(valid.image.unwrap_or_else(|| "debian-12".into())),
+                image_digest: Some("sha256:0123".into()),
+                backend: Some("docker".into()),
+                isolation: Some(state.isolation),
+                host_key: Some(host_key.parse().unwrap()),
+                ssh_user: None,
+                job_id: Some(format!("job-{id}")),
+            };
+            state.vms.push(Rented { owner, vm, request: text, polls: 0 });
+            state.keys.insert((owner, key), state.vms.len() - 1);
+            state.vms.len() - 1
+        }
+    };
+    let accepted = OperationAccepted {
+        job_id: state.vms[at].vm.job_id.clone().unwrap(),
+        vm_id: state.vms[at].vm.id.clone(),
+        status: state.vms[at].vm.status,
+    };
+    let cut = state.cut_after_create > 0;
+    state.cut_after_create = state.cut_after_create.saturating_sub(1);
+    ((202, serde_json::to_value(accepted).unwrap()), cut)
+}
+
+/// A host key that belongs to nobody.
+pub const HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNVfYX7Cot+kMYwYSSojUSqZLyb5bMwoHJ6uu2IBQMW";
+
+fn operation(state: &mut State, owner: KeyId, id: &str) -> Said {
+    let slowness = state.slowness;
+    let failing = state.fail_operation;
+    let found = state
+        .vms
+        .iter_mut()
+        .position(|rented| rented.owner == owner && rented.vm.job_id.as_deref() == Some(id));
+    let Some(at) = found else {
+        return problem(ErrorCode::OperationNotFound, "no such operation");
+    };
+    let rented = &mut state.vms[at];
+    rented.polls += 1;
+    let vm_id = rented.vm.id.clone();
+    let status = match failing {
+        Some(_) => OperationStatus::Failed,
+        None if rented.polls > slowness => OperationStatus::Ready,
+        None => OperationStatus::Creating,
+    };
+    match status {
+        OperationStatus::Ready => rented.vm.status = VmStatus::Running,
+        OperationStatus::Failed => drop(state.vms.remove(at)),
+        OperationStatus::Creating => {}
+    }
+    let operation = Operation {
+        job_id: id.to_owned(),
+        vm_id,
+        status,
+        phase: (status == OperationStatus::Creating).then(|| "starting\u{1b}[31m the VM".to_owned()),
+        error: failing.map(|_| "the engine said no".to_owned()),
+        code: failing,
+        created_at: now(),
+        updated_at: now(),
+    };
+    (200, serde_json::to_value(operation).unwrap())
+}
+
+fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str]) -> Said {
+    let (user, port) = match &state.ssh {
+        Some((port, _, user, _)) => (user.clone(), *port),
+        None => ("ubuntu".to_owned(), 1),
+    };
+    let rented = &mut state.vms[at];
+    match (method, action) {
+        (&Method::GET, []) => (200, serde_json::to_value(&rented.vm).unwrap()),
+        (&Method::DELETE, []) => {
+            state.vms.remove(at);
+            (200, Value::Null)
+        }
+        (&Method::GET, ["access"]) if rented.vm.status != VmStatus::Running => {
+            let pending = VmAccessPending {
+                vm_id: rented.vm.id.clone(),
+                multipass_name: format!("golem-{}", rented.vm.id),
+                status: rented.vm.status,
+                ssh_port: None,
+            };
+            (202, serde_json::to_value(pending).unwrap())
+        }
+        (&Method::GET, ["access"]) => {
+            let access = VmAccess {
+                ssh_host: "127.0.0.1".into(),
+                ssh_port: port,
+                vm_id: rented.vm.id.clone(),
+                multipass_name: format!("golem-{}", rented.vm.id),
+                ssh_user: Some(user),
+                host_key: rented.vm.host_key.clone(),
+            };
+            (200, serde_json::to_value(access).unwrap())
+        }
+        (&Method::GET, ["stats"]) => {
+            let stats = VmStats {
+                vm_id: rented.vm.id.clone(),
+                measured_at: now(),
+                cpu_percent: 12.5,
+                memory_used_bytes: 256 << 20,
+                memory_limit_bytes: 1 << 30,
+                processes: 9,
+                network_received_bytes: 1536,
+                network_sent_bytes: 10,
+                disk_used_bytes: None,
+            };
+            (200, serde_json::to_value(stats).unwrap())
+        }
+        (&Method::POST, ["stop"]) => {
+            rented.vm.status = VmStatus::Stopped;
+            (200, serde_json::to_value(&rented.vm).unwrap())
+        }
+        (&Method::POST, ["start" | "restart"]) => {
+            rented.vm.status = VmStatus::Running;
+            (200, serde_json::to_value(&rented.vm).unwrap())
+        }
+        _ => problem(ErrorCode::NotFound, "Not Found"),
+    }
+}
