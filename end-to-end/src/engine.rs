@@ -59,7 +59,6 @@ impl Engine {
     }
 
     /// A call with a JSON body that has to succeed; its result, null if there is none.
-    #[must_use]
     pub fn json(&self, method: &str, path: &str, body: &Value) -> Value {
         let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let (status, reply) = self.call(method, path, "application/json", &bytes);

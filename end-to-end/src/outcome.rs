@@ -65,7 +65,6 @@ impl Outcome {
     }
 
     /// The same, of a command that has to succeed.
-    #[must_use]
     pub fn done(self) -> Self {
         assert_eq!(self.code, 0, "{self}");
         self
@@ -73,7 +72,6 @@ impl Outcome {
 
     /// The same, of a command that has to end with this code and say why: one error, in sentences,
     /// without a trace.
-    #[must_use]
     pub fn failed(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self}");
         let errors = self.stderr.lines().filter(|line| line.starts_with("error: ")).count();
@@ -85,7 +83,6 @@ impl Outcome {
     }
 
     /// The same, if standard error says all of this.
-    #[must_use]
     pub fn says(self, words: &[&str]) -> Self {
         for word in words {
             assert!(self.stderr.contains(word), "'{word}' is not in {self}");

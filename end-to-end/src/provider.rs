@@ -99,7 +99,7 @@ impl Provider {
     fn build_image(&self) {
         let lock = File::create(std::env::temp_dir().join("golem-end-to-end-image.lock")).unwrap();
         lock.lock().unwrap();
-        let _ = self.run(&["image", "build", "debian-12"]).done();
+        self.run(&["image", "build", "debian-12"]).done();
     }
 
     /// Starts it and waits until it is ready.
@@ -207,7 +207,7 @@ impl Provider {
 
     /// Removes all that it has made, as its owner would; fails if anything is left.
     pub fn purge(&mut self) {
-        let _ = self.run(&["purge", "--yes"]).done();
+        self.run(&["purge", "--yes"]).done();
         self.purged = true;
         if let Some(service) = &mut self.service {
             assert!(service.has_ended(), "the provider goes on after a purge:\n{}", service.log());

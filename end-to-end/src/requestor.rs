@@ -59,13 +59,11 @@ impl Requestor {
     }
 
     /// Rents a VM of the smallest size, from whoever is best.
-    #[must_use]
     pub fn rent(&self, name: &str) -> Outcome {
         self.golem(&["vm", "create", name]).done()
     }
 
     /// Runs a command in a VM; its output.
-    #[must_use]
     pub fn in_vm(&self, name: &str, command: &str) -> String {
         self.golem(&["vm", "ssh", name, "--", command]).done().stdout
     }

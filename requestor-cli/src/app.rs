@@ -140,9 +140,9 @@ impl<'a> App<'a> {
     pub fn find(&self, text: &str) -> Result<Rental> {
         let all = self.rentals()?.all()?;
         let id = text.parse::<VmId>().ok();
-        let found = all.iter().find(|rental| {
-            rental.name.as_str() == text || (id.is_some() && rental.vm_id == id)
-        });
+        let found = all
+            .iter()
+            .find(|rental| rental.name.as_str() == text || (id.is_some() && rental.vm_id == id));
         if let Some(rental) = found {
             return Ok(rental.clone());
         }
@@ -223,6 +223,7 @@ pub fn now() -> Timestamp {
 /// The rule for names.
 pub fn vm_name(text: &str) -> Result<VmName> {
     text.parse().map_err(|error| {
-        CliError::usage(format!("'{}' can't be the name of a VM", printable(text, 80))).because(error)
+        CliError::usage(format!("'{}' can't be the name of a VM", printable(text, 80)))
+            .because(error)
     })
 }

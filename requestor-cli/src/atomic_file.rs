@@ -19,7 +19,9 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: Option<u32>) -> std::io
     let _ = mode;
     let written = (|| {
         let mut file = options.open(&temporary)?;
-        if mode.is_none() && let Ok(old) = std::fs::metadata(path) {
+        if mode.is_none()
+            && let Ok(old) = std::fs::metadata(path)
+        {
             file.set_permissions(old.permissions())?;
         }
         file.write_all(content)?;

@@ -56,10 +56,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
         no_color: environment.variable("NO_COLOR").is_some(),
         dumb: environment.variable("TERM") == Some("dumb"),
     });
-    let overrides = Overrides {
-        discovery_url: args.global.discovery_url,
-        base_dir: args.global.base_dir,
-    };
+    let overrides =
+        Overrides { discovery_url: args.global.discovery_url, base_dir: args.global.base_dir };
     let config = match Config::load(&overrides, environment) {
         Ok(config) => config,
         Err(error) => {

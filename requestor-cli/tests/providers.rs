@@ -66,15 +66,22 @@ fn piped_it_is_plain_and_on_a_terminal_it_is_the_seeds() {
     let home = Home::with(&discovery);
     let ran = home.golem(&["vm", "providers"]).exits(0);
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert!(lines[0].starts_with("Provider ID   Name        Country  CPU  Memory  Storage"), "{}", lines[0]);
+    assert!(
+        lines[0].starts_with("Provider ID   Name        Country  CPU  Memory  Storage"),
+        "{}",
+        lines[0]
+    );
     assert!(lines[1].starts_with(&two.id().short()), "the cheaper first: {}", lines[1]);
-    assert!(lines[1].contains("unverified") && lines[1].contains("uncontained, cpu overcommitted x4"));
+    assert!(
+        lines[1].contains("unverified") && lines[1].contains("uncontained, cpu overcommitted x4")
+    );
     assert!(lines[2].contains("$8.00") && lines[2].contains(" verified"), "{}", lines[2]);
     assert!(!ran.stdout.contains(['🌍', '\x1b', '─']));
     assert_eq!(lines.len(), 3);
 
     let shown = home.on_terminal(&["vm", "providers"], "").exits(0).stdout;
-    for part in ["🌍 Available Providers (2 total)", "🌍 SE", "💻 4", "🧠 8GB", "💾 40GB", "────"] {
+    for part in ["🌍 Available Providers (2 total)", "🌍 SE", "💻 4", "🧠 8GB", "💾 40GB", "────"]
+    {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert!(shown.contains("\x1b[1m"), "headings stand out: {shown:?}");
@@ -133,11 +140,18 @@ fn names_lose_their_terminal_escapes() {
     let ran = home.golem(&["vm", "providers", "--unverified"]).exits(0);
     assert!(ran.stdout.contains("[2Jgone") && !ran.stdout.contains(['\x1b', '\u{202e}']));
     assert!(ran.stdout.contains("NOT SIGNED"), "{}", ran.stdout);
-    let ran = home.golem(&["vm", "providers"]).exits(0).says("no provider matches").says("--unverified");
+    let ran =
+        home.golem(&["vm", "providers"]).exits(0).says("no provider matches").says("--unverified");
     assert_eq!(ran.stdout, "");
-    home.golem(&["vm", "create", "box", "--provider-id", "0x21995069BEb0FA8324d32Ba3783387B6F13261d6"])
-        .exits(5)
-        .says("signs nothing");
+    home.golem(&[
+        "vm",
+        "create",
+        "box",
+        "--provider-id",
+        "0x21995069BEb0FA8324d32Ba3783387B6F13261d6",
+    ])
+    .exits(5)
+    .says("signs nothing");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! `/api/v1/advertisements`: publish, search, get one, withdraw.
 
+use std::net::IpAddr;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest as _, Path, Request, State};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json, Router, middleware};
 use golem_vm_node::http::{
     Caller, JsonBody, PeerAddr, ProblemResponse, QueryParams, VerifiedCaller,
 };
@@ -26,9 +29,10 @@ const PROVIDER_ID: &str = "x-provider-id";
 const PROVIDER_SIGNATURE: &str = "x-provider-signature";
 
 pub(super) fn router() -> Router<Api> {
-    Router::new()
-        .route(route::ADVERTISEMENTS, get(search).post(publish))
-        .route(route::ADVERTISEMENT, get(get_one).delete(withdraw))
+    Router::new().route(route::ADVERTISEMENTS, get(search).post(publish)).route(
+        route::ADVERTISEMENT,
+        get(get_one).delete(withdraw).layer(middleware::from_fn(tell_address)),
+    )
 }
 
 async fn search(
@@ -73,11 +77,24 @@ async fn publish(
         }
         Caller::Anonymous => return Err(VerifiedCaller::required()),
     };
-    let mut response = json(entry);
-    if let Ok(address) = HeaderValue::from_str(&peer.ip().to_string()) {
+    Ok(with_address(json(entry), peer.ip()))
+}
+
+/// Tells whoever asks for an entry, found or not, from which address it asks: a provider has to
+/// know its own before it can publish anything.
+async fn tell_address(
+    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    with_address(next.run(request).await, peer.ip())
+}
+
+fn with_address(mut response: Response, address: IpAddr) -> Response {
+    if let Ok(address) = HeaderValue::from_str(&address.to_string()) {
         response.headers_mut().insert(OBSERVED_ADDRESS_HEADER, address);
     }
-    Ok(response)
+    response
 }
 
 async fn withdraw(

@@ -66,6 +66,8 @@ async fn a_document_is_listed_byte_for_byte() {
     assert!(places.is_sorted());
     let missing = market.get(&route::advertisement(&key(2).id())).await;
     assert_eq!(problem(&missing).code, ErrorCode::AdvertisementNotFound);
+    // A provider asks so for its own address before it can publish anything.
+    assert_eq!(missing.headers["golem-observed-address"], "127.0.0.1");
 }
 
 #[tokio::test]

@@ -1,4 +1,14 @@
 //! The market as its people meet it, over its real programs and a real engine.
 #![allow(clippy::unwrap_used)]
 
+mod engines;
+mod failover;
+mod impostor;
+mod killed_cli;
+mod limits;
+mod owners;
+mod programs;
 mod rent_and_use;
+mod replay;
+mod restart;
+mod wrong_things;

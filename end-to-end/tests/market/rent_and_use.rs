@@ -30,14 +30,14 @@ fn a_machine_is_rented_used_and_given_back() {
     assert_eq!(by_hand.stdout, "ubuntu\nroot\n");
 
     // What is written stays over a stop.
-    let _ = requestor.in_vm("box", "echo kept >file && sync");
-    let _ = requestor.golem(&["vm", "stop", "box"]).done();
+    requestor.in_vm("box", "echo kept >file && sync");
+    requestor.golem(&["vm", "stop", "box"]).done();
     assert_eq!(requestor.vm("box")["status"], "stopped");
-    let _ = requestor.golem(&["vm", "start", "box"]).done();
+    requestor.golem(&["vm", "start", "box"]).done();
     assert_eq!(requestor.vm("box")["ssh"]["port"], port);
     assert_eq!(requestor.in_vm("box", "cat file"), "kept\n");
 
-    let _ = requestor.golem(&["vm", "destroy", "box", "--yes"]).done();
+    requestor.golem(&["vm", "destroy", "box", "--yes"]).done();
     assert!(requestor.vms().is_empty());
     assert!(market.provider().containers().is_empty());
     assert_eq!(market.provider().status()["vms"], serde_json::json!([]));
@@ -54,8 +54,8 @@ fn packages_can_be_installed() {
         eprintln!("skipped: {mirror} can't be reached from this machine");
         return;
     }
-    let _ = requestor.rent("box");
-    let _ = requestor.in_vm("box", "sudo apt-get -q update && sudo apt-get -q -y install nano >/dev/null");
+    requestor.rent("box");
+    requestor.in_vm("box", "sudo apt-get -q update && sudo apt-get -q -y install nano >/dev/null");
     assert!(requestor.in_vm("box", "command -v nano").contains("nano"));
     market.close();
 }

@@ -159,7 +159,7 @@ mod tests {
         let help = command.find_subcommand_mut("start").unwrap().render_long_help().to_string();
         for spec in TABLE.settings {
             assert!(
-                help.contains(&format!("[env: {}]", spec.name())) || spec.name() == "GOLEM_PROVIDER_DATA_DIR",
+                help.contains(spec.name()) || spec.name() == place::DATA_DIR,
                 "{} is not in the help of start",
                 spec.name()
             );

@@ -13,7 +13,7 @@ const LISTEN: &str = "0A";
 
 /// Who has each of `ports`, in words: `nginx (process 123)`. Ports of which it can't be told, for
 /// want of permission or outside Linux, are left out. Reads all of `/proc`, so not on an async thread.
-pub(super) fn holders(ports: &BTreeSet<u16>) -> BTreeMap<u16, String> {
+pub(crate) fn holders(ports: &BTreeSet<u16>) -> BTreeMap<u16, String> {
     if ports.is_empty() { BTreeMap::new() } else { holders_in(Path::new("/proc"), ports) }
 }
 

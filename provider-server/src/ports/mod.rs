@@ -24,6 +24,7 @@ mod verify;
 mod tests;
 
 pub(crate) use backoff::Backoff;
+pub(crate) use holder::holders;
 pub use board::PortBoard;
 pub use forwarding::{ForwardedPorts, ForwarderProgram, ForwardingError, LaunchForwarder};
 pub use public_address::{PublicAddress, SeenBy};

@@ -80,7 +80,9 @@ pub enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
     /// Print your id: the public half of the key by which providers know you
-    #[command(after_help = "Example:\n  golem id        give this to a provider that serves only requestors it trusts")]
+    #[command(
+        after_help = "Example:\n  golem id        give this to a provider that serves only requestors it trusts"
+    )]
     Id,
     /// Print the version
     #[command(after_help = "Example:\n  golem version --json")]
@@ -137,8 +139,12 @@ mod tests {
                     walk(sub, &path);
                 } else {
                     let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-                    assert!(help.contains(&format!("{path} ")) || help.contains(&format!("{path}\n"))
-                        || help.ends_with(&path), "no example for {path}");
+                    assert!(
+                        help.contains(&format!("{path} "))
+                            || help.contains(&format!("{path}\n"))
+                            || help.ends_with(&path),
+                        "no example for {path}"
+                    );
                 }
             }
         }

@@ -34,14 +34,17 @@ Examples:
     #[command(after_help = "Example:\n  golem vm info my-webserver")]
     Info(NameArgs),
     /// Log in to a VM, or run a command in it
-    #[command(visible_alias = "connect", after_help = "\
+    #[command(
+        visible_alias = "connect",
+        after_help = "\
 The exit code is the remote command's. With --json nothing is opened: it prints where and how to
 connect. For scp, rsync and editors see `golem vm ssh-config`.
 
 Examples:
   golem vm ssh my-webserver
   golem vm ssh my-webserver -- sudo apt-get update
-  tar c . | golem vm ssh my-webserver -- tar x")]
+  tar c . | golem vm ssh my-webserver -- tar x"
+    )]
     Ssh(SshArgs),
     /// Print blocks for ~/.ssh/config, for scp, rsync, sftp and editors
     #[command(after_help = "\
@@ -62,10 +65,13 @@ Examples:
     #[command(after_help = "Example:\n  golem vm stats my-webserver --watch")]
     Stats(StatsArgs),
     /// Give VMs back: everything in them is gone at once
-    #[command(visible_alias = "delete", after_help = "\
+    #[command(
+        visible_alias = "delete",
+        after_help = "\
 Examples:
   golem vm destroy my-webserver
-  golem vm destroy one two --yes")]
+  golem vm destroy one two --yes"
+    )]
     Destroy(DestroyArgs),
     /// Give all your VMs back
     #[command(after_help = "Example:\n  golem vm purge --yes")]

@@ -79,9 +79,7 @@ impl Connector {
     /// # Errors
     /// [`ConnectError`].
     pub async fn ssh(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
-        self.dial(&host_port(host, port))
-            .await
-            .map_err(|reason| ConnectError::Failed(vec![reason]))
+        self.dial(&host_port(host, port)).await.map_err(|reason| ConnectError::Failed(vec![reason]))
     }
 
     async fn dial(&self, address: &str) -> Result<Stream, String> {

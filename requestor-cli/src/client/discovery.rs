@@ -180,7 +180,9 @@ impl Discovery {
     }
 
     fn url(&self, path: &str) -> Result<Url> {
-        self.base.join(path).map_err(|error| CliError::other("can't form an address").because(error))
+        self.base
+            .join(path)
+            .map_err(|error| CliError::other("can't form an address").because(error))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CliError {

@@ -350,9 +350,8 @@ impl ProviderClient {
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let mut request = request
-            .body(Full::new(Bytes::copy_from_slice(body)))
-            .map_err(|error| local(&error))?;
+        let mut request =
+            request.body(Full::new(Bytes::copy_from_slice(body))).map_err(|error| local(&error))?;
         request.headers_mut().extend(headers);
 
         let (mut sender, driver) = http1::handshake(TokioIo::new(connection.stream))

@@ -32,10 +32,9 @@ pub(super) fn run(app: &App<'_>, command: ConfigCommand) -> Result<()> {
 }
 
 fn path<'a>(app: &'a App<'_>) -> Result<&'a std::path::Path> {
-    app.config
-        .file
-        .as_deref()
-        .ok_or_else(|| CliError::other("this user has no home directory, so there is no config file"))
+    app.config.file.as_deref().ok_or_else(|| {
+        CliError::other("this user has no home directory, so there is no config file")
+    })
 }
 
 /// The setting of that key; its environment variable's name is taken too.

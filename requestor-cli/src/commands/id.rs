@@ -7,9 +7,5 @@ use crate::error::Result;
 
 pub(super) fn run(app: &App<'_>) -> Result<()> {
     let id = app.key()?.id();
-    if app.ui.is_json() {
-        app.ui.json(&json!({ "id": id }))
-    } else {
-        app.ui.line(&id.to_string())
-    }
+    if app.ui.is_json() { app.ui.json(&json!({ "id": id })) } else { app.ui.line(&id.to_string()) }
 }

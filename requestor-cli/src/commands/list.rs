@@ -57,7 +57,15 @@ pub(super) fn status_text(seen: &Seen) -> String {
 
 fn table(app: &App<'_>, seen: &[Seen]) -> String {
     let mut table = Columns::new(&[
-        "Name", "Status", "Provider", "CPU", "Memory", "Storage", "Isolation", "SSH", ">USD/month",
+        "Name",
+        "Status",
+        "Provider",
+        "CPU",
+        "Memory",
+        "Storage",
+        "Isolation",
+        "SSH",
+        ">USD/month",
         "Created (UTC)",
     ]);
     for item in seen {

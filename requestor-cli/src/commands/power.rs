@@ -48,9 +48,8 @@ pub(super) async fn run(app: &App<'_>, args: &NameArgs, change: Change) -> Resul
     let failed = |error: CallError| error.into_cli(&format!("{verb} '{name}'"), &rental.provider);
 
     let progress = app.ui.progress(&format!("{doing} '{name}'"));
-    let answer = app
-        .reach(&rental.provider, async |provider| client.change(provider, &target).await)
-        .await;
+    let answer =
+        app.reach(&rental.provider, async |provider| client.change(provider, &target).await).await;
     match answer {
         Ok(()) => {}
         Err(error) if error.is_no_such_vm() => {
@@ -69,8 +68,11 @@ pub(super) async fn run(app: &App<'_>, args: &NameArgs, change: Change) -> Resul
         match (&seen.stale, seen.rental.status) {
             (None, status) if status == wanted => break seen,
             (None, VmStatus::Error) => {
-                return Err(CliError::new(Kind::Refused, format!("'{name}' could not be {verb}ed"))
-                    .hint(format!("golem vm info {name}")));
+                return Err(CliError::new(
+                    Kind::Refused,
+                    format!("'{name}' could not be {verb}ed"),
+                )
+                .hint(format!("golem vm info {name}")));
             }
             (Some(error), _) if started.elapsed() >= ACT => return Err(failed(error.clone())),
             (None, status) if started.elapsed() >= ACT => {

@@ -113,15 +113,25 @@ fn table(app: &App<'_>, listings: &[&Listing], wish: &Wish) -> String {
     let icons = app.ui.decorates();
     let icon = |icon: &str, text: String| if icons { format!("{icon} {text}") } else { text };
     let mut table = Columns::new(&[
-        "Provider ID", "Name", "Country", "CPU", "Memory", "Storage", "Isolation", ">USD/month",
-        "Ports", "Seen", "Notes",
+        "Provider ID",
+        "Name",
+        "Country",
+        "CPU",
+        "Memory",
+        "Storage",
+        "Isolation",
+        ">USD/month",
+        "Ports",
+        "Seen",
+        "Notes",
     ]);
     let size = wish.query.priced_size();
     let now = now();
     for listing in listings {
         let entry = &listing.entry;
         let seen = last_seen(entry).map_or_else(|| "-".to_owned(), |then| age(now, then));
-        let (id, name, country, resources, isolation, price, ports, notes) = match &listing.document {
+        let (id, name, country, resources, isolation, price, ports, notes) = match &listing.document
+        {
             Some(document) => {
                 let ad = &document.content;
                 (

@@ -186,9 +186,7 @@ pub(super) async fn reap_one(
 pub(super) async fn one(app: &App<'_>, rental: Rental) -> Result<Option<Seen>> {
     let client = app.client()?;
     let vm = rental.reference();
-    let answer = app
-        .reach(&rental.provider, async |provider| client.vm(provider, &vm).await)
-        .await;
+    let answer = app.reach(&rental.provider, async |provider| client.vm(provider, &vm).await).await;
     let rentals = app.rentals()?;
     match answer {
         Ok(vm) if vm.status == VmStatus::Deleted => {

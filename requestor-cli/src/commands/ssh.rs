@@ -25,6 +25,7 @@ pub(super) fn run(app: &App<'_>, args: &SshArgs) -> Result<u8> {
         Some(_) => rental,
         None => block_on(with_access(app, rental))??,
     };
+    let rental = with_identity(app, rental)?;
     app.sync_known_hosts()?;
     if app.ui.is_json() {
         app.ui.json(&VmView::of(app, &rental, true)?)?;
@@ -40,6 +41,17 @@ pub(super) fn run(app: &App<'_>, args: &SshArgs) -> Result<u8> {
     }
 }
 
+/// A rental with the key to log in with: a VM that was created elsewhere under the same identity
+/// has none noted, and is most likely opened by the person's default key.
+fn with_identity(app: &App<'_>, mut rental: Rental) -> Result<Rental> {
+    if rental.identity.is_none() {
+        let own_dir = app.own_key_dir()?;
+        let sources = block_on(app.key_sources(&own_dir))?;
+        rental.identity = Some(sources.default_key()?.0.identity);
+    }
+    Ok(rental)
+}
+
 async fn with_openssh(
     app: &App<'_>,
     rental: &Rental,
@@ -47,11 +59,8 @@ async fn with_openssh(
     program: &Path,
     args: &SshArgs,
 ) -> Result<u8> {
-    let options = openssh::Options {
-        user: args.user.as_deref(),
-        force_tty: args.tty,
-        batch: false,
-    };
+    let options =
+        openssh::Options { user: args.user.as_deref(), force_tty: args.tty, batch: false };
     let arguments = openssh::session(target, &options, &args.command);
     let code = openssh::run(program, &arguments).await.map_err(|error| {
         CliError::new(Kind::SshConnection, format!("can't start {}", program.display()))
@@ -86,18 +95,18 @@ async fn with_builtin(
         Ok(connection) => connection,
         Err(error @ SshError::WrongHostKey { .. }) => return Err(wrong_host_key(rental, &error)),
         Err(error) => {
-            return Err(CliError::new(Kind::SshConnection, format!("can't reach '{}'", rental.name))
-                .because(error)
-                .hint(format!("golem vm info {}", rental.name)));
+            return Err(CliError::new(
+                Kind::SshConnection,
+                format!("can't reach '{}'", rental.name),
+            )
+            .because(error)
+            .hint(format!("golem vm info {}", rental.name)));
         }
     };
     let user = args.user.as_deref().unwrap_or(&target.access.user);
     connection.log_in(user, &key).await.map_err(|error| {
-        CliError::new(
-            Kind::SshConnection,
-            format!("can't log in to '{}' as {user}", rental.name),
-        )
-        .because(error)
+        CliError::new(Kind::SshConnection, format!("can't log in to '{}' as {user}", rental.name))
+            .because(error)
     })?;
     let command = (!args.command.is_empty()).then(|| joined(&args.command));
     let at_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
@@ -195,7 +204,8 @@ pub(super) fn usable_access(
     }
     let Some(host_key) = access.host_key.clone() else {
         return Err(CallError::Malformed(
-            "it names no host key, so nobody could tell whether the right machine answers".to_owned(),
+            "it names no host key, so nobody could tell whether the right machine answers"
+                .to_owned(),
         ));
     };
     let host = access.ssh_host.as_str();

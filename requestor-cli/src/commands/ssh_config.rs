@@ -30,8 +30,10 @@ pub(super) fn run(app: &App<'_>, args: &SshConfigArgs) -> Result<()> {
         })
         .collect();
     if app.ui.is_json() {
-        let hosts: Vec<_> =
-            blocks.iter().map(|(name, block)| json!({ "name": name, "ssh_config": block })).collect();
+        let hosts: Vec<_> = blocks
+            .iter()
+            .map(|(name, block)| json!({ "name": name, "ssh_config": block }))
+            .collect();
         return app.ui.json(&json!({ "hosts": hosts }));
     }
     let text: Vec<&str> = blocks.iter().map(|(_, block)| block.as_str()).collect();

@@ -31,8 +31,9 @@ pub(super) async fn run(app: &App<'_>, args: &StatsArgs) -> Result<()> {
                     )));
                 }
                 Err(error) => {
-                    return Err(error
-                        .into_cli(&format!("measure '{}'", rental.name), &rental.provider));
+                    return Err(
+                        error.into_cli(&format!("measure '{}'", rental.name), &rental.provider)
+                    );
                 }
             }
             if !args.watch {

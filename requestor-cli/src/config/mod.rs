@@ -134,9 +134,11 @@ pub fn parse_discovery_url(text: &str) -> Result<Url, String> {
     match url.scheme() {
         "http" => {}
         "https" => {
-            return Err("https is not spoken here; http is safe, for what discovery lists is signed \
+            return Err(
+                "https is not spoken here; http is safe, for what discovery lists is signed \
                         by the providers themselves"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         other => return Err(format!("it begins with {other}:, not http:")),
     }
@@ -182,7 +184,8 @@ mod tests {
     fn addresses_are_checked() {
         assert!(parse_discovery_url("http://127.0.0.1:9001").is_ok());
         assert!(parse_discovery_url("http://[::1]:9001/").is_ok());
-        for bad in ["", "discovery:9001", "https://x", "ftp://x", "http://x/api", "http://x?y", "x"] {
+        for bad in ["", "discovery:9001", "https://x", "ftp://x", "http://x/api", "http://x?y", "x"]
+        {
             assert!(parse_discovery_url(bad).is_err(), "{bad}");
         }
         let error = config(&[(DISCOVERY_URL, "https://x\x1b")]).discovery_url().unwrap_err();
@@ -192,7 +195,8 @@ mod tests {
 
     #[test]
     fn settings_of_the_original_without_a_meaning_are_told() {
-        let config = config(&[("GOLEM_REQUESTOR_NETWORK", "x"), ("GOLEM_REQUESTOR_DISCOVERY_UR", "x")]);
+        let config =
+            config(&[("GOLEM_REQUESTOR_NETWORK", "x"), ("GOLEM_REQUESTOR_DISCOVERY_UR", "x")]);
         let warnings = config.warnings().join("\n");
         assert!(warnings.contains("GOLEM_REQUESTOR_NETWORK"), "{warnings}");
         assert!(warnings.contains("did you mean GOLEM_REQUESTOR_DISCOVERY_URL?"), "{warnings}");

@@ -210,7 +210,8 @@ pub fn meant<'a>(listings: &'a [Listing], text: &str) -> Vec<&'a Listing> {
     by(listings, |listing| match &listing.document {
         Some(document) => document.content.name == text,
         None => {
-            listing.entry.provider_id == text || listing.entry.provider_name.as_deref() == Some(text)
+            listing.entry.provider_id == text
+                || listing.entry.provider_name.as_deref() == Some(text)
         }
     })
 }

@@ -24,7 +24,12 @@ fn candidate(seed: u8, change: impl FnOnce(&mut Advertisement)) -> Candidate {
     change(&mut advertisement);
     let envelope = Envelope::seal(&advertisement, &key).unwrap();
     let digest = envelope.open::<Advertisement>().unwrap().digest;
-    Candidate { id: key.id(), advertisement, digest, last_seen: Some(Timestamp::from_unix_seconds(1)) }
+    Candidate {
+        id: key.id(),
+        advertisement,
+        digest,
+        last_seen: Some(Timestamp::from_unix_seconds(1)),
+    }
 }
 
 fn size() -> VmResources {
@@ -32,7 +37,10 @@ fn size() -> VmResources {
 }
 
 fn order(candidates: Vec<Candidate>, image: Option<&str>) -> Vec<String> {
-    ranked(candidates, &size(), None, image).into_iter().map(|(c, _)| c.advertisement.name).collect()
+    ranked(candidates, &size(), None, image)
+        .into_iter()
+        .map(|(c, _)| c.advertisement.name)
+        .collect()
 }
 
 #[test]
@@ -70,12 +78,27 @@ fn a_wish_is_checked_against_the_signed_words() {
     let objection = |query| wish(query).objection(&advertisement);
     assert_eq!(objection(AdvertisementQuery::default()), None);
     assert!(objection(AdvertisementQuery { cpu: Some(8), ..Default::default() }).is_some());
-    assert!(objection(AdvertisementQuery { country: Some("DE".into()), ..Default::default() }).is_some());
-    assert!(objection(AdvertisementQuery { platform: Some("aarch64".into()), ..Default::default() }).is_some());
-    assert!(objection(AdvertisementQuery { isolation: Some(Isolation::Vm), ..Default::default() }).is_some());
+    assert!(
+        objection(AdvertisementQuery { country: Some("DE".into()), ..Default::default() })
+            .is_some()
+    );
+    assert!(
+        objection(AdvertisementQuery { platform: Some("aarch64".into()), ..Default::default() })
+            .is_some()
+    );
+    assert!(
+        objection(AdvertisementQuery { isolation: Some(Isolation::Vm), ..Default::default() })
+            .is_some()
+    );
     // 1/1/10: 5 + 2 + 1 USD.
-    assert!(objection(AdvertisementQuery { max_usd_per_month: Some(7.99), ..Default::default() }).is_some());
-    assert!(objection(AdvertisementQuery { max_usd_per_month: Some(8.0), ..Default::default() }).is_none());
+    assert!(
+        objection(AdvertisementQuery { max_usd_per_month: Some(7.99), ..Default::default() })
+            .is_some()
+    );
+    assert!(
+        objection(AdvertisementQuery { max_usd_per_month: Some(8.0), ..Default::default() })
+            .is_none()
+    );
 }
 
 #[test]

@@ -255,7 +255,8 @@ impl Rentals {
             Err(error) => return Err(failed(&error)),
         }
         let number = self.connection.last_insert_rowid();
-        self.by_row(number)?.ok_or_else(|| CliError::other("the list of your VMs changed meanwhile"))
+        self.by_row(number)?
+            .ok_or_else(|| CliError::other("the list of your VMs changed meanwhile"))
     }
 
     /// Notes what the provider said about a VM.

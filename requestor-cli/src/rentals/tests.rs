@@ -81,7 +81,10 @@ fn a_rental_goes_through_its_states() {
     let read = rentals.by_name(&rental.name).unwrap().unwrap();
     assert_eq!(read.ssh.as_ref(), Some(&access));
     assert_eq!(read.reference().as_str(), VmId::from_bytes([1; 16]).to_string());
-    assert_eq!((read.state, read.status, read.status_at), (State::Active, VmStatus::Running, at(20)));
+    assert_eq!(
+        (read.state, read.status, read.status_at),
+        (State::Active, VmStatus::Running, at(20))
+    );
 
     rentals.set_state(rental.row, State::Abandoned).unwrap();
     assert!(rentals.by_name(&rental.name).unwrap().is_none());
@@ -104,8 +107,7 @@ fn a_name_is_free_again_once_abandoned() {
 fn a_pinned_host_key_is_never_replaced() {
     let (_dir, rentals) = open();
     let rental = rentals.insert(&new("box", "k1"), at(1)).unwrap();
-    let other =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKXFREi6fU8Pb5rV0hOHZxTvyF0yqCLpdmTXyPnlxQXk";
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKXFREi6fU8Pb5rV0hOHZxTvyF0yqCLpdmTXyPnlxQXk";
     for key in [KEY, other] {
         let access = SshAccess {
             host: "h".into(),

@@ -25,7 +25,8 @@ fn content<'a>(keys: impl Iterator<Item = (VmId, &'a SshPublicKey)>) -> String {
 /// # Errors
 /// When it can't be written.
 pub fn sync(path: &Path, rentals: &[Rental]) -> Result<()> {
-    let keys = rentals.iter().filter_map(|rental| Some((rental.vm_id?, &rental.ssh.as_ref()?.host_key)));
+    let keys =
+        rentals.iter().filter_map(|rental| Some((rental.vm_id?, &rental.ssh.as_ref()?.host_key)));
     let new = content(keys);
     if std::fs::read(path).is_ok_and(|old| old == new.as_bytes()) {
         return Ok(());

@@ -36,8 +36,7 @@ pub enum LoginError {
 /// [`SshError`].
 pub async fn connect(connector: &Connector, target: &Target<'_>) -> Result<Connection, SshError> {
     let access = target.access;
-    let stream =
-        connector.ssh(&access.host, access.port).await.map_err(SshError::Unreachable)?;
+    let stream = connector.ssh(&access.host, access.port).await.map_err(SshError::Unreachable)?;
     Connection::open(stream, &access.host_key).await
 }
 
@@ -116,4 +115,3 @@ pub async fn diagnose(target: &Target<'_>) -> Option<LoginError> {
         Err(error) => Some(LoginError::Unreachable(error)),
     }
 }
-

@@ -197,13 +197,18 @@ mod tests {
             host: "192.0.2.7".into(),
             port: 50_800,
             user: "ubuntu".into(),
-            host_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNVfYX7Cot+kMYwYSSojUSqZLyb5bMwoHJ6uu2IBQMW"
-                .parse()
-                .unwrap(),
+            host_key:
+                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNVfYX7Cot+kMYwYSSojUSqZLyb5bMwoHJ6uu2IBQMW"
+                    .parse()
+                    .unwrap(),
         }
     }
 
-    fn target<'a>(access: &'a SshAccess, known_hosts: &'a str, identity: Option<&'a str>) -> Target<'a> {
+    fn target<'a>(
+        access: &'a SshAccess,
+        known_hosts: &'a str,
+        identity: Option<&'a str>,
+    ) -> Target<'a> {
         Target {
             vm: golem_vm_protocol::VmId::from_bytes([0; 16]),
             access,
@@ -250,8 +255,15 @@ mod tests {
                 batch,
                 vec!["true"],
                 with(&[
-                    "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-l", "ubuntu", "--",
-                    "192.0.2.7", "true",
+                    "-o",
+                    "BatchMode=yes",
+                    "-o",
+                    "ConnectTimeout=10",
+                    "-l",
+                    "ubuntu",
+                    "--",
+                    "192.0.2.7",
+                    "true",
                 ]),
             ),
             (root, vec!["top"], with(&["-t", "-l", "root", "--", "192.0.2.7", "top"])),

@@ -32,7 +32,9 @@ impl Discovery {
                 let found = listed.entries.iter().rfind(|entry| entry["provider_id"] == id);
                 return match found {
                     Some(entry) => json(200, entry),
-                    None => json(404, &Problem::new(ErrorCode::AdvertisementNotFound, "not listed")),
+                    None => {
+                        json(404, &Problem::new(ErrorCode::AdvertisementNotFound, "not listed"))
+                    }
                 };
             }
             listed.searches += 1;

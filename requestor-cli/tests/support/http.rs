@@ -24,7 +24,11 @@ pub struct Received {
 
 /// What is done about it.
 pub enum Answer {
-    Reply { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
+    Reply {
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    },
     /// Nothing, for longer than anybody waits.
     Hang,
     /// The connection ends without an answer.

@@ -116,8 +116,12 @@ impl Provider {
     pub fn with_sshd(seed: u8, sshd: &Sshd) -> Self {
         let provider = Self::new(seed);
         provider.set(|state| {
-            state.ssh =
-                Some((sshd.port, sshd.host_key.clone(), sshd.user.clone(), sshd.authorized.clone()));
+            state.ssh = Some((
+                sshd.port,
+                sshd.host_key.clone(),
+                sshd.user.clone(),
+                sshd.authorized.clone(),
+            ));
         });
         provider
     }
@@ -280,7 +284,9 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
     let body: CreateVmRequest = serde_json::from_slice(&request.body).unwrap();
     let valid = match body.validate() {
         Ok(valid) => valid,
-        Err(errors) => return ((422, serde_json::to_value(Problem::validation(errors)).unwrap()), false),
+        Err(errors) => {
+            return ((422, serde_json::to_value(Problem::validation(errors)).unwrap()), false);
+        }
     };
     let key = request.headers["idempotency-key"].to_str().unwrap().to_owned();
     let text = String::from_utf8(request.body.to_vec()).unwrap();
@@ -291,7 +297,8 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
             if let Some((code, detail)) = state.refuse {
                 return (problem(code, detail), false);
             }
-            if state.refuse_stale_offer && valid.offer.as_ref().unwrap().sequence != state.sequence {
+            if state.refuse_stale_offer && valid.offer.as_ref().unwrap().sequence != state.sequence
+            {
                 return (problem(ErrorCode::OfferChanged, "the terms have changed"), false);
             }
             if state.vms.iter().any(|v| v.owner == owner && v.vm.name == valid.name) {
@@ -371,7 +378,8 @@ fn operation(state: &mut State, owner: KeyId, id: &str) -> Said {
         job_id: id.to_owned(),
         vm_id,
         status,
-        phase: (status == OperationStatus::Creating).then(|| "starting\u{1b}[31m the VM".to_owned()),
+        phase: (status == OperationStatus::Creating)
+            .then(|| "starting\u{1b}[31m the VM".to_owned()),
         error: failing.map(|_| "the engine said no".to_owned()),
         code: failing,
         created_at: now(),

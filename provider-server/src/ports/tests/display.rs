@@ -48,8 +48,8 @@ fn the_owner_reads_what_is_open_who_says_so_and_what_to_do() {
     answer(&board);
     let expected = "\
 Ports
-  Provider      7466          local ok: listening            external ok: reached
-  VM access     50800-50809   local partly: 8 of 10 held     external partly: 5 of 8 reached
+  Provider      7466          local ok: listening              external ok: reached
+  VM access     50800-50809   local partly: 8 of 10 held       external partly: 5 of 8 reached
   Checked by
     http://checker.example:9000 (9wm1eqn4wddi…): partly: reached 6 of 9 ports at 203.0.113.4
     http://down.example:9000: problem: can't reach http://down.example:9000: Connection\u{fffd}refused
@@ -71,8 +71,8 @@ Ports
 fn before_anything_is_known_nothing_is_called_a_problem() {
     let expected = "\
 Ports
-  Provider      7466          local not known yet            external being checked
-  VM access     50800-50809   local 0 of 10 held             external being checked
+  Provider      7466          local not known yet              external being checked
+  VM access     50800-50809   local 0 of 10 held               external being checked
   Checked by
     http://checker.example:9000: not asked yet
     http://down.example:9000: not asked yet";

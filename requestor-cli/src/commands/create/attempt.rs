@@ -170,7 +170,8 @@ impl Attempt<'_> {
                         OperationStatus::Ready => return self.ready(rental).await,
                         OperationStatus::Failed => {
                             let code = operation.code.unwrap_or(ErrorCode::CreateFailed);
-                            let why = operation.error.unwrap_or_else(|| "it gave no reason".to_owned());
+                            let why =
+                                operation.error.unwrap_or_else(|| "it gave no reason".to_owned());
                             let problem = Problem::new(code, why);
                             let error = CallError::Refused(Box::new(problem.clone()));
                             return Err(self.refused(rental, &problem, &error).await?);
@@ -228,14 +229,20 @@ impl Attempt<'_> {
             VmStatus::Stopped | VmStatus::Stopping => {
                 self.app.rentals()?.set_state(rental.row, State::Active)?;
                 return Err(Failure::Final(
-                    CliError::new(Kind::Refused, format!("'{}' exists, and is {}", vm.name, vm.status))
-                        .hint(format!("golem vm start {}", vm.name)),
+                    CliError::new(
+                        Kind::Refused,
+                        format!("'{}' exists, and is {}", vm.name, vm.status),
+                    )
+                    .hint(format!("golem vm start {}", vm.name)),
                 ));
             }
             VmStatus::Error | VmStatus::Deleted | _ => {
                 let why = vm.error_message.as_deref().unwrap_or("it gave no reason");
-                let error = CallError::Refused(Box::new(Problem::new(ErrorCode::CreateFailed, why)));
-                return Err(self.undo(rental, error.into_cli(&self.doing(), &rental.provider)).await);
+                let error =
+                    CallError::Refused(Box::new(Problem::new(ErrorCode::CreateFailed, why)));
+                return Err(self
+                    .undo(rental, error.into_cli(&self.doing(), &rental.provider))
+                    .await);
             }
         }
         if let (Some(wanted), Some(made)) = (self.wanted.isolation, vm.isolation)
@@ -243,7 +250,10 @@ impl Attempt<'_> {
         {
             let error = CliError::new(
                 Kind::Refused,
-                format!("{} made a {made}, not a {wanted}", label(&rental.provider.name, &rental.provider.id)),
+                format!(
+                    "{} made a {made}, not a {wanted}",
+                    label(&rental.provider.name, &rental.provider.id)
+                ),
             );
             return Err(self.undo(rental, error).await);
         }
@@ -275,7 +285,9 @@ impl Attempt<'_> {
                         Ok(access) if one_host_key(vm.host_key.as_ref(), &access.host_key) => {
                             return Ok(access);
                         }
-                        Ok(_) => CallError::Malformed("it names two different host keys".to_owned()),
+                        Ok(_) => {
+                            CallError::Malformed("it names two different host keys".to_owned())
+                        }
                         Err(error) => error,
                     }
                 }
@@ -302,20 +314,17 @@ impl Attempt<'_> {
         self.progress.step("logging in");
         let known_hosts = app.known_hosts_path()?;
         let Some(target) = App::target(rental, &known_hosts) else {
-            return Err(Failure::Final(CliError::other("the provider did not say where to log in")));
+            return Err(Failure::Final(CliError::other(
+                "the provider did not say where to log in",
+            )));
         };
         let program = app.openssh();
         let interactive = key.usable_by == Use::Passphrase && app.ui.can_ask();
         if interactive {
             self.progress.clear();
         }
-        let check = login::check(
-            app.client()?.connector(),
-            &target,
-            key,
-            program.as_deref(),
-            interactive,
-        );
+        let check =
+            login::check(app.client()?.connector(), &target, key, program.as_deref(), interactive);
         let address = format!("{}:{}", target.access.host, target.access.port);
         let kept = |error: CliError| {
             error
@@ -339,7 +348,10 @@ impl Attempt<'_> {
             Err(LoginError::Unreachable(error)) => {
                 let told = CliError::new(
                     Kind::Unreachable,
-                    format!("'{}' was made, but its SSH at {address} can't be reached", rental.name),
+                    format!(
+                        "'{}' was made, but its SSH at {address} can't be reached",
+                        rental.name
+                    ),
                 )
                 .because(error);
                 Err(match self.wanted.provider {

@@ -1,9 +1,9 @@
 //! From whom: the provider that was named, or those that match, best first.
 
+use golem_vm_node::settings::closest;
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::advertisement::AdvertisementQuery;
 use golem_vm_protocol::text::printable;
-use golem_vm_node::settings::closest;
 
 use super::wanted::Wanted;
 use crate::app::App;
@@ -29,11 +29,7 @@ pub(super) async fn candidates(
     Ok(ranked(found, &wanted.resources, wanted.isolation, wanted.image.as_deref()))
 }
 
-async fn matching(
-    app: &App<'_>,
-    discovery: &Discovery,
-    wanted: &Wanted,
-) -> Result<Vec<Candidate>> {
+async fn matching(app: &App<'_>, discovery: &Discovery, wanted: &Wanted) -> Result<Vec<Candidate>> {
     let search = discovery.search(&wanted.wish.query, EXTENT).await?;
     super::super::providers::tell_dropped(app, &search, &discovery.address());
     let found: Vec<Candidate> = search
@@ -53,8 +49,7 @@ async fn matching(
 /// Why nobody matches, by those who come near.
 async fn no_match(discovery: &Discovery, wanted: &Wanted) -> Result<CliError> {
     let everybody = discovery.search(&AdvertisementQuery::default(), EXTENT).await?;
-    let candidates: Vec<Candidate> =
-        everybody.listings.iter().filter_map(Candidate::of).collect();
+    let candidates: Vec<Candidate> = everybody.listings.iter().filter_map(Candidate::of).collect();
     let size = &wanted.resources;
     let mut error = CliError::not_found(format!(
         "no provider matches ({} vCPU, {} GB memory, {} GB disk{})",
@@ -65,7 +60,10 @@ async fn no_match(discovery: &Discovery, wanted: &Wanted) -> Result<CliError> {
     ));
     if candidates.is_empty() {
         return Ok(error
-            .because(format!("discovery at {} lists no provider that signs what it offers", discovery.address()))
+            .because(format!(
+                "discovery at {} lists no provider that signs what it offers",
+                discovery.address()
+            ))
             .hint("try again later, or ask another one: golem config set discovery-url URL"));
     }
     for candidate in candidates.iter().take(SHOWN) {
@@ -128,11 +126,10 @@ async fn named(
     };
     match wanted.wish.objection(&candidate.advertisement) {
         None => Ok(candidate),
-        Some(objection) => Err(CliError::new(
-            Kind::Refused,
-            format!("provider {} {objection}", candidate.label()),
-        )
-        .hint("ask for less, or choose another one: golem vm providers")),
+        Some(objection) => {
+            Err(CliError::new(Kind::Refused, format!("provider {} {objection}", candidate.label()))
+                .hint("ask for less, or choose another one: golem vm providers"))
+        }
     }
 }
 

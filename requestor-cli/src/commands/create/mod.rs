@@ -297,7 +297,9 @@ async fn renewed(
     let (shown_before, shown_after) = (dollars(usd(before)), dollars(usd(after)));
     if after > before {
         return Err(refused
-            .because(format!("it asks {shown_after} per month now, and asked {shown_before} before"))
+            .because(format!(
+                "it asks {shown_after} per month now, and asked {shown_before} before"
+            ))
             .hint("the same command again accepts the new price"));
     }
     app.ui.note(&format!(

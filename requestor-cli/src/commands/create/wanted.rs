@@ -33,11 +33,11 @@ impl Wanted {
     /// Checks the name, the size and the keys.
     pub(super) async fn of(app: &App<'_>, args: &CreateArgs) -> Result<Self> {
         let name = vm_name(&args.name)?;
-        let resources =
-            VmResources { cpu: args.cpu, memory: args.memory, storage: args.storage };
+        let resources = VmResources { cpu: args.cpu, memory: args.memory, storage: args.storage };
         if let Some(error) = resources.size_errors("").into_iter().next() {
-            return Err(CliError::usage(format!("'{name}' can't have that size"))
-                .because(error.detail));
+            return Err(
+                CliError::usage(format!("'{name}' can't have that size")).because(error.detail)
+            );
         }
         let own_dir = app.own_key_dir()?;
         let sources = app.key_sources(&own_dir).await;

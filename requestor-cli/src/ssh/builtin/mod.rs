@@ -64,9 +64,9 @@ impl client::Handler for Pinned {
         let line = key.to_openssh().unwrap_or_default();
         // A certificate is refused even over the pinned key: none was ever asked for.
         let same = server.certificate().is_none()
-            && line.parse::<SshPublicKey>().is_ok_and(|key| {
-                key.without_comment() == self.key.without_comment()
-            });
+            && line
+                .parse::<SshPublicKey>()
+                .is_ok_and(|key| key.without_comment() == self.key.without_comment());
         if !same {
             // A plain mutex: held for one assignment.
             *self.presented.lock().unwrap_or_else(PoisonError::into_inner) =

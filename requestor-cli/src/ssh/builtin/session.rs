@@ -71,7 +71,8 @@ impl Connection {
         let channel = self.handle.channel_open_session().await.map_err(|error| broken(&error))?;
         if request.terminal {
             let (columns, rows) = terminal_size();
-            let modes = [(Pty::IUTF8, 1), (Pty::TTY_OP_ISPEED, 38_400), (Pty::TTY_OP_OSPEED, 38_400)];
+            let modes =
+                [(Pty::IUTF8, 1), (Pty::TTY_OP_ISPEED, 38_400), (Pty::TTY_OP_OSPEED, 38_400)];
             channel
                 .request_pty(false, &request.term, columns, rows, 0, 0, &modes)
                 .await

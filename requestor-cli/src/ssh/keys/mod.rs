@@ -10,7 +10,8 @@ use super::builtin::key_file::{self, Readiness};
 use crate::error::{CliError, Result};
 
 /// The default names in `~/.ssh`, in the order in which OpenSSH's users expect them.
-const DEFAULT_NAMES: [&str; 5] = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"];
+const DEFAULT_NAMES: [&str; 5] =
+    ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"];
 /// Largest key file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -213,17 +214,17 @@ fn read_text(path: &Path) -> Result<String> {
     use std::io::Read as _;
     let failed = |error: &std::io::Error| {
         if error.kind() == std::io::ErrorKind::NotFound {
-            return CliError::usage(format!("there is no key file {}", path.display()))
-                .hint("name the file with --ssh-key FILE, or leave it out to use your default key");
+            return CliError::usage(format!("there is no key file {}", path.display())).hint(
+                "name the file with --ssh-key FILE, or leave it out to use your default key",
+            );
         }
         CliError::usage(format!("can't read the key file {}", path.display())).because(error)
     };
     let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
     let mut text = Vec::new();
     file.take(MAX_FILE).read_to_end(&mut text).map_err(|error| failed(&error))?;
-    String::from_utf8(text).map_err(|_| {
-        CliError::usage(format!("{} is no SSH key: it is not text", path.display()))
-    })
+    String::from_utf8(text)
+        .map_err(|_| CliError::usage(format!("{} is no SSH key: it is not text", path.display())))
 }
 
 fn parse_public(text: &str, path: &Path) -> Result<SshPublicKey> {
@@ -250,7 +251,8 @@ fn make(dir: &Path, path: &Path) -> Result<()> {
     // The public half first: whoever finds the private one finds both.
     crate::atomic_file::replace(&public_path(path), public.as_bytes(), Some(0o644))
         .map_err(|error| failed(&error))?;
-    crate::atomic_file::replace(path, private.as_bytes(), Some(0o600)).map_err(|error| failed(&error))
+    crate::atomic_file::replace(path, private.as_bytes(), Some(0o600))
+        .map_err(|error| failed(&error))
 }
 
 #[cfg(test)]
