@@ -39,7 +39,13 @@ impl Engine {
 
     /// Makes a call; the reply's status and body.
     #[must_use]
-    pub fn call(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    pub fn call(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> (u16, Vec<u8>) {
         let mut stream = UnixStream::connect(&self.socket)
             .unwrap_or_else(|error| panic!("no engine at {}: {error}", self.socket.display()));
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -90,12 +96,17 @@ impl Engine {
         for network in self.get(&format!("/networks?filters={filters}")).as_array().unwrap() {
             traces.push(format!("network {}", network["Name"]));
         }
-        for volume in self.get(&format!("/volumes?filters={filters}"))["Volumes"].as_array().into_iter().flatten() {
+        for volume in self.get(&format!("/volumes?filters={filters}"))["Volumes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             traces.push(format!("volume {}", volume["Name"]));
         }
         let tag = format!(":{}", &provider[..12]);
         for image in self.get("/images/json?all=1").as_array().unwrap() {
-            for name in image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            for name in image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str)
+            {
                 if name.starts_with("golem/") && name.ends_with(&tag) {
                     traces.push(format!("image {name}"));
                 }

@@ -29,7 +29,8 @@ impl PortRange {
             let first = LOWEST + of_this_process.wrapping_add(step) % (room - count);
             let range = Self { first, count };
             // Held all at once, so that they are free all at once.
-            let held: Vec<_> = range.ports().map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))).collect();
+            let held: Vec<_> =
+                range.ports().map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))).collect();
             if held.iter().all(Result::is_ok) {
                 return range;
             }

@@ -66,7 +66,11 @@ impl Place {
             }
             None => Command::new(program),
         };
-        command.env_clear().env("HOME", &self.home).current_dir(&self.home).env("PATH", self.path());
+        command
+            .env_clear()
+            .env("HOME", &self.home)
+            .current_dir(&self.home)
+            .env("PATH", self.path());
         if let Some(docker_host) = &self.docker_host {
             command.env("DOCKER_HOST", docker_host);
         }

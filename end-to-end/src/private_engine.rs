@@ -41,10 +41,8 @@ impl PrivateEngine {
     /// Copies an image from the shared engine.
     pub fn copy_image(&self, image: &str) {
         let shared = Engine::shared();
-        let line = format!(
-            "copy_image '{}' \"$1/docker.sock\" '{image}'",
-            shared.socket().display()
-        );
+        let line =
+            format!("copy_image '{}' \"$1/docker.sock\" '{image}'", shared.socket().display());
         self.script(&line).done();
     }
 

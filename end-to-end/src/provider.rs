@@ -195,7 +195,8 @@ impl Provider {
             .into_iter()
             .find(|pid| {
                 let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-                exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("golem-forwarder"))
+                exe.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with("golem-forwarder"))
             })
     }
 
@@ -257,7 +258,8 @@ fn processes_with_arguments(arguments: &[&str]) -> Vec<u32> {
             continue;
         };
         // It may have ended meanwhile; a zombie has no arguments.
-        let Ok(line) = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")) else {
+        let Ok(line) = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"))
+        else {
             continue;
         };
         let mut words = line.split(|byte| *byte == 0).skip(1);

@@ -52,7 +52,8 @@ impl Service {
                 Err(_) => child.try_wait().unwrap().map(Err),
             }
         });
-        let said = || format!("{name} said:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
+        let said =
+            || format!("{name} said:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
         match announced {
             Some(Ok(announced)) => Ok(Self { child, log, announced }),
             Some(Err(status)) => Err(format!("ended at once: {status}; {}", said())),

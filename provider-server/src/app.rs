@@ -265,6 +265,9 @@ impl Provider {
             address: address.changes(),
         });
         let running = Arc::new(Running {
+            config: config.clone(),
+            data_dir: data_dir.clone(),
+            clock: Arc::clone(&clock),
             id: key.id(),
             started_at: now(&*clock),
             api,

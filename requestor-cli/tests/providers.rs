@@ -85,10 +85,13 @@ fn piped_it_is_plain_and_on_a_terminal_it_is_the_seeds() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert!(shown.contains("\x1b[1m"), "headings stand out: {shown:?}");
-    let mut plain = home.command(&[]);
-    plain.env("NO_COLOR", "1");
-    let shown = home.on_terminal(&["--color", "never", "vm", "providers"], "").stdout;
-    assert!(!shown.contains("\x1b["), "{shown:?}");
+    let golem = env!("CARGO_BIN_EXE_golem");
+    for line in
+        [format!("{golem} --color never vm providers"), format!("NO_COLOR=1 {golem} vm providers")]
+    {
+        let shown = home.in_terminal(&line, "").exits(0).stdout;
+        assert!(shown.contains("🌍 SE") && !shown.contains("\x1b["), "{shown:?}");
+    }
 }
 
 #[test]

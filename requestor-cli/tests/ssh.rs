@@ -99,18 +99,15 @@ fn a_terminal_has_its_size_and_is_put_back() {
             ran.stdout
         );
     }
-    // `stty -a` behind the session: in raw mode it would say -icanon.
-    let line = format!("{} vm ssh --builtin box -- true; stty -a", env!("CARGO_BIN_EXE_golem"));
-    let mut command = rented.home.command(&[]);
-    command.stdin(Stdio::null());
-    let mut script = std::process::Command::new("script");
-    script.args(["-qefc", &line, "/dev/null"]).env_clear().stdin(Stdio::piped());
-    for (name, value) in command.get_envs() {
-        script.env(name, value.unwrap());
-    }
-    let output = script.output().unwrap();
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(shown.contains(" icanon"), "{shown}");
+    // What `stty` says behind a session in the same terminal: raw mode would be -icanon.
+    let golem = env!("CARGO_BIN_EXE_golem");
+    let line = format!("{golem} vm ssh --builtin -t box -- true; stty -a");
+    let shown = rented.home.in_terminal(&line, "").stdout;
+    assert!(shown.contains(" icanon") && shown.contains(" echo "), "{shown}");
+    // Also when it is ended from outside.
+    let line = format!("timeout -s TERM 2 {golem} vm ssh --builtin -t box -- sleep 60; stty -a");
+    let shown = rented.home.in_terminal(&line, "").stdout;
+    assert!(shown.contains(" icanon") && shown.contains(" echo "), "{shown}");
 }
 
 #[test]

@@ -165,12 +165,13 @@ forwarder_pids() {
     local process
     local -a words
     for process in /proc/[0-9]*; do
-        words=('')
+        words=()
         mapfile -d '' words 2>/dev/null <"$process/cmdline"
-        if [ "${words[0]##*/} ${words[*]:1:2}" = "golem-forwarder --data-dir $MARKET/provider" ] &&
-            ! process_is_gone "${process#/proc/}"; then
-            echo "${process#/proc/}"
-        fi
+        case "${words[*]:0:3}" in
+        */golem-forwarder\ --data-dir\ "$MARKET/provider")
+            process_is_gone "${process#/proc/}" || echo "${process#/proc/}"
+            ;;
+        esac
     done
 }
 

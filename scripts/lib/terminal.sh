@@ -7,6 +7,7 @@
 #   warn TEXT…              something that a person should know
 #   fail TEXT…              what went wrong, and the end (status 1)
 #   show_log FILE           the end of a log, for a message
+#   … | indented            what another program says
 #   quoted WORD…            words as they would be typed into a shell
 #   duration SECONDS        7s, 2m 03s
 
@@ -34,6 +35,9 @@ fail() {
     [ $# -eq 0 ] || printf '  %s\n' "$@" >&2
     exit 1
 }
+
+# What another program says, line by line as it comes.
+indented() { sed -u "s/^/  $dim/; s/\$/$plain/"; }
 
 show_log() {
     if [ -s "$1" ]; then

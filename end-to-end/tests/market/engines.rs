@@ -13,7 +13,8 @@ fn private_market() -> Option<(Market, PrivateEngine)> {
     let tag = format!("golem/debian-12:{}", &shared.providers[0].id()[..12]);
     private.copy_image(&tag);
     shared.close();
-    let market = Market::in_place(&private.place(), &private.engine(), &[ProviderOptions::default()]);
+    let market =
+        Market::in_place(&private.place(), &private.engine(), &[ProviderOptions::default()]);
     Some((market, private))
 }
 
@@ -65,7 +66,8 @@ fn no_docker_program_is_ever_started() {
     let record = programs.path().join("called");
     for name in ["docker", "podman", "nerdctl", "ctr"] {
         let path = programs.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\necho \"$0 $*\" >>{}\n", record.display())).unwrap();
+        std::fs::write(&path, format!("#!/bin/sh\necho \"$0 $*\" >>{}\n", record.display()))
+            .unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let home = tempfile::tempdir().unwrap();

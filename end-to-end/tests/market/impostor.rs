@@ -13,7 +13,10 @@ fn an_impostor_is_refused_by_every_client() {
     swap_container(market.provider(), &requestor);
 
     requestor.golem(&["vm", "ssh", "box", "--", "true"]).failed(6).says(&["box", "host key"]);
-    requestor.golem(&["vm", "ssh", "--builtin", "box", "--", "true"]).failed(6).says(&["box", "host key"]);
+    requestor
+        .golem(&["vm", "ssh", "--builtin", "box", "--", "true"])
+        .failed(6)
+        .says(&["box", "host key"]);
     let by_hand = requestor.printed_ssh("box", "true");
     assert_eq!(by_hand.code, 255, "{by_hand}");
     assert!(by_hand.stderr.contains("Host key verification failed"), "{by_hand}");
@@ -30,7 +33,9 @@ fn a_create_that_ends_at_an_impostor_is_refused() {
     within(std::time::Duration::from_secs(30), || (market.instances() == 1).then_some(())).unwrap();
     golem.kill().unwrap();
     golem.wait().unwrap();
-    eventually("the VM runs", || requestor.vms().first().is_some_and(|vm| vm["status"] == "running"));
+    eventually("the VM runs", || {
+        requestor.vms().first().is_some_and(|vm| vm["status"] == "running")
+    });
     swap_container(market.provider(), &requestor);
 
     let refused = requestor.golem(&["vm", "create", "box"]);
@@ -74,10 +79,19 @@ fn swap_container(provider: &mut Provider, requestor: &Requestor) {
     let archive = directory.path().join("all.tar");
     let mut tar = Command::new("tar");
     tar.args(["--numeric-owner", "-cf"]).arg(&archive).arg("-C").arg(&root);
-    tar.args(["etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub", "home/ubuntu/.ssh/authorized_keys"]);
+    tar.args([
+        "etc/ssh/ssh_host_ed25519_key",
+        "etc/ssh/ssh_host_ed25519_key.pub",
+        "home/ubuntu/.ssh/authorized_keys",
+    ]);
     run(&mut tar);
     let bytes = std::fs::read(&archive).unwrap();
-    let (status, _) = engine.call("PUT", &format!("/containers/{impostor}/archive?path=/"), "application/x-tar", &bytes);
+    let (status, _) = engine.call(
+        "PUT",
+        &format!("/containers/{impostor}/archive?path=/"),
+        "application/x-tar",
+        &bytes,
+    );
     assert_eq!(status, 200);
     engine.json("POST", &format!("/containers/{impostor}/start"), &Value::Null);
     provider.start();
@@ -94,7 +108,8 @@ fn swap_container(provider: &mut Provider, requestor: &Requestor) {
 }
 
 fn archive(engine: &Engine, container: &str, path: &str) -> Vec<u8> {
-    let (status, bytes) = engine.call("GET", &format!("/containers/{container}/archive?path={path}"), "", b"");
+    let (status, bytes) =
+        engine.call("GET", &format!("/containers/{container}/archive?path={path}"), "", b"");
     assert_eq!(status, 200, "{path}");
     bytes
 }

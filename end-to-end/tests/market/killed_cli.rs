@@ -9,7 +9,9 @@ use golem_vm_end_to_end::{Market, Requestor, eventually, within};
 fn the_same_create_again_gives_the_same_machine() {
     let market = Market::with_one_provider();
     // At several moments: before it is asked for, while it is made, while it is logged in to.
-    for (number, after) in [30, 120, 300, 700, 1200].map(Duration::from_millis).into_iter().enumerate() {
+    for (number, after) in
+        [30, 120, 300, 700, 1200].map(Duration::from_millis).into_iter().enumerate()
+    {
         let requestor = market.requestor();
         kill_in_create(&requestor, after);
         let listed = requestor.vms();
@@ -35,7 +37,8 @@ fn a_machine_whose_create_was_killed_can_be_destroyed() {
     let market = Market::with_one_provider();
     let requestor = market.requestor();
     let mut golem = requestor.command(&["vm", "create", "box"]);
-    let mut golem = golem.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+    let mut golem =
+        golem.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
     within(Duration::from_secs(30), || (market.instances() == 1).then_some(())).unwrap();
     golem.kill().unwrap();
     golem.wait().unwrap();

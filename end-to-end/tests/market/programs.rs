@@ -14,7 +14,10 @@ fn each_says_how_to_start() {
     ] {
         let help = Outcome::of(place.command(program(name)).arg("--help"), b"").done();
         assert!(help.stdout.contains(how), "{help}");
-        assert!(help.stdout.to_lowercase().contains("exit codes") || name == "port-checker", "{help}");
+        assert!(
+            help.stdout.to_lowercase().contains("exit codes") || name == "port-checker",
+            "{help}"
+        );
         let version = Outcome::of(place.command(program(name)).arg("--version"), b"").done();
         assert_eq!(version.stdout.trim(), format!("{name} {}", env!("CARGO_PKG_VERSION")));
     }

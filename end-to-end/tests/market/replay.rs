@@ -20,12 +20,20 @@ fn signed_create(key: &KeyPair, recipient: &str, address: &str, name: &str) -> V
     signed(key, recipient, address, "POST", &format!("{}?async=true", route::VMS), &body)
 }
 
-fn signed(key: &KeyPair, recipient: &str, address: &str, method: &str, target: &str, body: &str) -> Vec<u8> {
+fn signed(
+    key: &KeyPair,
+    recipient: &str,
+    address: &str,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> Vec<u8> {
     let parts = RequestParts::new(method, target, body.as_bytes());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let (headers, _) =
         sign_request(key, &parts, recipient, None, now, Nonce::random().unwrap()).unwrap();
-    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let mut text =
+        format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
     }
@@ -46,11 +54,19 @@ fn it_works_once_at_one_provider() {
 
     let recorded = signed_create(&key, a.id(), a.address(), "box");
     let elsewhere = exchange(b.address(), &recorded);
-    assert_eq!((elsewhere.status, elsewhere.code.as_deref()), (Some(401), Some("wrong_recipient")), "{elsewhere:?}");
+    assert_eq!(
+        (elsewhere.status, elsewhere.code.as_deref()),
+        (Some(401), Some("wrong_recipient")),
+        "{elsewhere:?}"
+    );
     let first = exchange(a.address(), &recorded);
     assert_eq!(first.status, Some(202), "{first:?}");
     let second = exchange(a.address(), &recorded);
-    assert_eq!((second.status, second.code.as_deref()), (Some(401), Some("signature_replayed")), "{second:?}");
+    assert_eq!(
+        (second.status, second.code.as_deref()),
+        (Some(401), Some("signature_replayed")),
+        "{second:?}"
+    );
 
     assert_eq!(names_of_vms(&key, a.id(), a.address()).matches("\"box\"").count(), 1);
     assert_eq!(names_of_vms(&key, b.id(), b.address()).matches("\"box\"").count(), 0);
@@ -71,7 +87,11 @@ fn with_any_byte_changed_it_does_nothing() {
         }
         let reply = exchange(provider.address(), &changed);
         let refused = reply.status.is_none_or(|status| (400..500).contains(&status));
-        assert!(refused, "byte {position} changed: {}\n{reply:?}", String::from_utf8_lossy(&changed));
+        assert!(
+            refused,
+            "byte {position} changed: {}\n{reply:?}",
+            String::from_utf8_lossy(&changed)
+        );
     }
     assert!(!names_of_vms(&key, provider.id(), provider.address()).contains("\"box\""));
     // It was good all the time.
@@ -89,7 +109,9 @@ fn is_of_the_transport(request: &[u8], position: usize) -> bool {
         if (line_begin..line_end).contains(&position) {
             let version = line.find("HTTP/1.1").map(|at| line_begin + at);
             return version.is_some_and(|at| position >= at)
-                || ["Host:", "Connection:", "Content-Type:"].iter().any(|name| line.starts_with(name));
+                || ["Host:", "Connection:", "Content-Type:"]
+                    .iter()
+                    .any(|name| line.starts_with(name));
         }
         line_begin = line_end;
     }

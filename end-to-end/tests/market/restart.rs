@@ -29,7 +29,10 @@ fn sessions_outlive_the_provider() {
 
     assert_eq!(market.provider().forwarder(), Some(forwarder), "the forwarder was replaced");
     let vm = requestor.vm("box");
-    assert_eq!((&vm["status"], &vm["stale"], &vm["ssh"]["port"]), (&"running".into(), &false.into(), &port));
+    assert_eq!(
+        (&vm["status"], &vm["stale"], &vm["ssh"]["port"]),
+        (&"running".into(), &false.into(), &port)
+    );
     assert_eq!(requestor.in_vm("box", "hostname"), "box\n");
     assert_eq!(market.instances(), 1);
     market.close();

@@ -71,7 +71,8 @@ fn spawn(log: &File) -> anyhow::Result<(OwnedFd, Child)> {
     let program = std::env::current_exe().context("can't tell which program this is")?;
     // Both ends are inherited as they are; only the writing one is meant to be.
     let (reader, writer) = rustix::pipe::pipe().context("no pipe can be made")?;
-    rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::CLOEXEC).context("no pipe can be made")?;
+    rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::CLOEXEC)
+        .context("no pipe can be made")?;
     let child = Command::new(&program)
         .args(arguments(std::env::args_os().skip(1)))
         .arg("--detached")
@@ -87,7 +88,8 @@ fn spawn(log: &File) -> anyhow::Result<(OwnedFd, Child)> {
 
 /// The arguments of this process, without what is for this process only.
 fn arguments(own: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    own.filter(|word| !["--background", "--daemon", "--json"].iter().any(|flag| word == flag)).collect()
+    own.filter(|word| !["--background", "--daemon", "--json"].iter().any(|flag| word == flag))
+        .collect()
 }
 
 fn open_log(path: &Path) -> std::io::Result<File> {
@@ -113,7 +115,8 @@ fn why(log: &Path, from: u64) -> String {
     if let Some(error) = error {
         return printable(error, 4000);
     }
-    let mut last: Vec<_> = text.lines().rev().take(LAST_LINES).map(|line| printable(line, 500)).collect();
+    let mut last: Vec<_> =
+        text.lines().rev().take(LAST_LINES).map(|line| printable(line, 500)).collect();
     last.reverse();
     format!("the provider ended at once; its log {} ends with:\n{}", log.display(), last.join("\n"))
 }
@@ -129,7 +132,8 @@ fn written_since(log: &Path, from: u64) -> std::io::Result<String> {
 
 fn told(ready: &str, pid: Option<u32>, log: &Path) -> String {
     let ready: Value = serde_json::from_str(ready).unwrap_or_default();
-    let member = |name: &str| printable(ready.get(name).and_then(Value::as_str).unwrap_or("?"), 100);
+    let member =
+        |name: &str| printable(ready.get(name).and_then(Value::as_str).unwrap_or("?"), 100);
     let pid = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
     format!(
         "The provider runs{pid}: http://{}\n  id    {}\n  log   {}\n  look  golem-provider status\n  stop  golem-provider stop\n",

@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn checks_are_shown_with_their_remedies() {
-        let checks = [Check::good("clock", "right"), Check::bad("engine", "down\u{1b}", "start it")];
+        let checks =
+            [Check::good("clock", "right"), Check::bad("engine", "down\u{1b}", "start it")];
         let shown = text(&checks, false, Style { terminal: false, colour: false });
         assert_eq!(
             shown,

@@ -60,9 +60,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(BackendError::Unavailable(_)) = cause.downcast_ref() {
         return Some(NO_BACKEND);
     }
-    // Transparent: its cause is not in the chain.
-    if let Some(ImageError::Backend(BackendError::Unavailable(_))) = cause.downcast_ref() {
-        return Some(NO_BACKEND);
+    // Transparent: their causes are not in the chain.
+    match cause.downcast_ref() {
+        Some(ImageError::Backend(BackendError::Unavailable(_))) => return Some(NO_BACKEND),
+        Some(ImageError::Name(_)) => return Some(USAGE),
+        _ => {}
     }
     let refused = cause.downcast_ref::<ClientError>().and_then(ClientError::code)?;
     (refused == ErrorCode::BackendUnavailable).then_some(NO_BACKEND)

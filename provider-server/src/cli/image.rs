@@ -42,14 +42,18 @@ const QUEUE: usize = 256;
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
     /// Build debian-12 or ubuntu-24.04 from the distribution's packages
-    #[command(after_help = "Examples:\n  golem-provider image build debian-12\n  golem-provider image build noble")]
+    #[command(
+        after_help = "Examples:\n  golem-provider image build debian-12\n  golem-provider image build noble"
+    )]
     Build {
         /// debian-12, ubuntu-24.04, or another name of these
         #[arg(value_name = "NAME", default_value = "debian-12")]
         name: String,
     },
     /// Fetch an image from a registry
-    #[command(after_help = "Example:\n  golem-provider image pull registry.example/team/base:1.2 --name base")]
+    #[command(
+        after_help = "Example:\n  golem-provider image pull registry.example/team/base:1.2 --name base"
+    )]
     Pull {
         /// registry/name:tag or registry/name@sha256:…
         #[arg(value_name = "REF")]
@@ -138,8 +142,9 @@ fn list(place: &PlaceArgs, images: &[ImageInfo]) -> anyhow::Result<()> {
 async fn remove(place: &PlaceArgs, way: &Way, name: &str) -> anyhow::Result<()> {
     // A name goes into a path: what can't be one is refused before it is sent anywhere.
     let canonical = crate::images::canonical(name);
-    let parsed: crate::images::ImageName =
-        canonical.parse().map_err(|error: crate::images::ImageNameError| Coded::usage(error.to_string()))?;
+    let parsed: crate::images::ImageName = canonical
+        .parse()
+        .map_err(|error: crate::images::ImageNameError| Coded::usage(error.to_string()))?;
     match way {
         Way::Running(remote) => {
             let path = messages::IMAGE.replace("{name}", parsed.as_str());
@@ -242,12 +247,14 @@ async fn make_here(
             ImageCommand::List | ImageCommand::Rm { .. } => bail!("nothing to make"),
         }
     };
-    tokio::pin!(making);
+    // One listener for all rounds: Ctrl-C is heard while a line is being shown, too.
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(making, interrupted);
     let made = loop {
         tokio::select! {
-            // In this order, so that no line is lost and Ctrl-C is heard between lines.
+            // In this order, so that lines are shown before the end that they led to.
             biased;
-            _ = tokio::signal::ctrl_c() => bail!("interrupted; what was half made is removed by the next build"),
+            _ = &mut interrupted => bail!("interrupted; what was half made is removed by the next build"),
             Some(line) = receiver.recv() => lines.show(&line),
             made = &mut making => break made,
         }

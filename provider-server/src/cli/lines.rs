@@ -34,7 +34,8 @@ impl LiveLines {
         self.window.push(line);
         let surplus = self.window.len().saturating_sub(WINDOW);
         self.window.drain(..surplus);
-        let text = self.redraw(terminal::width());
+        let width = terminal::columns(std::io::stderr()).unwrap_or(80).max(20);
+        let text = self.redraw(usize::from(width));
         let mut stderr = std::io::stderr().lock();
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
     }

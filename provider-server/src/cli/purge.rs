@@ -93,11 +93,7 @@ async fn asked(remote: Option<&Remote>, data: &Path) -> anyhow::Result<bool> {
 }
 
 fn text(purged: &Purged, data: &Path) -> String {
-    let mut out = format!(
-        "Removed {} VMs and {} images.\n",
-        purged.vms.len(),
-        purged.images.len()
-    );
+    let mut out = format!("Removed {} VMs and {} images.\n", purged.vms.len(), purged.images.len());
     if purged.problems.is_empty() {
         out.push_str(&format!(
             "The provider's key is still in {}: remove that directory to forget this provider.\n",

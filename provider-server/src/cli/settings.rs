@@ -85,10 +85,10 @@ fn shown(settings: &Settings) -> anyhow::Result<Vec<Shown>> {
 fn text(everything: &Everything, style: Style) -> String {
     let mut rows = Rows::new(&["SETTING", "VALUE", "FROM"], style);
     for setting in &everything.settings {
-        let value = setting.value.as_deref().map_or_else(
-            || "–".to_owned(),
-            |value| printable(value, SHOWN_VALUE),
-        );
+        let value = setting
+            .value
+            .as_deref()
+            .map_or_else(|| "–".to_owned(), |value| printable(value, SHOWN_VALUE));
         let origin = setting.origin.clone().unwrap_or_else(|| "not set".to_owned());
         let tone = if setting.default { Tone::Faint } else { Tone::Strong };
         rows.add([(setting.name.to_owned(), None), (value, Some(tone)), (origin, Some(tone))]);

@@ -150,7 +150,8 @@ impl StartArgs {
         let range = self.port_range.as_deref().map(parse_range).transpose()?;
         let forwarder = match &self.forwarder {
             Some(path) => {
-                let text = path.to_str().ok_or_else(|| Coded::usage("--forwarder has to be UTF-8"))?;
+                let text =
+                    path.to_str().ok_or_else(|| Coded::usage("--forwarder has to be UTF-8"))?;
                 Some(text.to_owned())
             }
             None => None,
@@ -164,7 +165,10 @@ impl StartArgs {
             ("GOLEM_PROVIDER_DISCOVERY_URL", &self.discovery_url),
             ("GOLEM_PROVIDER_DISCOVERY_ADVERTISEMENT_INTERVAL", &self.advertisement_interval),
             ("GOLEM_PROVIDER_PORT_RANGE_START", &range.map(|(first, _)| first.to_string())),
-            ("GOLEM_PROVIDER_PORT_RANGE_END", &range.map(|(_, last)| (u32::from(last) + 1).to_string())),
+            (
+                "GOLEM_PROVIDER_PORT_RANGE_END",
+                &range.map(|(_, last)| (u32::from(last) + 1).to_string()),
+            ),
             ("GOLEM_PROVIDER_PORT_CHECKERS", &self.port_checkers),
             ("GOLEM_PROVIDER_SKIP_PORT_VERIFICATION", &self.no_verify_ports),
             ("GOLEM_PROVIDER_BACKEND", &self.backend),
@@ -189,7 +193,8 @@ impl StartArgs {
             ("GOLEM_PROVIDER_FORWARDER", &forwarder),
             ("GOLEM_PROVIDER_LOG", &self.log_level),
         ];
-        let given = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+        let given =
+            pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
         Ok(given.collect())
     }
 }
@@ -273,14 +278,37 @@ mod tests {
     #[test]
     fn every_flag_is_a_setting_of_the_table() {
         let all = flags(&[
-            "--host=1", "--port=1", "--name=1", "--country=1", "--public-ip=1", "--discovery-url=1",
-            "--advertisement-interval=1", "--port-range=1", "--port-checkers=1", "--no-verify-ports",
-            "--backend=1", "--max-vms=1", "--min-cpu-cores=1", "--min-memory-gb=1",
-            "--min-storage-gb=1", "--offer-cpu=1", "--offer-memory=1", "--offer-storage=1",
-            "--overcommit-cpu=1", "--overcommit-storage=1", "--price-usd-per-core-month=1",
-            "--price-usd-per-gb-ram-month=1", "--price-usd-per-gb-storage-month=1", "--images=1",
-            "--default-image=1", "--trusted-requestors=1", "--allow-uncontained",
-            "--allow-unsigned", "--launch-timeout=1", "--forwarder=1", "--log-level=1",
+            "--host=1",
+            "--port=1",
+            "--name=1",
+            "--country=1",
+            "--public-ip=1",
+            "--discovery-url=1",
+            "--advertisement-interval=1",
+            "--port-range=1",
+            "--port-checkers=1",
+            "--no-verify-ports",
+            "--backend=1",
+            "--max-vms=1",
+            "--min-cpu-cores=1",
+            "--min-memory-gb=1",
+            "--min-storage-gb=1",
+            "--offer-cpu=1",
+            "--offer-memory=1",
+            "--offer-storage=1",
+            "--overcommit-cpu=1",
+            "--overcommit-storage=1",
+            "--price-usd-per-core-month=1",
+            "--price-usd-per-gb-ram-month=1",
+            "--price-usd-per-gb-storage-month=1",
+            "--images=1",
+            "--default-image=1",
+            "--trusted-requestors=1",
+            "--allow-uncontained",
+            "--allow-unsigned",
+            "--launch-timeout=1",
+            "--forwarder=1",
+            "--log-level=1",
         ]);
         let mut given: Vec<_> = all.unwrap().into_iter().map(|(name, _)| name).collect();
         given.push(place::DATA_DIR.to_owned());

@@ -73,7 +73,12 @@ fn who(out: &mut String, status: &Status, now: Timestamp, style: Style) {
     line(
         out,
         "running for",
-        &format!("{} (process {}, version {})", age(now.since(status.started_at)), status.pid, status.version),
+        &format!(
+            "{} (process {}, version {})",
+            age(now.since(status.started_at)),
+            status.pid,
+            status.version
+        ),
     );
     line(out, "api", &status.api);
     line(
@@ -81,7 +86,10 @@ fn who(out: &mut String, status: &Status, now: Timestamp, style: Style) {
         "advertised at",
         &match &status.public_host {
             Some(host) => printable(host, 255),
-            None => style.paint(Tone::Warning, "not known yet: no port checker or discovery server has said"),
+            None => style.paint(
+                Tone::Warning,
+                "not known yet: no port checker or discovery server has said",
+            ),
         },
     );
     line(out, "backend", &printable(&status.backend_version, 200));
@@ -95,7 +103,10 @@ fn who(out: &mut String, status: &Status, now: Timestamp, style: Style) {
         (Containment::Contained, _) => style.paint(Tone::Good, "guests are contained"),
         (Containment::Uncontained(reason), true) => style.paint(
             Tone::Warning,
-            &format!("guests are not contained, and strangers are served: {}", printable(reason, 300)),
+            &format!(
+                "guests are not contained, and strangers are served: {}",
+                printable(reason, 300)
+            ),
         ),
         (Containment::Uncontained(reason), false) => style.paint(
             Tone::Warning,
@@ -208,7 +219,10 @@ fn discovery(out: &mut String, servers: &[DiscoveryStatus], now: Timestamp, styl
         let _ = writeln!(
             out,
             "  {}",
-            style.paint(Tone::Warning, "none is set (GOLEM_PROVIDER_DISCOVERY_URL): nothing is advertised")
+            style.paint(
+                Tone::Warning,
+                "none is set (GOLEM_PROVIDER_DISCOVERY_URL): nothing is advertised"
+            )
         );
     }
     for server in servers {
@@ -220,7 +234,8 @@ fn discovery(out: &mut String, servers: &[DiscoveryStatus], now: Timestamp, styl
         };
         let _ = write!(out, "  {}  {taken}", printable(&server.url, 200));
         if let Some(problem) = &server.problem {
-            let _ = write!(out, "\n  {} {}", style.paint(Tone::Warning, "!"), printable(problem, 500));
+            let _ =
+                write!(out, "\n  {} {}", style.paint(Tone::Warning, "!"), printable(problem, 500));
         }
         out.push('\n');
     }
@@ -301,7 +316,12 @@ fn vms(out: &mut String, vms: &[VmLine], now: Timestamp, style: Style) {
     for vm in vms {
         if let Some(message) = &vm.message {
             let name = printable(&vm.name, 64);
-            let _ = writeln!(out, "{} {name}: {}", style.paint(Tone::Bad, "!"), printable(message, 500));
+            let _ = writeln!(
+                out,
+                "{} {name}: {}",
+                style.paint(Tone::Bad, "!"),
+                printable(message, 500)
+            );
         }
     }
 }
@@ -325,8 +345,8 @@ fn age(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use golem_vm_protocol::{KeyPair, VmResources};
     use golem_vm_protocol::vm::Isolation;
+    use golem_vm_protocol::{KeyPair, VmResources};
 
     use super::*;
     use crate::backend::{BackendKind, ImageDigest};
@@ -342,7 +362,11 @@ mod tests {
     }
 
     fn status() -> Status {
-        let amount = |cpu: u64, gb: u64| Amount { cpu_millis: cpu, memory_mib: gb * 1024, storage_mib: gb * 2048 };
+        let amount = |cpu: u64, gb: u64| Amount {
+            cpu_millis: cpu,
+            memory_mib: gb * 1024,
+            storage_mib: gb * 2048,
+        };
         Status {
             provider_id: KeyPair::from_secret_bytes([7; 32]).unwrap().id(),
             name: "lovelace".to_owned(),
@@ -457,14 +481,17 @@ mod tests {
             ..status()
         };
         let shown = text(&empty, at(0), PLAIN);
-        for part in ["not known yet", "GOLEM_PROVIDER_DISCOVERY_URL", "image build debian-12", "No VMs"] {
+        for part in
+            ["not known yet", "GOLEM_PROVIDER_DISCOVERY_URL", "image build debian-12", "No VMs"]
+        {
             assert!(shown.contains(part), "{part:?} is not in\n{shown}");
         }
     }
 
     #[test]
     fn ages_are_in_the_unit_that_fits() {
-        let shown = [1, 119, 120, 7199, 7200, 172_799, 172_800].map(|s| age(Duration::from_secs(s)));
+        let shown =
+            [1, 119, 120, 7199, 7200, 172_799, 172_800].map(|s| age(Duration::from_secs(s)));
         assert_eq!(shown, ["1 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
     }
 }

@@ -45,15 +45,23 @@ pub(super) async fn run(place: &PlaceArgs, args: &StopArgs) -> anyhow::Result<Ex
     } else {
         print(&match vms {
             Some(0) | None => "The provider has stopped.\n".to_owned(),
-            Some(1) => "The provider has stopped. Its VM goes on, and so does its SSH (golem-forwarder).\n".to_owned(),
-            Some(count) => format!("The provider has stopped. Its {count} VMs go on, and so does their SSH (golem-forwarder).\n"),
+            Some(1) => {
+                "The provider has stopped. Its VM goes on, and so does its SSH (golem-forwarder).\n"
+                    .to_owned()
+            }
+            Some(count) => format!(
+                "The provider has stopped. Its {count} VMs go on, and so does their SSH (golem-forwarder).\n"
+            ),
         });
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Waits until the provider has let go of its data directory, which it does last of all.
-pub(super) async fn wait_until_gone(data: &std::path::Path, timeout: Duration) -> anyhow::Result<()> {
+pub(super) async fn wait_until_gone(
+    data: &std::path::Path,
+    timeout: Duration,
+) -> anyhow::Result<()> {
     let data_dir = DataDir::open(data)?;
     let until = tokio::time::Instant::now() + timeout;
     loop {

@@ -1,9 +1,12 @@
 //! Tables: with lines and colours on a terminal, columns of text elsewhere.
 
-use comfy_table::presets::{NOTHING, UTF8_HORIZONTAL_ONLY};
+use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 
-use super::terminal::{Style, Tone};
+use super::terminal::{Style, Tone, columns};
+
+/// On a terminal with fewer columns, cells are not wrapped.
+const NARROW: u16 = 60;
 
 /// A table that is being filled.
 pub(super) struct Rows {
@@ -17,11 +20,19 @@ impl Rows {
         let mut table = Table::new();
         table.set_header(headings.iter().map(|text| bold(text, style)).collect::<Vec<_>>());
         if style.terminal {
-            table.load_style(UTF8_HORIZONTAL_ONLY);
-            table.set_content_arrangement(ContentArrangement::Dynamic);
+            table.load_style(UTF8_FULL_CONDENSED);
         } else {
             table.load_style(NOTHING);
-            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+        // Wrapped cells are easier to read than wrapped rows, but not in columns of a few letters.
+        match columns(std::io::stdout()).filter(|width| style.terminal && *width >= NARROW) {
+            Some(width) => {
+                table.set_content_arrangement(ContentArrangement::Dynamic);
+                table.set_width(width);
+            }
+            None => {
+                table.set_content_arrangement(ContentArrangement::Disabled);
+            }
         }
         if style.colour {
             table.enforce_styling();

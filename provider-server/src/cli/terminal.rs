@@ -52,10 +52,10 @@ impl Style {
     }
 }
 
-/// The width of the terminal behind standard error, in columns; 80 where it is not known.
-pub(super) fn width() -> usize {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr());
-    size.map_or(80, |size| usize::from(size.ws_col)).max(20)
+/// The width of the terminal behind `stream`, in columns; `None` where it is not known.
+pub(super) fn columns(stream: impl std::os::fd::AsFd) -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col)
 }
 
 /// Asks the person at the terminal. `Ok(None)` when there is none to ask.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use golem_vm_node::http::ProblemResponse;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::{ErrorCode, Problem};
 use tokio::sync::mpsc;
@@ -65,7 +66,7 @@ impl Jobs {
                 }
                 result = work => match result {
                     Ok(image) => JobOutcome::Done(image),
-                    Err(error) => JobOutcome::Failed(Problem::new(ErrorCode::BackendFailed, error.to_string())),
+                    Err(error) => JobOutcome::Failed(*ProblemResponse::from(error).0),
                 },
             };
             // The work has dropped its sender, so this ends once every line is in.

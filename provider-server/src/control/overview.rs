@@ -1,13 +1,17 @@
 //! How the provider is, gathered for its owner.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use golem_vm_node::http::ProblemResponse;
 use golem_vm_protocol::provider::{ResourceSummary, Summary, SummaryEnvironment, SummaryVm};
 
-use super::messages::{CapacityStatus, DiscoveryStatus, HostUse, PortsStatus, Status, VmLine};
+use super::messages::{
+    CapacityStatus, Check, DiscoveryStatus, HostUse, PortsStatus, Status, VmLine,
+};
 use super::running::Running;
 use crate::advertise::Offering;
+use crate::doctor;
 use crate::host;
 use crate::ports::{PortReport, Verification};
 use crate::vm::VmRecord;
@@ -111,6 +115,24 @@ fn line(record: VmRecord) -> VmLine {
         image: record.terms.image,
         name: record.name.to_string(),
     }
+}
+
+/// What `golem-provider doctor` finds while the provider runs.
+pub(super) async fn checks(running: &Running) -> Result<Vec<Check>, ProblemResponse> {
+    let records = running.rental.vms.all().await?;
+    let facts = doctor::gather(doctor::Subject {
+        config: &running.config,
+        data_dir: &running.data_dir,
+        backend: Ok(Arc::clone(&running.backend)),
+        store: Some(running.store.clone()),
+        running: Some(doctor::Running {
+            ports: ports(running, &records),
+            discovery: discovery(running),
+            offered: running.rental.conditions.offered,
+        }),
+        clock: Arc::clone(&running.clock),
+    });
+    Ok(doctor::examine(&facts.await))
 }
 
 /// The original's overview for a GUI.

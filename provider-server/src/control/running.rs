@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use golem_vm_node::clock::Clock;
+use golem_vm_node::data_dir::DataDir;
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::advertise::Advertiser;
 use crate::backend::Backend;
+use crate::config::Config;
 use crate::http::InfoSource;
 use crate::ports::{PortBoard, PortVerifier};
 use crate::rental::Rental;
@@ -18,6 +21,12 @@ use crate::store::ProviderStore;
 
 /// The running provider, as its owner's commands see it.
 pub struct Running {
+    /// The settings that it was started with.
+    pub config: Config,
+    /// Where its state lives.
+    pub data_dir: DataDir,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
     /// The provider's key.
     pub id: KeyId,
     /// Since when it runs.

@@ -11,9 +11,12 @@ use golem_vm_protocol::{ErrorCode, route};
 use serde::Deserialize;
 
 use super::jobs::Jobs;
-use super::messages::{self, BuildImage, JobProgress, JobStarted, PullImage, Purged, Status};
+use super::messages::{
+    self, BuildImage, Check, JobProgress, JobStarted, PullImage, Purged, Status,
+};
 use super::running::Running;
 use super::{overview, purge};
+use crate::backend::BackendError;
 use crate::images::{ImageError, ImageInfo};
 
 #[derive(Clone)]
@@ -39,6 +42,7 @@ pub fn router(running: Arc<Running>) -> Router {
     Router::new()
         .route(messages::STATUS, get(status))
         .route(route::SUMMARY, get(summary))
+        .route(messages::DOCTOR, get(doctor))
         .route(messages::IMAGES, get(images))
         .route(messages::BUILD_IMAGE, post(build_image))
         .route(messages::PULL_IMAGE, post(pull_image))
@@ -52,6 +56,10 @@ pub fn router(running: Arc<Running>) -> Router {
 
 async fn status(State(running): State<Arc<Running>>) -> Result<Json<Status>, ProblemResponse> {
     Ok(Json(overview::status(&running).await?))
+}
+
+async fn doctor(State(running): State<Arc<Running>>) -> Result<Json<Vec<Check>>, ProblemResponse> {
+    Ok(Json(overview::checks(&running).await?))
 }
 
 async fn summary(State(running): State<Arc<Running>>) -> Result<Json<Summary>, ProblemResponse> {
@@ -100,6 +108,9 @@ impl From<ImageError> for ProblemResponse {
         match &error {
             ImageError::Unknown(_) => Self::new(ErrorCode::NotFound, error.to_string()),
             ImageError::Name(_) => Self::new(ErrorCode::ValidationFailed, error.to_string()),
+            ImageError::Backend(BackendError::Unavailable(_)) => {
+                Self::new(ErrorCode::BackendUnavailable, error.to_string())
+            }
             ImageError::Backend(_) => Self::new(ErrorCode::BackendFailed, error.to_string()),
             ImageError::Store(_) => Self::internal(&error),
         }

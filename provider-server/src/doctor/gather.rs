@@ -131,8 +131,12 @@ async fn ask_backend(
     let images = async {
         let Some(store) = subject.store.clone() else { return Ok(Vec::new()) };
         let config = subject.config;
-        let catalog =
-            ImageCatalog::new(store, Arc::clone(&backend), config.images.as_ref(), &config.default_image);
+        let catalog = ImageCatalog::new(
+            store,
+            Arc::clone(&backend),
+            config.images.as_ref(),
+            &config.default_image,
+        );
         match tokio::time::timeout(PROBE_DEADLINE, catalog.list()).await {
             Ok(list) => list.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {} s", PROBE_DEADLINE.as_secs())),
@@ -189,9 +193,7 @@ async fn ask_forwarder(config: &Config, data_dir: &DataDir) -> (ForwarderFacts, 
         Err(ForwarderError::NotRunning { .. }) => {
             (ForwarderFacts { program, hello: Ok(None) }, BTreeSet::new())
         }
-        Err(error) => {
-            (ForwarderFacts { program, hello: Err(error.to_string()) }, BTreeSet::new())
-        }
+        Err(error) => (ForwarderFacts { program, hello: Err(error.to_string()) }, BTreeSet::new()),
     }
 }
 

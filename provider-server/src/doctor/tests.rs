@@ -132,8 +132,19 @@ fn a_healthy_machine_has_nothing_to_say() {
     let mut subjects: Vec<_> = checks.iter().map(|check| check.subject.as_str()).collect();
     subjects.dedup();
     let expected = [
-        "engine", "limits", "containment", "images", "clock", "disk", "memory", "capacity", "key",
-        "forwarder", "ports", "port checkers", "discovery",
+        "engine",
+        "limits",
+        "containment",
+        "images",
+        "clock",
+        "disk",
+        "memory",
+        "capacity",
+        "key",
+        "forwarder",
+        "ports",
+        "port checkers",
+        "discovery",
     ];
     assert_eq!(subjects, expected);
     assert_eq!(verdict(&checks), Verdict::Good);
@@ -325,8 +336,11 @@ fn what_is_wrong_is_said_with_what_to_do() {
             "nothing more is rented out",
         ),
         (
-            |f| f.capacity.offered = Ok(Amount { cpu_millis: 4000, memory_mib: 1023, storage_mib: GIB * 80 })
-                .inspect(|_| f.capacity.reserved = Some(Amount::default())),
+            |f| {
+                f.capacity.offered =
+                    Ok(Amount { cpu_millis: 4000, memory_mib: 1023, storage_mib: GIB * 80 })
+                        .inspect(|_| f.capacity.reserved = Some(Amount::default()))
+            },
             "capacity",
             Verdict::Bad,
             "no VM fits",
@@ -364,8 +378,20 @@ fn what_is_wrong_is_said_with_what_to_do() {
             "end that process",
         ),
         (|f| f.running = true, "forwarder", Verdict::Bad, "none answers", "forwarder.log"),
-        (|f| f.ports = known_ports(0, 0, &["all taken"]), "ports", Verdict::Bad, "all taken", "RANGE"),
-        (|f| f.ports = known_ports(100, 0, &["no answer"]), "ports", Verdict::Bad, "no answer", "firewall"),
+        (
+            |f| f.ports = known_ports(0, 0, &["all taken"]),
+            "ports",
+            Verdict::Bad,
+            "all taken",
+            "RANGE",
+        ),
+        (
+            |f| f.ports = known_ports(100, 0, &["no answer"]),
+            "ports",
+            Verdict::Bad,
+            "no answer",
+            "firewall",
+        ),
         (
             |f| f.ports = known_ports(99, 99, &["50801 is taken by nginx"]),
             "ports",

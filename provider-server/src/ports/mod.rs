@@ -24,9 +24,9 @@ mod verify;
 mod tests;
 
 pub(crate) use backoff::Backoff;
-pub(crate) use holder::holders;
 pub use board::PortBoard;
 pub use forwarding::{ForwardedPorts, ForwarderProgram, ForwardingError, LaunchForwarder};
+pub(crate) use holder::holders;
 pub use public_address::{PublicAddress, SeenBy};
 pub use report::{
     CheckerReport, External, Local, NotReached, PortProblem, PortReport, PortsReport, PortsSummary,

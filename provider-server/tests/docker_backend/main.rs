@@ -28,6 +28,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[tokio::test(flavor = "multi_thread")]
 async fn rented_machines_on_the_real_engine() {
     let provider = Provider::new();
+    a_build_that_is_given_up_leaves_nothing(&provider).await;
     let image = building_twice_makes_one_image(&provider).await;
     a_vm_lives_and_dies(&provider, &image).await;
     half_made_containers_are_repaired(&provider, &image).await;
@@ -36,6 +37,35 @@ async fn rented_machines_on_the_real_engine() {
     limits_hold(&provider, &image).await;
     other_providers_are_left_alone(&provider, &image).await;
     nothing_is_left(&provider, &image).await;
+}
+
+/// Unless the image is there already, made by somebody else on the same engine.
+async fn a_build_that_is_given_up_leaves_nothing(provider: &Provider) {
+    let (sender, mut lines) = tokio::sync::mpsc::channel(1);
+    let mut build = Box::pin(provider.backend.images().build("debian-12", sender));
+    let mut begun = false;
+    while !begun {
+        tokio::select! {
+            built = &mut build => {
+                provider.backend.images().remove("debian-12", &built.unwrap()).await.unwrap();
+                begun = true;
+            }
+            line = lines.recv() => begun = line.is_some_and(|line| line.contains("mmdebstrap")),
+        }
+    }
+    drop(build);
+    let workshop = format!("golem-base-{}-", std::process::id());
+    let begun = Instant::now();
+    loop {
+        let folders = std::fs::read_dir(std::env::temp_dir()).unwrap();
+        let mut names = folders.map(|folder| folder.unwrap().file_name());
+        let works = names.any(|name| name.to_string_lossy().starts_with(&workshop));
+        if !works && provider.belongings().await.is_empty() {
+            break;
+        }
+        assert!(begun.elapsed() < GRACE * 2, "{:?}", provider.belongings().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn building_twice_makes_one_image(provider: &Provider) -> ImageDigest {
@@ -220,9 +250,15 @@ async fn limits_hold(provider: &Provider, image: &ImageDigest) {
     assert_eq!(vm.run(ssh, "echo alive"), "alive", "the machine outlives its hog");
 
     vm.ssh(ssh, "ubuntu", "(b() { b | b & }; b) >/dev/null 2>&1 &");
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let usage = meter.usage(vm.id()).await.unwrap();
-    assert!(usage.processes <= 128, "{usage:?}");
+    let begun = Instant::now();
+    loop {
+        let usage = meter.usage(vm.id()).await.unwrap();
+        assert!(usage.processes <= 128, "{usage:?}");
+        if usage.processes > 120 {
+            break;
+        }
+        assert!(begun.elapsed() < GRACE, "the bomb did not go off: {usage:?}");
+    }
     let begun = Instant::now();
     backend.stop(vm.id(), GRACE).await.unwrap();
     assert!(begun.elapsed() < GRACE * 3);

@@ -59,8 +59,16 @@ pub struct GlobalArgs {
     /// Say more about what happens
     #[arg(long, short, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
-    /// When to use colour
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    /// When to use colour: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
     pub color: ColorChoice,
     /// The discovery server to ask [setting: GOLEM_REQUESTOR_DISCOVERY_URL]
     #[arg(long, global = true, value_name = "URL")]

@@ -39,8 +39,9 @@ pub fn ranked(
     let count = candidates.len();
     candidates
         .into_iter()
-        .map(|candidate| {
-            let reason = reason(&candidate, size, isolation, count);
+        .enumerate()
+        .map(|(place, candidate)| {
+            let reason = reason(&candidate, size, isolation, place, count);
             (candidate, reason)
         })
         .collect()
@@ -50,6 +51,7 @@ fn reason(
     candidate: &Candidate,
     size: &VmResources,
     isolation: Option<Isolation>,
+    place: usize,
     count: usize,
 ) -> Reason {
     let offer = candidate.offer(isolation);
@@ -59,10 +61,10 @@ fn reason(
         _ => "guests not contained",
     };
     let price = dollars(usd(candidate.price(size)));
-    let among = if count == 1 {
-        "the only match".to_owned()
-    } else {
-        format!("the best of {count} matches")
+    let among = match (place, count) {
+        (_, 1) => "the only match".to_owned(),
+        (0, _) => format!("the best of {count} matches"),
+        (place, _) => format!("number {} of {count} matches", place + 1),
     };
     Reason(format!("{among}: {ports}, {contained}, {price} per month"))
 }

@@ -45,7 +45,7 @@ fn settings(target: &Target<'_>) -> Vec<(&'static str, String)> {
 
 /// A path as a value in OpenSSH's configuration: quoted where it holds a space, `%` doubled.
 fn path_value(path: &Path) -> String {
-    let text = path.to_string_lossy().replace('%', "%%");
+    let text = escaped(path);
     if text.contains([' ', '\t', '#']) { format!("\"{text}\"") } else { text }
 }
 
@@ -54,7 +54,7 @@ fn arguments(target: &Target<'_>, options: &Options<'_>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["-F".into(), "none".into()];
     arguments.extend(["-p".into(), target.access.port.to_string().into()]);
     if let Some(identity) = target.identity {
-        arguments.extend(["-i".into(), identity.to_string_lossy().replace('%', "%%").into()]);
+        arguments.extend(["-i".into(), escaped(identity).into()]);
     }
     for (name, value) in settings(target) {
         arguments.extend(["-o".into(), format!("{name}={value}").into()]);
@@ -80,15 +80,35 @@ pub fn session(target: &Target<'_>, options: &Options<'_>, command: &[OsString])
     arguments
 }
 
-/// The command line to paste into a shell.
+/// The command line to paste into a shell: as strict as what `golem vm ssh` runs, but without
+/// repeating what is so anyhow when no configuration file is read.
 #[must_use]
 pub fn shell_command(target: &Target<'_>) -> String {
-    let mut line = String::from("ssh");
-    for argument in arguments(target, &Options::default()) {
-        line.push(' ');
-        line.push_str(&quoted(&argument.to_string_lossy()));
+    const NEEDED: [&str; 6] = [
+        "HostKeyAlias",
+        "UserKnownHostsFile",
+        "GlobalKnownHostsFile",
+        "StrictHostKeyChecking",
+        "UpdateHostKeys",
+        "IdentitiesOnly",
+    ];
+    let mut words = vec!["ssh".to_owned(), "-F".to_owned(), "none".to_owned()];
+    words.extend(["-p".to_owned(), target.access.port.to_string()]);
+    if let Some(identity) = target.identity {
+        words.extend(["-i".to_owned(), escaped(identity)]);
     }
-    line
+    let settings = settings(target).into_iter().filter(|(name, _)| NEEDED.contains(name));
+    // A stranger's machine must not ask for passwords.
+    for (name, value) in settings.chain([("PreferredAuthentications", "publickey".to_owned())]) {
+        words.extend(["-o".to_owned(), format!("{name}={value}")]);
+    }
+    words.push(format!("{}@{}", target.access.user, target.access.host));
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A path in which `%` does not stand for something else.
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%%")
 }
 
 /// One word for a POSIX shell.
@@ -287,6 +307,10 @@ mod tests {
         let line = shell_command(&target);
         assert!(line.contains(r#"-o 'UserKnownHostsFile="/a b/100%%/known"'"#), "{line}");
         assert!(line.contains(r"-i '/it'\''s'"), "{line}");
+        assert!(
+            line.starts_with("ssh -F none -p 50800 -i ") && line.ends_with(" ubuntu@192.0.2.7")
+        );
+        assert!(line.contains("-o StrictHostKeyChecking=yes"), "{line}");
         let block = config_block(&target, "box");
         assert!(block.starts_with("Host box\n  HostName 192.0.2.7\n  Port 50800\n  User ubuntu\n"));
         assert!(block.contains("  StrictHostKeyChecking yes\n"), "{block}");

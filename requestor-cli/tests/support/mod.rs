@@ -106,20 +106,26 @@ impl Home {
 
     /// The same on a terminal of its own: stdout and stderr together, as a person sees them.
     pub fn on_terminal(&self, arguments: &[&str], input: &str) -> Ran {
-        use std::io::Write as _;
         let line: Vec<String> = std::iter::once(env!("CARGO_BIN_EXE_golem"))
             .chain(arguments.iter().copied())
             .map(|word| format!("'{}'", word.replace('\'', "'\\''")))
             .collect();
+        self.in_terminal(&line.join(" "), input)
+    }
+
+    /// Runs a line of shell on a terminal of its own, 160 columns wide, and types `input`.
+    pub fn in_terminal(&self, line: &str, input: &str) -> Ran {
+        use std::io::Write as _;
         let golem = self.command(&[]);
         let mut command = Command::new("script");
-        command.args(["-qefc", &format!("stty cols 160 rows 40; {}", line.join(" ")), "/dev/null"]);
+        command.args(["-qefc", &format!("stty cols 160 rows 40; {line}"), "/dev/null"]);
         command.env_clear();
         for (name, value) in golem.get_envs() {
             command.env(name, value.unwrap());
         }
-        command.env("TERM", "xterm").env("SHELL", "/bin/sh");
         let mut child = command
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
             .current_dir(self.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

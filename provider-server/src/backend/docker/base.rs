@@ -2,6 +2,7 @@
 //! installed, else fetched from a registry.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -203,6 +204,8 @@ fn is_installed(program: &str) -> bool {
 /// The folder in which one mmdebstrap works, and the end of both.
 struct Workshop {
     folder: PathBuf,
+    /// Locked for as long as the folder is in use.
+    _lock: File,
     group: Option<Pid>,
 }
 
@@ -214,7 +217,9 @@ impl Workshop {
         let name = format!("{WORKSHOP_PREFIX}{}-{random}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder)?;
-        Ok(Self { folder, group: None })
+        let lock = File::open(&folder)?;
+        lock.lock()?;
+        Ok(Self { folder, _lock: lock, group: None })
     }
 
     /// Starts mmdebstrap in a process group of its own, so that all of it can be ended.
@@ -258,7 +263,9 @@ impl Workshop {
         self.group = None;
     }
 
-    /// Removes what killed processes of this user left behind.
+    /// Removes what killed processes of this user left behind: folders that are named after a process
+    /// that is gone, and that nobody holds the lock of. (Where `/tmp` is shared between containers, a
+    /// process of that number may be alive and out of our sight.)
     fn sweep() {
         let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
         for entry in entries.flatten() {
@@ -272,7 +279,10 @@ impl Workshop {
                 use std::os::unix::fs::MetadataExt;
                 metadata.is_dir() && metadata.uid() == rustix::process::getuid().as_raw()
             });
-            if is_orphan && is_ours {
+            if is_orphan
+                && is_ours
+                && File::open(entry.path()).is_ok_and(|lock| lock.try_lock().is_ok())
+            {
                 remove(&entry.path());
             }
         }

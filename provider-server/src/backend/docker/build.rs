@@ -77,7 +77,7 @@ async fn run(
     progress: &Progress,
 ) -> Result<(), CallError> {
     let context =
-        Recipe::context(tags::BUILD).map_err(|error| CallError::Failed(error.to_string()))?;
+        Recipe::context(&scaffold.label).map_err(|error| CallError::Failed(error.to_string()))?;
     let mut arguments = proxy::variables().await;
     arguments.insert("BASE".to_owned(), scaffold.base());
     let built_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
@@ -112,13 +112,17 @@ async fn run(
     Ok(())
 }
 
-/// Removes what earlier builds of this provider, or old ones of anybody, left when they were killed.
+/// Removes what builds of this provider, and long ago of others, left when they were killed. No build
+/// of this provider may be running.
 pub(super) async fn sweep(engine: &Engine, provider: &KeyId) -> Result<(), CallError> {
     let own = format!("{}:{}-", tags::BASE_REPOSITORY, tags::tag_of(provider));
     for base in tags::named(engine, tags::BASE_REPOSITORY).await? {
         if base.starts_with(&own) {
             tags::untag(engine, &base).await?;
         }
+    }
+    for layer in tags::labelled(engine, &build_label(provider), true).await? {
+        let _ = tags::untag(engine, &layer.id).await;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let newest = now.saturating_sub(LEFTOVER_AGE).as_secs();
@@ -130,10 +134,16 @@ pub(super) async fn sweep(engine: &Engine, provider: &KeyId) -> Result<(), CallE
     Ok(())
 }
 
+fn build_label(provider: &KeyId) -> String {
+    format!("{}={provider}", tags::BUILD)
+}
+
 /// What exists only while an image is being built: its base, and the layers that it has so far.
 struct Scaffold {
     engine: Arc<Engine>,
     tag: String,
+    /// Label of all its layers.
+    label: String,
     layers: Vec<String>,
     stands: bool,
 }
@@ -144,7 +154,8 @@ impl Scaffold {
         getrandom::fill(&mut random)
             .map_err(|error| BackendError::Failed(format!("no random numbers: {error}")))?;
         let tag = format!("{}-{}", tags::tag_of(provider), HEXLOWER.encode(&random));
-        Ok(Self { engine: Arc::clone(engine), tag, layers: Vec::new(), stands: true })
+        let (engine, label) = (Arc::clone(engine), build_label(provider));
+        Ok(Self { engine, tag, label, layers: Vec::new(), stands: true })
     }
 
     fn base(&self) -> String {

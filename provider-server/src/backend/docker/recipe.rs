@@ -176,8 +176,8 @@ impl Recipe {
         HEXLOWER.encode(&hash.finalize())
     }
 
-    /// The build context as a tar archive. `label` is put on every layer of the build, so that what
-    /// an interrupted build leaves behind can be told from anybody else's.
+    /// The build context as a tar archive. `label` (`key=value`) is put on every layer of the build, so
+    /// that what an interrupted build leaves behind can be told from anybody else's.
     ///
     /// # Errors
     /// None in practice: it is written to memory.
@@ -185,7 +185,7 @@ impl Recipe {
         let mut tar = Builder::new(Vec::new());
         for file in &FILES {
             let text = if file.name == "Dockerfile" {
-                file.text.replacen(FROM, &format!("{FROM}LABEL {label}=1\n"), 1)
+                file.text.replacen(FROM, &format!("{FROM}LABEL {label}\n"), 1)
             } else {
                 file.text.to_owned()
             };
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_context_is_a_tar_with_the_label_in_its_dockerfile() {
-        let context = Recipe::context("golem.build").unwrap();
+        let context = Recipe::context("golem.build=me").unwrap();
         let mut tar = tar::Archive::new(context.as_ref());
         let mut names = Vec::new();
         for entry in tar.entries().unwrap() {
@@ -235,7 +235,7 @@ mod tests {
             if name == "Dockerfile" {
                 let mut text = String::new();
                 entry.read_to_string(&mut text).unwrap();
-                assert!(text.contains("\nFROM ${BASE}\nLABEL golem.build=1\n"));
+                assert!(text.contains("\nFROM ${BASE}\nLABEL golem.build=me\n"));
             }
             names.push(name);
         }

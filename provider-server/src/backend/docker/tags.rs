@@ -18,7 +18,7 @@ pub(super) const RECIPE: &str = "golem.recipe";
 pub(super) const IMAGE: &str = "golem.image";
 /// Label: program and version that made the image.
 pub(super) const BUILT_BY: &str = "golem.built-by";
-/// Label of every layer of a build, finished or not.
+/// Label of every layer of a build, finished or not: the provider that builds, or built, it.
 pub(super) const BUILD: &str = "golem.build";
 
 /// Repository of bases, which live only as long as a build.

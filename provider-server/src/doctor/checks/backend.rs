@@ -39,11 +39,8 @@ fn from_finding(finding: &Finding) -> Check {
     if finding.good {
         return Check::good(&finding.subject, finding.detail.clone());
     }
-    let verdict = if ESSENTIAL.contains(&finding.subject.as_str()) {
-        Verdict::Bad
-    } else {
-        Verdict::Warning
-    };
+    let verdict =
+        if ESSENTIAL.contains(&finding.subject.as_str()) { Verdict::Bad } else { Verdict::Warning };
     let (found, remedy) = match finding.detail.split_once(": ") {
         Some((found, remedy)) => (found.to_owned(), Some(remedy.to_owned())),
         None => (finding.detail.clone(), None),
@@ -165,7 +162,9 @@ pub(in crate::doctor) fn images(facts: &Facts) -> Check {
     Check::warning(
         SUBJECT,
         format!("for rent: {list}; the default image {default} is not among them"),
-        format!("build it ('golem-provider image build {default}'), or set GOLEM_PROVIDER_DEFAULT_IMAGE"),
+        format!(
+            "build it ('golem-provider image build {default}'), or set GOLEM_PROVIDER_DEFAULT_IMAGE"
+        ),
     )
 }
 

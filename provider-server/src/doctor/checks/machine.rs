@@ -1,5 +1,7 @@
 //! The machine itself: clock, disk, memory, what of it is offered, and the key.
 
+use golem_vm_protocol::time::Timestamp;
+
 use crate::capacity::{cores, gib};
 use crate::control::messages::Check;
 use crate::doctor::{Facts, Peer};
@@ -17,7 +19,8 @@ pub(in crate::doctor) fn clock(facts: &Facts) -> Check {
     const SUBJECT: &str = "clock";
     const REMEDY: &str = "set it and keep it right by NTP ('timedatectl set-ntp true', or install chrony); \
                           requests that are signed more than 60 s off are refused";
-    let now = facts.clock.now;
+    // To the second: nobody sets a clock by more.
+    let now = Timestamp::from_unix_seconds(facts.clock.now.unix_seconds());
     if now.unix_seconds() < EARLIEST_SECONDS {
         return Check::bad(SUBJECT, format!("it says {now}, so it was never set"), REMEDY);
     }
@@ -28,9 +31,9 @@ pub(in crate::doctor) fn clock(facts: &Facts) -> Check {
             REMEDY,
         );
     }
-    let asked = |peer: &Peer| peer.answer.clone().ok().flatten().map(|ahead| (peer.url.clone(), ahead));
-    let answers: Vec<_> =
-        facts.discovery.iter().chain(&facts.checkers).filter_map(asked).collect();
+    let asked =
+        |peer: &Peer| peer.answer.clone().ok().flatten().map(|ahead| (peer.url.clone(), ahead));
+    let answers: Vec<_> = facts.discovery.iter().chain(&facts.checkers).filter_map(asked).collect();
     // The one that agrees most: another server's clock may be the one that is wrong.
     match answers.iter().min_by_key(|(_, ahead)| ahead.abs()) {
         Some((url, ahead)) if ahead.abs() > CLOCK_TOLERANCE => Check::bad(
@@ -59,8 +62,7 @@ pub(in crate::doctor) fn disk(facts: &Facts) -> Vec<Check> {
         Err(reason) => Check::bad(SUBJECT, reason.clone(), "make sure that this user may read it"),
         Ok(host) => {
             let free = host.disk_free_mib;
-            let state =
-                format!("{} of {} GB free on {place}", gib(free), gib(host.disk_total_mib));
+            let state = format!("{} of {} GB free on {place}", gib(free), gib(host.disk_total_mib));
             let promised = promised_mib(facts);
             if free < LEAST_DISK_MIB {
                 Check::bad(SUBJECT, format!("{state}: too little to work"), REMEDY)
@@ -80,7 +82,11 @@ pub(in crate::doctor) fn disk(facts: &Facts) -> Vec<Check> {
     {
         checks.push(Check::bad(
             SUBJECT,
-            format!("{} GB free on {}: too little for the database", gib(own.free_mib), own.path.display()),
+            format!(
+                "{} GB free on {}: too little for the database",
+                gib(own.free_mib),
+                own.path.display()
+            ),
             "free some, or set GOLEM_PROVIDER_DATA_DIR to a directory on another disk",
         ));
     }
@@ -117,12 +123,15 @@ pub(in crate::doctor) fn memory(facts: &Facts) -> Check {
         (Ok(offered), Some(reserved)) => offered.less(reserved).memory_mib,
         _ => 0,
     };
-    const REMEDY: &str =
-        "end other programs, or offer less (GOLEM_PROVIDER_OFFER_MEMORY_GB)";
+    const REMEDY: &str = "end other programs, or offer less (GOLEM_PROVIDER_OFFER_MEMORY_GB)";
     if available < LEAST_MEMORY_MIB {
         Check::bad(SUBJECT, format!("{state}: too little to start anything"), REMEDY)
     } else if on_offer > available {
-        Check::warning(SUBJECT, format!("{state}, and {} GB are still on offer", gib(on_offer)), REMEDY)
+        Check::warning(
+            SUBJECT,
+            format!("{state}, and {} GB are still on offer", gib(on_offer)),
+            REMEDY,
+        )
     } else {
         Check::good(SUBJECT, state)
     }
@@ -133,7 +142,11 @@ pub(in crate::doctor) fn capacity(facts: &Facts) -> Check {
     let offered = match &facts.capacity.offered {
         Ok(offered) => *offered,
         Err(reason) => {
-            return Check::bad(SUBJECT, reason.clone(), "change that setting; the provider does not start with it");
+            return Check::bad(
+                SUBJECT,
+                reason.clone(),
+                "change that setting; the provider does not start with it",
+            );
         }
     };
     let words = |amount: crate::capacity::Amount| {
@@ -150,7 +163,11 @@ pub(in crate::doctor) fn capacity(facts: &Facts) -> Check {
     if offered.shortfall(reserved).is_some() {
         return Check::warning(
             SUBJECT,
-            format!("reserved: {}; that is more than the {} offered", words(reserved), words(offered)),
+            format!(
+                "reserved: {}; that is more than the {} offered",
+                words(reserved),
+                words(offered)
+            ),
             "nothing more is rented out until VMs are gone; raise what is offered \
              (GOLEM_PROVIDER_OFFER_CPU, …_OFFER_MEMORY_GB, …_OFFER_STORAGE_GB) if the machine has it",
         );
@@ -176,7 +193,8 @@ pub(in crate::doctor) fn key(facts: &Facts) -> Check {
         Ok(true) => Check::good("key", format!("{path} is there and only its owner can read it")),
         Ok(false) => Check::good("key", format!("{path} is made when the provider starts")),
         Err(reason) => {
-            let (found, remedy) = reason.split_once("; ").unwrap_or((reason, "restore it from a backup"));
+            let (found, remedy) =
+                reason.split_once("; ").unwrap_or((reason, "restore it from a backup"));
             Check::bad("key", found, remedy)
         }
     }

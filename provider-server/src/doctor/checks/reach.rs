@@ -1,6 +1,7 @@
 //! How the world gets here: forwarder, ports, port checkers, discovery.
 
 use golem_vm_protocol::text::printable;
+use golem_vm_protocol::time::Timestamp;
 
 use crate::control::messages::{Check, PortsStatus};
 use crate::doctor::{Facts, LookedAtPorts, Peer, PortsFacts, TakenPort};
@@ -64,8 +65,7 @@ fn known(facts: &Facts, status: &PortsStatus) -> Vec<Check> {
         status.bound, status.usable, status.in_use
     );
     let wrong = status.problems.join("; ");
-    let with_wrong =
-        if wrong.is_empty() { found.clone() } else { format!("{found}. {wrong}") };
+    let with_wrong = if wrong.is_empty() { found.clone() } else { format!("{found}. {wrong}") };
     let held = if status.bound == 0 {
         Check::bad(
             SUBJECT,
@@ -144,7 +144,10 @@ fn looked_at(facts: &Facts, looked: &LookedAtPorts) -> Vec<Check> {
 
 fn unverified(facts: &Facts) -> Option<Check> {
     let loopback_only = !facts.discovery.is_empty()
-        && facts.discovery.iter().all(|peer| peer.url.contains("//127.") || peer.url.contains("//localhost"));
+        && facts
+            .discovery
+            .iter()
+            .all(|peer| peer.url.contains("//127.") || peer.url.contains("//localhost"));
     // On a market of one machine there is no outside.
     (!loopback_only).then(|| {
         Check::warning(
@@ -178,10 +181,8 @@ pub(in crate::doctor) fn checkers(facts: &Facts) -> Vec<Check> {
     const SUBJECT: &str = "port checkers";
     let (well, ill): (Vec<&Peer>, Vec<&Peer>) =
         facts.checkers.iter().partition(|peer| peer.answer.is_ok());
-    let mut checks: Vec<_> = well
-        .iter()
-        .map(|peer| Check::good(SUBJECT, format!("{} answers", peer.url)))
-        .collect();
+    let mut checks: Vec<_> =
+        well.iter().map(|peer| Check::good(SUBJECT, format!("{} answers", peer.url))).collect();
     for peer in ill {
         let found = unreachable(peer);
         let remedy = "check GOLEM_PROVIDER_PORT_CHECKERS and this machine's network";
@@ -233,6 +234,7 @@ pub(in crate::doctor) fn discovery(facts: &Facts) -> Vec<Check> {
                 SUBJECT,
                 match (status.published_at, status.sequence) {
                     (Some(at), Some(sequence)) => {
+                        let at = Timestamp::from_unix_seconds(at.unix_seconds());
                         format!("{} took advertisement {sequence} at {at}", peer.url)
                     }
                     _ => format!("{} answers", peer.url),

@@ -220,7 +220,9 @@ fn all_failed(wanted: &Wanted, mut failures: Vec<CliError>) -> CliError {
         format!("none of the {} providers that were tried made '{}'", failures.len(), wanted.name),
     );
     for failure in failures {
-        error = error.because(failure.one_line());
+        // The first part, "can't create ...", is the same for all.
+        let why = failure.causes.join(": ");
+        error = error.because(if why.is_empty() { failure.message } else { why });
     }
     error.hint("golem vm providers")
 }
