@@ -4,6 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+/// How long a server may be silent until it is told that nothing more comes, and in all.
+const PATIENCE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(30);
+
 /// What came back, as far as it can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -19,12 +23,17 @@ pub struct Reply {
 #[must_use]
 pub fn exchange(address: &str, bytes: &[u8]) -> Reply {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     // The server may have made up its mind, and closed, before it has read everything.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(Shutdown::Write);
     let mut reply = Vec::new();
-    let _ = stream.read_to_end(&mut reply);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let silent = stream.read_to_end(&mut reply).is_err() && reply.is_empty();
+    if silent {
+        // It waits for more; there is none. Not said at once: whoever hangs up is not answered.
+        let _ = stream.shutdown(Shutdown::Write);
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let _ = stream.read_to_end(&mut reply);
+    }
     let text = String::from_utf8_lossy(&reply).into_owned();
     let status = text
         .strip_prefix("HTTP/1.")

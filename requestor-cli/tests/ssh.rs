@@ -105,7 +105,9 @@ fn a_terminal_has_its_size_and_is_put_back() {
     let shown = rented.home.in_terminal(&line, "").stdout;
     assert!(shown.contains(" icanon") && shown.contains(" echo "), "{shown}");
     // Also when it is ended from outside.
-    let line = format!("timeout -s TERM 2 {golem} vm ssh --builtin -t box -- sleep 60; stty -a");
+    let line = format!(
+        "timeout --foreground -s TERM 2 {golem} vm ssh --builtin -t box -- sleep 60; stty -a"
+    );
     let shown = rented.home.in_terminal(&line, "").stdout;
     assert!(shown.contains(" icanon") && shown.contains(" echo "), "{shown}");
 }

@@ -95,11 +95,10 @@ fn swap_container(provider: &mut Provider, requestor: &Requestor) {
     assert_eq!(status, 200);
     engine.json("POST", &format!("/containers/{impostor}/start"), &Value::Null);
     provider.start();
-    let port = requestor.vm("box")["config"]["ssh_port"].as_u64();
+    let port = provider.status()["vms"][0]["ssh_port"].as_u64().unwrap();
     eventually("the impostor answers", || {
         let keys = requestor.shell(&format!(
-            "ssh-keyscan -t ed25519 -p {} 127.0.0.1 2>/dev/null",
-            port.or_else(|| requestor.vm("box")["config"]["ssh_port"].as_u64()).unwrap()
+            "ssh-keyscan -t ed25519 -p {port} 127.0.0.1 2>/dev/null"
         ));
         let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
         let public = public.split_whitespace().nth(1).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use golem_vm_end_to_end::{Market, ProviderOptions, exchange};
+use golem_vm_end_to_end::{Market, ProviderOptions, eventually, exchange};
 use golem_vm_protocol::signature::{Nonce, RequestParts, sign_request};
 use golem_vm_protocol::{KeyPair, route};
 use serde_json::json;
@@ -42,6 +42,15 @@ fn signed(
     text.into_bytes()
 }
 
+/// Waits out the second in which the provider started: what was signed in it is refused for that
+/// alone.
+fn wait_until_fresh(key: &KeyPair, recipient: &str, address: &str) {
+    eventually("what is signed now is not stale", || {
+        let request = signed(key, recipient, address, "GET", route::VMS, "");
+        exchange(address, &request).status == Some(200)
+    });
+}
+
 fn names_of_vms(key: &KeyPair, recipient: &str, address: &str) -> String {
     exchange(address, &signed(key, recipient, address, "GET", route::VMS, "")).text
 }
@@ -52,6 +61,8 @@ fn it_works_once_at_one_provider() {
     let (a, b) = (&market.providers[0], &market.providers[1]);
     let key = KeyPair::generate().unwrap();
 
+    wait_until_fresh(&key, a.id(), a.address());
+    wait_until_fresh(&key, b.id(), b.address());
     let recorded = signed_create(&key, a.id(), a.address(), "box");
     let elsewhere = exchange(b.address(), &recorded);
     assert_eq!(
@@ -78,6 +89,7 @@ fn with_any_byte_changed_it_does_nothing() {
     let market = Market::with_one_provider();
     let provider = &market.providers[0];
     let key = KeyPair::generate().unwrap();
+    wait_until_fresh(&key, provider.id(), provider.address());
     let recorded = signed_create(&key, provider.id(), provider.address(), "box");
     for position in 0..recorded.len() {
         let mut changed = recorded.clone();

@@ -194,6 +194,20 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_these_settings_and_exit_codes() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&TABLE.markdown()), "expected:\n{}", TABLE.markdown());
+        assert!(
+            readme.contains(&TABLE.markdown_ignored()),
+            "expected:\n{}",
+            TABLE.markdown_ignored()
+        );
+        for line in crate::error::EXIT_CODES.lines().filter(|line| line.starts_with("  ")) {
+            assert!(readme.contains(line), "{line}");
+        }
+    }
+
+    #[test]
     fn settings_of_the_original_without_a_meaning_are_told() {
         let config =
             config(&[("GOLEM_REQUESTOR_NETWORK", "x"), ("GOLEM_REQUESTOR_DISCOVERY_UR", "x")]);

@@ -1,7 +1,6 @@
 //! What images are built on: made from the distribution's packages with mmdebstrap where it is
 //! installed, else fetched from a registry.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -31,8 +30,8 @@ const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(45 * 60);
 /// How long mmdebstrap gets to clean up after itself when it is interrupted.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 
-/// How many of mmdebstrap's last lines are quoted when it fails.
-const QUOTED_LINES: usize = 4;
+/// How many of mmdebstrap's complaints are quoted when it fails: the first name the cause.
+const QUOTED_COMPLAINTS: usize = 2;
 
 /// Bytes read at a time from mmdebstrap's archive.
 const CHUNK: usize = 256 << 10;
@@ -89,11 +88,11 @@ async fn bootstrap(
     let (mut child, stdout) = workshop.begin(recipe).await.map_err(failed)?;
     progress.say(&format!("making the base of {} with mmdebstrap", recipe.name)).await;
 
-    let mut last_lines = VecDeque::new();
+    let mut complaints = Vec::new();
     let stderr = child.stderr.take();
     let (chunks, mut archive) = mpsc::channel(4);
     let work = async {
-        let listen = listen(stderr, &mut last_lines, progress);
+        let listen = listen(stderr, &mut complaints, progress);
         let (status, (), imported) = tokio::join!(
             carry(&mut child, stdout, chunks),
             listen,
@@ -114,7 +113,7 @@ async fn bootstrap(
         _ if matches!(imported, Err(BackendError::Unavailable(_))) => imported,
         Ok(()) => imported,
         Err(error) => {
-            let said = Vec::from(last_lines).join("; ");
+            let said = complaints.join("; ");
             Err(BackendError::Failed(format!("mmdebstrap failed ({error}): {said}")))
         }
     }
@@ -145,7 +144,7 @@ async fn carry(
 
 async fn listen(
     stderr: Option<tokio::process::ChildStderr>,
-    last_lines: &mut VecDeque<String>,
+    complaints: &mut Vec<String>,
     progress: &Progress,
 ) {
     let Some(stderr) = stderr else { return };
@@ -153,9 +152,10 @@ async fn listen(
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = golem_vm_protocol::text::printable(String::from_utf8_lossy(&line).trim(), 300);
         progress.say(&line).await;
-        last_lines.push_back(line);
-        if last_lines.len() > QUOTED_LINES {
-            last_lines.pop_front();
+        if complaints.len() < QUOTED_COMPLAINTS
+            && let Some(complaint) = line.strip_prefix("E: ")
+        {
+            complaints.push(complaint.to_owned());
         }
     }
 }
