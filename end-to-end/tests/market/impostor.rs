@@ -97,9 +97,8 @@ fn swap_container(provider: &mut Provider, requestor: &Requestor) {
     provider.start();
     let port = provider.status()["vms"][0]["ssh_port"].as_u64().unwrap();
     eventually("the impostor answers", || {
-        let keys = requestor.shell(&format!(
-            "ssh-keyscan -t ed25519 -p {port} 127.0.0.1 2>/dev/null"
-        ));
+        let keys =
+            requestor.shell(&format!("ssh-keyscan -t ed25519 -p {port} 127.0.0.1 2>/dev/null"));
         let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
         let public = public.split_whitespace().nth(1).unwrap();
         keys.stdout.contains(public)

@@ -17,12 +17,15 @@ fn the_same_create_again_gives_the_same_machine() {
         let listed = requestor.vms();
         assert!(listed.len() <= 1, "{listed:?}");
         eventually("what is listed is what there is", || truth_is_listed(&market, &requestor));
-        let begun = requestor.vms().first().map(|vm| vm["vm_id"].clone());
+        let begun = requestor.vms().first().cloned();
 
-        requestor.rent("box");
-        let vm = requestor.vm("box");
-        if let Some(begun) = begun.filter(|id| !id.is_null()) {
-            assert_eq!(vm["vm_id"], begun, "another machine, killed after {after:?}");
+        // On a fast machine it may have come to its end before the kill.
+        if begun.as_ref().is_none_or(|vm| vm["confirmed"] == false) {
+            requestor.rent("box");
+        }
+        let id = begun.map(|vm| vm["vm_id"].clone()).filter(|id| !id.is_null());
+        if let Some(id) = id {
+            assert_eq!(requestor.vm("box")["vm_id"], id, "another machine, killed after {after:?}");
         }
         assert_eq!(requestor.in_vm("box", "hostname"), "box\n");
         assert_eq!(market.instances(), 1, "number {number}, killed after {after:?}");
@@ -63,8 +66,8 @@ fn truth_is_listed(market: &Market, requestor: &Requestor) -> bool {
     let instances = market.instances();
     match listed.first() {
         None => instances == 0,
-        // Never asked for, or asked for and there.
-        Some(vm) if vm["status"] == "running" => instances == 1,
-        Some(vm) => { eprintln!("XX {vm} {instances}"); false },
+        // Meant and never asked for; it stays listed while the request may still be on its way.
+        Some(vm) if vm["vm_id"].is_null() => vm["status"] == "creating" && instances == 0,
+        Some(vm) => vm["status"] == "running" && instances == 1,
     }
 }

@@ -75,7 +75,7 @@ fn it_works_once_at_one_provider() {
     let second = exchange(a.address(), &recorded);
     assert_eq!(
         (second.status, second.code.as_deref()),
-        (Some(401), Some("signature_replayed")),
+        (Some(401), Some("replayed")),
         "{second:?}"
     );
 

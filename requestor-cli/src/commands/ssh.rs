@@ -100,7 +100,7 @@ async fn with_builtin(
                 format!("can't reach '{}'", rental.name),
             )
             .because(error)
-            .hint(format!("golem vm info {}", rental.name)));
+            .hint(next_step(rental)));
         }
     };
     let user = args.user.as_deref().unwrap_or(&target.access.user);
@@ -138,7 +138,17 @@ fn joined(words: &[OsString]) -> Vec<u8> {
 
 fn explain_unreachable(app: &App<'_>, rental: &Rental, error: &SshError) {
     app.ui.warn(&format!("'{}' can't be reached: {error}", rental.name));
-    app.ui.note(&format!("what its provider says: golem vm info {}", rental.name));
+    app.ui.note(&next_step(rental));
+}
+
+/// What to type when a VM can't be reached.
+fn next_step(rental: &Rental) -> String {
+    let name = &rental.name;
+    if rental.status == VmStatus::Stopped {
+        format!("it was stopped when its provider was last asked: golem vm start {name}")
+    } else {
+        format!("see what its provider says: golem vm info {name}")
+    }
 }
 
 /// The failure of a login to the wrong machine.

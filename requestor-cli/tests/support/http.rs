@@ -51,7 +51,16 @@ pub fn serve_at(
 ) -> Server {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
+    // The port of a server that was stopped may be held for a moment by one of its connections.
+    let listener = (0..50)
+        .find_map(|_| {
+            let bound = runtime.block_on(tokio::net::TcpListener::bind(address)).ok();
+            if bound.is_none() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            bound
+        })
+        .expect("the address can be bound");
     let address = listener.local_addr().unwrap();
     let handler = Arc::new(handler);
     runtime.spawn(async move {

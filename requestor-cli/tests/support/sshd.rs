@@ -1,6 +1,6 @@
 //! A real OpenSSH server on a port of its own.
 
-use std::io::Write as _;
+use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,48 +34,69 @@ impl Sshd {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host_key = keygen(&dir.path().join("host"));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let authorized = dir.path().join("authorized");
         std::fs::write(&authorized, "").unwrap();
-        let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nPidFile none\nUsePAM no\n\
-             AuthorizedKeysFile {0}/authorized\nStrictModes no\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nPrintMotd no\n\
-             MaxStartups 100\n",
-            dir.path().display()
-        );
-        let file = dir.path().join("config");
-        std::fs::File::create(&file).unwrap().write_all(config.as_bytes()).unwrap();
         // Where it drops its privileges; it is there where sshd runs as a service.
         let _ = std::fs::create_dir_all("/run/sshd");
         let user = Command::new("id").arg("-un").output().unwrap().stdout;
         let user = String::from_utf8(user).unwrap().trim().to_owned();
-        let child = spawn(dir.path());
-        let sshd = Self { port, host_key, user, authorized, dir, child };
-        sshd.wait();
-        sshd
-    }
-
-    fn wait(&self) {
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(20), "sshd does not start");
-            std::thread::sleep(Duration::from_millis(20));
+        // Somebody else may take a port between its choice and sshd's start: then another one.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            write_config(dir.path(), port);
+            let mut child = spawn(dir.path());
+            if answers(port, &mut child) {
+                return Self { port, host_key, user, authorized, dir, child };
+            }
+            let _ = child.kill();
+            let _ = child.wait();
         }
+        panic!("sshd does not start: {:?}", std::fs::read_to_string(dir.path().join("log")));
     }
 
     /// Another machine takes its place: same port, other host key.
     pub fn swap_host_key(&mut self) {
         self.stop();
         keygen(&self.dir.path().join("host"));
-        self.child = spawn(self.dir.path());
-        self.wait();
+        let again = || {
+            let mut child = spawn(self.dir.path());
+            answers(self.port, &mut child).then_some(child)
+        };
+        self.child = (0..5).find_map(|_| again()).expect("sshd starts again on its port");
     }
 
     pub fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn write_config(dir: &Path, port: u16) {
+    let config = format!(
+        "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nPidFile none\nUsePAM no\n\
+         AuthorizedKeysFile {0}/authorized\nStrictModes no\nPasswordAuthentication no\n\
+         KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nPrintMotd no\n\
+         MaxStartups 100\n",
+        dir.display()
+    );
+    std::fs::write(dir.join("config"), config).unwrap();
+}
+
+/// Whether this sshd, and not another program, answers at the port.
+fn answers(port: u16, child: &mut Child) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(20) {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut greeting = [0; 4];
+            return stream.read_exact(&mut greeting).is_ok() && greeting == *b"SSH-";
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
 }
 
 fn spawn(dir: &Path) -> Child {

@@ -61,16 +61,20 @@ async fn no_match(discovery: &Discovery, wanted: &Wanted) -> Result<CliError> {
     if candidates.is_empty() {
         return Ok(error
             .because(format!(
-                "discovery at {} lists no provider that signs what it offers",
-                discovery.address()
+                "discovery at {} lists no provider{} at the moment",
+                discovery.address(),
+                if everybody.listings.is_empty() { "" } else { " that signs what it offers" }
             ))
             .hint("try again later, or ask another one: golem config set discovery-url URL"));
     }
     for candidate in candidates.iter().take(SHOWN) {
-        let objection = wanted
-            .wish
-            .objection(&candidate.advertisement)
-            .unwrap_or_else(|| "serves only requestors it trusts".to_owned());
+        let objection = wanted.wish.objection(&candidate.advertisement).unwrap_or_else(|| {
+            if candidate.advertisement.offers.is_empty() {
+                "serves only requestors it trusts".to_owned()
+            } else {
+                "has come up this moment; try again".to_owned()
+            }
+        });
         error = error.because(format!("{} {objection}", candidate.label()));
     }
     if candidates.len() > SHOWN {

@@ -35,6 +35,8 @@ use crate::rentals::{NewRental, Rental, State};
 
 /// Most providers that are tried.
 const MAX_PROVIDERS: usize = 5;
+/// From when on another interrupt means that cleaning up is not to be waited for either.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long cleaning up after an interruption may take.
 const CLEAN_UP: Duration = Duration::from_secs(20);
 
@@ -108,7 +110,11 @@ async fn clean_up(app: &App<'_>, row: Option<i64>, name: &str) -> Result<()> {
     let bounded = if rental.vm_id.is_some() { CLEAN_UP } else { Duration::from_secs(4) };
     let left = tokio::select! {
         left = tokio::time::timeout(bounded, destroying) => left,
-        () = interrupted() => Ok(Some("interrupted again".to_owned())),
+        // What wraps this command may pass one interrupt on twice; only a later one is meant.
+        () = async {
+            tokio::time::sleep(AGAIN).await;
+            interrupted().await;
+        } => Ok(Some("interrupted again".to_owned())),
     };
     drop(progress);
     app.sync_known_hosts()?;
