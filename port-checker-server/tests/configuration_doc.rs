@@ -27,6 +27,9 @@ fn every_setting_is_in_the_documentation() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, [before, BEGIN, &wanted, END, after].concat()).unwrap();
     } else {
-        assert!(section == wanted, "docs/configuration.md is out of date; it should say:\n{wanted}");
+        assert!(
+            section == wanted,
+            "docs/configuration.md is out of date; it should say:\n{wanted}"
+        );
     }
 }

@@ -40,7 +40,10 @@ fn every_error_code_is_listed_with_its_status() {
             let mut columns = row.split(" | ");
             let code = columns.next().unwrap().trim_end_matches('`').to_owned();
             let status = columns.next().unwrap().parse().unwrap();
-            assert!(columns.next().is_some_and(|meaning| meaning.len() > 10), "{code} says nothing");
+            assert!(
+                columns.next().is_some_and(|meaning| meaning.len() > 10),
+                "{code} says nothing"
+            );
             (code, status)
         })
         .collect();
@@ -102,9 +105,10 @@ fn the_signed_example_is_a_test_vector() {
         assert_eq!(body.trim_end(), vector["body"].as_str().unwrap());
         for header in vector["headers"].as_array().unwrap() {
             let (name, value) = (header[0].as_str().unwrap(), header[1].as_str().unwrap());
-            let found = head.lines().filter_map(|line| line.split_once(": ")).any(
-                |(shown, text)| shown.eq_ignore_ascii_case(name) && text == value,
-            );
+            let found = head
+                .lines()
+                .filter_map(|line| line.split_once(": "))
+                .any(|(shown, text)| shown.eq_ignore_ascii_case(name) && text == value);
             assert!(found, "{name}: {value} is not in the {message}");
         }
         let first = head.lines().next().unwrap();
