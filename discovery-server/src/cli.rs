@@ -27,7 +27,7 @@ How to start:
 Every flag of `start` can also be set in the environment (GOLEM_DISCOVERY_PORT=9001), in .env in the
 working directory, or in the config file (port = 9001); a flag wins over all of them.
 
-Exit codes: 0 stopped as asked, 1 could not start, 2 wrong usage.";
+Exit codes: 0 stopped as asked, 1 could not start, 2 a flag or a setting that is not understood.";
 
 /// The registry of VM on Golem: who offers what, for how long.
 #[derive(Debug, Parser)]

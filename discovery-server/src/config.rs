@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use golem_vm_node::http::PublicName;
 use golem_vm_node::settings::{
     IgnoredSetting, SettingSpec, Settings, SettingsError, SettingsTable,
 };
@@ -166,7 +167,7 @@ impl Config {
             public_names: settings
                 .list::<PublicName>(PUBLIC_NAMES)?
                 .into_iter()
-                .map(|PublicName(name)| name)
+                .map(|name| name.to_string())
                 .collect(),
             allow_unsigned: settings.flag(ALLOW_UNSIGNED)?,
         })
@@ -196,32 +197,6 @@ fn file_name(text: &str) -> Result<String, String> {
         return Err("that file holds something else".into());
     }
     Ok(text.to_owned())
-}
-
-/// `host:port`, as it stands in `Golem-Recipient`.
-struct PublicName(String);
-
-impl std::str::FromStr for PublicName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let good = text.rsplit_once(':').is_some_and(|(host, port)| {
-            let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-            let host_is_good = match bare {
-                Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-                None => {
-                    !host.is_empty()
-                        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-                }
-            };
-            host_is_good && port.parse::<u16>().is_ok_and(|port| port != 0)
-        });
-        if good {
-            Ok(Self(text.to_ascii_lowercase()))
-        } else {
-            Err("write host:port, such as discovery.example:9001 or [2001:db8::1]:9001")
-        }
-    }
 }
 
 #[cfg(test)]

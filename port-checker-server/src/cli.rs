@@ -12,7 +12,7 @@ use golem_port_checker::{Config, server};
 use golem_vm_node::client::{Call, SignedClient};
 use golem_vm_node::clock::SystemClock;
 use golem_vm_node::logging::{self, LogOptions};
-use golem_vm_node::settings::{Settings, SettingsSource};
+use golem_vm_node::settings::{Settings, SettingsError, SettingsSource};
 use golem_vm_node::{data_dir, shutdown};
 use golem_vm_protocol::{KeyPair, route};
 
@@ -38,7 +38,7 @@ Examples:
   port-checker start --allow-unsigned
       serves providers of the original too; anybody can then use it as a port scanner
 
-Exit codes: 0 stopped as asked, 1 could not serve, 2 a flag that is not understood.";
+Exit codes: 0 stopped as asked, 1 could not serve, 2 a flag or a setting that is not understood.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -126,7 +126,8 @@ pub(crate) fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            // A setting that is not understood is wrong usage, wherever it was set.
+            if error.is::<SettingsError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -260,7 +260,7 @@ mod program {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".env"), "# mine\nPORT_CHECKER_PORT=abc\n").unwrap();
         let output = command(dir.path()).arg("start").output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(
             said,

@@ -401,7 +401,8 @@ pub struct Withdrawn {
 
 /// The header of a search's reply that leads to the next page; absent on the last one.
 pub const NEXT_CURSOR_HEADER: &str = "golem-next-cursor";
-/// The header in which discovery and port checkers tell a caller the address it came from.
+/// The header in which discovery tells a provider the address it came from. (A port checker says
+/// it in the body.)
 pub const OBSERVED_ADDRESS_HEADER: &str = "golem-observed-address";
 
 /// The query of `GET /api/v1/advertisements`. Minimums are inclusive.

@@ -102,14 +102,10 @@ codes! {
     IdempotencyMismatch = "idempotency_mismatch", 422, "Idempotency mismatch";
     /// Too many requests; wait.
     RateLimited = "rate_limited", 429, "Rate limited";
-    /// The header block is larger than allowed.
-    HeadersTooLarge = "headers_too_large", 431, "Headers too large";
     /// Something failed here; the log has the request id.
     Internal = "internal", 500, "Internal error";
     /// The VM could not be made or brought up; nothing of it is left.
     CreateFailed = "create_failed", 500, "Create failed";
-    /// The feature is not available here.
-    NotImplemented = "not_implemented", 501, "Not implemented";
     /// The backend (the Docker Engine, ...) did not do what it was asked.
     BackendFailed = "backend_failed", 502, "Backend failed";
     /// Too busy, or not ready yet; try again.
@@ -160,6 +156,9 @@ pub struct Problem {
     /// The wrong fields, when the code is `validation_failed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// The highest sequence known of the provider, when the code is `sequence_not_newer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_sequence: Option<u64>,
 }
 
 impl Problem {
@@ -173,6 +172,7 @@ impl Problem {
             code,
             request_id: None,
             errors: Vec::new(),
+            known_sequence: None,
         }
     }
 

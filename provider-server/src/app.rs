@@ -220,7 +220,7 @@ impl Provider {
         )?;
 
         let images = ImageCatalog::new(
-            store.clone(),
+            Arc::new(store.clone()),
             Arc::clone(&backend),
             config.images.as_ref(),
             &config.default_image,

@@ -22,7 +22,7 @@ use golem_vm_provider::backend::{
 };
 use golem_vm_provider::capacity::Amount;
 use golem_vm_provider::http::{self, ApiState, InfoSource};
-use golem_vm_provider::images::ImageCatalog;
+use golem_vm_provider::images::{ImageCatalog, ImageRegister as _};
 use golem_vm_provider::rental::{Conditions, Rental};
 use golem_vm_provider::store::ProviderStore;
 use golem_vm_provider::vm::repository::VmRepository as _;
@@ -105,7 +105,7 @@ impl Ground {
         let rental = Rental {
             conditions: Arc::new(conditions),
             vms,
-            images: ImageCatalog::new(store.clone(), backend, None, "debian-12"),
+            images: ImageCatalog::new(Arc::new(store.clone()), backend, None, "debian-12"),
             ports: self.ports.clone(),
             offers: Arc::new(store.clone()),
             clock: clock.clone(),

@@ -15,7 +15,7 @@ Exit codes:
   7    took too long
   130  interrupted
 `golem vm ssh` ends with the remote command's exit code (128 + N if signal N ended it),
-or with 255 if the connection fails.";
+with 255 if the connection fails, or with 6 if another host key answers.";
 
 /// Whose turn it is, which is also the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,15 +1,18 @@
 # shellcheck shell=bash
 # Rust, which is found but never installed. To be sourced.
 #
-#   rust_version            prints cargo's version, and puts cargo on the PATH; fails where there is none
+#   find_rust               puts cargo on the PATH, if it is not there but where rustup puts it; fails without one
+#   rust_version            prints cargo's version
 #   target_directory        where cargo puts what it builds here; ROOT is the workspace
 
-rust_version() {
+find_rust() {
     if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
-        PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+        PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
     fi
-    cargo --version 2>/dev/null | cut -d ' ' -f 2 | grep .
+    [ -n "$(rust_version)" ]
 }
+
+rust_version() { cargo --version 2>/dev/null | cut -d ' ' -f 2; }
 
 target_directory() {
     (cd "$ROOT" && cargo metadata --no-deps --format-version 1) |

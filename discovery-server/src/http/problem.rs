@@ -9,6 +9,10 @@ use crate::registry::search::SearchError;
 
 impl From<PublishError> for ProblemResponse {
     fn from(error: PublishError) -> Self {
+        let known_sequence = match &error {
+            PublishError::NotNewer { known, .. } => Some(*known),
+            _ => None,
+        };
         let code = match error {
             PublishError::Store(failure) => return failure.into(),
             PublishError::Document(_) | PublishError::Advertisement(_) => {
@@ -18,7 +22,7 @@ impl From<PublishError> for ProblemResponse {
             PublishError::NotNewer { .. } => ErrorCode::SequenceNotNewer,
         };
         let detail = golem_vm_protocol::text::printable(&error.to_string(), 500);
-        Self::new(code, detail)
+        Self(Box::new(Problem { known_sequence, ..Problem::new(code, detail) }))
     }
 }
 

@@ -139,6 +139,8 @@ impl Isolations {
         match isolation {
             Isolation::Container => 1,
             Isolation::Vm => 2,
+            // Listed, and found by no filter.
+            Isolation::Unknown => 0,
         }
     }
 }

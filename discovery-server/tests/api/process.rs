@@ -65,7 +65,7 @@ async fn it_says_where_it_listens_locks_its_directory_and_ends_when_told() {
 fn what_it_can_not_use_is_said_in_one_sentence() {
     let home = tempfile::tempdir().unwrap();
     let output = program(home.path()).args(["start", "--port", "70000"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.starts_with("error: GOLEM_DISCOVERY_PORT=70000 from the command line"), "{said}");
     let output = program(home.path()).args(["start", "--prot", "1"]).output().unwrap();

@@ -158,8 +158,11 @@ impl CreateVmRequest {
         if self.ssh_key.is_empty() && self.ssh_keys.is_empty() {
             errors.push(FieldError::new("/ssh_key", "Field required: a public SSH key"));
         }
-        if self.ssh_keys.len() >= MAX_SSH_KEYS {
-            errors.push(FieldError::new("/ssh_keys", format!("at most {MAX_SSH_KEYS} keys")));
+        if self.ssh_keys.len() + usize::from(!self.ssh_key.is_empty()) > MAX_SSH_KEYS {
+            errors.push(FieldError::new(
+                "/ssh_keys",
+                format!("at most {MAX_SSH_KEYS} keys, that of /ssh_key included"),
+            ));
             return keys;
         }
         let first = (!self.ssh_key.is_empty()).then_some(("/ssh_key".to_owned(), &self.ssh_key));
@@ -187,7 +190,8 @@ pub struct Vm {
     pub status: VmStatus,
     /// Its size.
     pub resources: VmResources,
-    /// The instance's address inside the provider, while it runs.
+    /// Always null: where the instance is inside the provider is of no use to its owner (the
+    /// original gives that address).
     pub ip_address: Option<String>,
     /// The provider's port that leads to its sshd; the same for the VM's whole life.
     pub ssh_port: Option<u16>,
@@ -241,6 +245,9 @@ pub enum OperationStatus {
     Ready,
     /// Ended without a VM; nothing of it is left.
     Failed,
+    /// A word that this version does not know: the other side is newer.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One asynchronous operation. The original's fields come first.

@@ -23,6 +23,9 @@ pub enum Isolation {
     Container,
     /// A virtual machine: it has a kernel of its own.
     Vm,
+    /// A word that this version does not know: the other side is newer.
+    #[serde(other)]
+    Unknown,
 }
 
 impl std::fmt::Display for Isolation {
@@ -30,6 +33,7 @@ impl std::fmt::Display for Isolation {
         f.write_str(match self {
             Self::Container => "container",
             Self::Vm => "vm",
+            Self::Unknown => "unknown",
         })
     }
 }

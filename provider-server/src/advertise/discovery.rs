@@ -107,7 +107,7 @@ impl Discovery for HttpDiscovery {
         sent.await.map_err(|error: ClientError| match &error {
             ClientError::Refused { problem, .. } if problem.code == ErrorCode::SequenceNotNewer => {
                 DiscoveryError::NotNewer {
-                    known: known_sequence(&problem.detail),
+                    known: problem.known_sequence,
                     message: error.to_string(),
                 }
             }
@@ -137,24 +137,4 @@ impl Discovery for HttpDiscovery {
 fn taken(reply: &Reply) -> Taken {
     let seen = reply.headers.get(OBSERVED_ADDRESS_HEADER).and_then(|value| value.to_str().ok());
     Taken { observed: seen.and_then(|text| text.trim().parse().ok()) }
-}
-
-/// The sequence in `the sequence 3 is not newer than 7, the last one known of this provider`.
-fn known_sequence(detail: &str) -> Option<u64> {
-    let (_, rest) = detail.split_once("not newer than ")?;
-    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_known_sequence_is_read_from_the_refusal() {
-        let detail = "the sequence 3 is not newer than 17, the last one known of this provider";
-        assert_eq!(known_sequence(detail), Some(17));
-        assert_eq!(known_sequence("it is not newer than what is known"), None);
-        assert_eq!(known_sequence("no"), None);
-    }
 }

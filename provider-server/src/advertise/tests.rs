@@ -21,7 +21,7 @@ use golem_vm_protocol::advertisement::{
 };
 use golem_vm_protocol::document::{Envelope, Verified};
 use golem_vm_protocol::vm::{AcceptedOffer, Isolation};
-use golem_vm_protocol::{ErrorCode, KeyPair, route};
+use golem_vm_protocol::{ErrorCode, KeyPair, Problem, route};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -423,10 +423,8 @@ async fn publish(
     assert_eq!(verified.signer, caller);
     let (known, sent) = (board.borrow().0, verified.content.sequence);
     if sent <= known {
-        let detail = format!(
-            "the sequence {sent} is not newer than {known}, the last one known of this provider"
-        );
-        return Err(ProblemResponse::new(ErrorCode::SequenceNotNewer, detail));
+        let problem = Problem::new(ErrorCode::SequenceNotNewer, "there is a newer one");
+        return Err(Problem { known_sequence: Some(known), ..problem }.into());
     }
     board.send_replace((sent, true));
     Ok(([(OBSERVED_ADDRESS_HEADER, "203.0.113.77")], Json(())))

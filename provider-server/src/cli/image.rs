@@ -19,7 +19,7 @@ use super::status::image_table;
 use super::terminal::{Style, print, print_json};
 use crate::control::messages::{self, BuildImage, JobOutcome, JobProgress, JobStarted, PullImage};
 use crate::images::ImageInfo;
-use crate::store::ImageRow;
+use crate::images::ImageRow;
 
 pub(super) const EXAMPLES: &str = "\
 These work whether or not the provider runs. What was built can be rented; what was pulled can be

@@ -53,7 +53,7 @@ pub(super) fn open_store(data_dir: &DataDir) -> anyhow::Result<ProviderStore> {
 
 fn catalog(config: &Config, store: &ProviderStore, backend: &Arc<dyn Backend>) -> ImageCatalog {
     ImageCatalog::new(
-        store.clone(),
+        Arc::new(store.clone()),
         Arc::clone(backend),
         config.images.as_ref(),
         &config.default_image,

@@ -18,6 +18,7 @@ use super::terminal::{confirm, print, print_json};
 use crate::backend::InstanceId;
 use crate::control::messages::{self, Purged, Status};
 use crate::forwarder::{ClientError, ForwarderClient};
+use crate::images::ImageRegister as _;
 use crate::vm::repository::VmRepository as _;
 
 /// How long the running provider may take to destroy everything.

@@ -353,7 +353,7 @@ mod tests {
     use crate::capacity::Amount;
     use crate::control::messages::{CapacityStatus, HostUse};
     use crate::host::HostResources;
-    use crate::store::ImageRow;
+    use crate::images::ImageRow;
 
     const PLAIN: Style = Style { terminal: false, colour: false };
 

@@ -253,13 +253,15 @@ fn urls(settings: &Settings, name: &str) -> Result<Vec<String>, SettingsError> {
             url.scheme() == "http" && url.host_str().is_some() && url.query().is_none()
         });
         if !good {
-            return Err(settings.invalid(
-                name,
+            let shown = golem_vm_protocol::text::printable(url, 100);
+            let reason = if url.starts_with("https://") {
                 format!(
-                    "'{}' is not a URL such as http://host:9001",
-                    golem_vm_protocol::text::printable(url, 100)
-                ),
-            ));
+                    "'{shown}': https is not spoken here, requests are signed instead; write http://"
+                )
+            } else {
+                format!("'{shown}' is not a URL such as http://host:9001")
+            };
+            return Err(settings.invalid(name, reason));
         }
     }
     Ok(list.into_iter().map(|url| url.trim_end_matches('/').to_owned()).collect())

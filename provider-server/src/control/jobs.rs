@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::messages::{JobOutcome, JobProgress};
 use crate::backend::ProgressSender;
 use crate::images::ImageError;
-use crate::store::ImageRow;
+use crate::images::ImageRow;
 
 /// Jobs that are remembered; older ones are forgotten when they are over.
 const MAX_JOBS: usize = 32;

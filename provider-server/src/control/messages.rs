@@ -10,7 +10,7 @@ use crate::backend::{BackendKind, Containment};
 use crate::capacity::Amount;
 use crate::host::HostResources;
 use crate::images::ImageInfo;
-use crate::store::ImageRow;
+use crate::images::ImageRow;
 
 /// `GET`: [`Status`].
 pub const STATUS: &str = "/status";

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::messages::Purged;
 use super::running::Running;
+use crate::images::ImageRegister as _;
 use crate::vm::policy::Request;
 
 /// Removes all of it, tells what could not be, and ends the program. The forwarder ends last, when

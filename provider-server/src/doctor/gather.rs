@@ -132,7 +132,7 @@ async fn ask_backend(
         let Some(store) = subject.store.clone() else { return Ok(Vec::new()) };
         let config = subject.config;
         let catalog = ImageCatalog::new(
-            store,
+            Arc::new(store),
             Arc::clone(&backend),
             config.images.as_ref(),
             &config.default_image,

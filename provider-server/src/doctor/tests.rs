@@ -21,7 +21,8 @@ use crate::control::messages::{DiscoveryStatus, PortsStatus};
 use crate::forwarder::wire::Hello;
 use crate::host::HostResources;
 use crate::images::ImageInfo;
-use crate::store::{ImageRow, ProviderStore};
+use crate::images::ImageRow;
+use crate::store::ProviderStore;
 
 const GIB: u64 = 1024;
 

@@ -20,7 +20,7 @@ impl From<VmError> for ProblemResponse {
             VmError::NotTrusted(_) => ErrorCode::NotTrusted,
             VmError::Conflict { .. } => ErrorCode::StateConflict,
             VmError::Invalid(fields) => return Problem::validation(fields.clone()).into(),
-            VmError::CreateFailed { .. } | VmError::TimedOut(_) => ErrorCode::CreateFailed,
+            VmError::CreateFailed { code, .. } => *code,
             VmError::Backend(BackendError::Unavailable(_)) => ErrorCode::BackendUnavailable,
             VmError::Backend(_) => ErrorCode::BackendFailed,
             VmError::ShuttingDown => ErrorCode::Unavailable,

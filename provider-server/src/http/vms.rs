@@ -64,8 +64,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, VmError> {
     match value.to_str() {
         Ok(text) if (1..=MAX_KEY_BYTES).contains(&text.len()) => Ok(Some(text.to_owned())),
         _ => Err(VmError::Invalid(vec![FieldError::new(
-            "Idempotency-Key",
-            format!("the header has to be 1 to {MAX_KEY_BYTES} printable ASCII characters"),
+            "header:idempotency-key",
+            format!("it has to be 1 to {MAX_KEY_BYTES} printable ASCII characters"),
         )])),
     }
 }

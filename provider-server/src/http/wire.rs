@@ -45,7 +45,7 @@ pub(super) fn operation(record: OperationRecord) -> Operation {
 
 pub(super) fn accepted(record: OperationRecord) -> OperationAccepted {
     let status = match record.status {
-        OperationStatus::Creating => VmStatus::Creating,
+        OperationStatus::Creating | OperationStatus::Unknown => VmStatus::Creating,
         OperationStatus::Ready => VmStatus::Running,
         OperationStatus::Failed => VmStatus::Error,
     };

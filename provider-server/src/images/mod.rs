@@ -1,6 +1,7 @@
 //! What VMs boot from: the images that were built or pulled here, and which of them are rented out.
 
 mod name;
+mod register;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::backend::{Backend, BackendError, ImageDigest, ProgressSender};
-use crate::store::{ImageRow, ProviderStore};
 use crate::vm::VmError;
 
 pub use name::{ImageName, ImageNameError, canonical};
+pub use register::{ImageRegister, ImageRow};
 
 /// Why something about an image could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub struct ImageInfo {
 /// The images of this provider.
 #[derive(Clone)]
 pub struct ImageCatalog {
-    store: ProviderStore,
+    register: Arc<dyn ImageRegister>,
     backend: Arc<dyn Backend>,
     allowed: Option<BTreeSet<String>>,
     default: String,
@@ -55,18 +56,18 @@ pub struct ImageCatalog {
 }
 
 impl ImageCatalog {
-    /// A catalog over the database. `allowed` names the images that can be rented; without it,
+    /// A catalog over what the register remembers. `allowed` names the images that can be rented; without it,
     /// those that were built here can.
     #[must_use]
     pub fn new(
-        store: ProviderStore,
+        register: Arc<dyn ImageRegister>,
         backend: Arc<dyn Backend>,
         allowed: Option<&BTreeSet<String>>,
         default: &str,
     ) -> Self {
         let allowed = allowed.map(|names| names.iter().map(|name| canonical(name)).collect());
         Self {
-            store,
+            register,
             backend,
             allowed,
             default: canonical(default),
@@ -85,7 +86,7 @@ impl ImageCatalog {
     /// # Errors
     /// When the database fails.
     pub async fn offered(&self) -> Result<Vec<ImageRow>, StoreError> {
-        let mut rows = self.store.images().await?;
+        let mut rows = self.register.images().await?;
         rows.retain(|row| self.is_offered(row));
         rows.sort_by_key(|row| (row.name != self.default, row.name.clone()));
         Ok(rows)
@@ -128,7 +129,7 @@ impl ImageCatalog {
     /// When the database fails. A backend that can't be asked leaves the sizes out.
     pub async fn list(&self) -> Result<Vec<ImageInfo>, StoreError> {
         let mut list = Vec::new();
-        for row in self.store.images().await? {
+        for row in self.register.images().await? {
             let size_bytes = self.backend.images().size(&row.digest).await.unwrap_or(None);
             list.push(ImageInfo { size_bytes, offered: self.is_offered(&row), row });
         }
@@ -174,13 +175,13 @@ impl ImageCatalog {
         built: bool,
     ) -> Result<ImageRow, ImageError> {
         let kind = self.backend.kind();
-        self.store.put_image(name.as_str().to_owned(), digest, kind, built).await?;
+        self.register.put_image(name.as_str().to_owned(), digest, kind, built).await?;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
         self.row(name.as_str()).await
     }
 
     async fn row(&self, name: &str) -> Result<ImageRow, ImageError> {
-        let rows = self.store.images().await?;
+        let rows = self.register.images().await?;
         rows.into_iter()
             .find(|row| row.name == name)
             .ok_or_else(|| ImageError::Unknown(name.to_owned()))
@@ -193,7 +194,7 @@ impl ImageCatalog {
     pub async fn remove(&self, name: &str) -> Result<(), ImageError> {
         let row = self.row(&canonical(name)).await?;
         self.backend.images().remove(&row.name, &row.digest).await?;
-        self.store.forget_image(row.name).await?;
+        self.register.forget_image(row.name).await?;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
     }

@@ -1,35 +1,18 @@
 //! The SQL of images: which ones were built or pulled here.
 
+use async_trait::async_trait;
 use golem_vm_node::store::StoreError;
 use golem_vm_protocol::time::Timestamp;
 use rusqlite::params;
-use serde::{Deserialize, Serialize};
 
 use super::ProviderStore;
 use super::columns::damaged;
 use crate::backend::{BackendKind, ImageDigest};
+use crate::images::{ImageRegister, ImageRow};
 
-/// An image that was built or pulled here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageRow {
-    /// Its name.
-    pub name: String,
-    /// Its digest.
-    pub digest: ImageDigest,
-    /// Whose it is.
-    pub backend: BackendKind,
-    /// Whether it was built here (and so can be rented without being listed).
-    pub built: bool,
-    /// When.
-    pub created_at: Timestamp,
-}
-
-impl ProviderStore {
-    /// Writes an image down, in the place of an older one of that name.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn put_image(
+#[async_trait]
+impl ImageRegister for ProviderStore {
+    async fn put_image(
         &self,
         name: String,
         digest: ImageDigest,
@@ -55,11 +38,7 @@ impl ProviderStore {
             .await
     }
 
-    /// All images, by name.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn images(&self) -> Result<Vec<ImageRow>, StoreError> {
+    async fn images(&self) -> Result<Vec<ImageRow>, StoreError> {
         self.store
             .read("image.list", |db| {
                 let mut statement = db.prepare_cached(
@@ -80,11 +59,7 @@ impl ProviderStore {
             .await
     }
 
-    /// Forgets an image. Returns whether there was one.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn forget_image(&self, name: String) -> Result<bool, StoreError> {
+    async fn forget_image(&self, name: String) -> Result<bool, StoreError> {
         self.store
             .write("image.forget", move |db| {
                 Ok(db.execute("DELETE FROM image WHERE name = ?1", params![name])? > 0)

@@ -17,8 +17,6 @@ use golem_vm_node::sqlite::{Durability, SqliteError};
 use golem_vm_node::store::Store;
 use golem_vm_protocol::time::Timestamp;
 
-pub use images::ImageRow;
-
 /// One step each from an older database to this one. Only ever appended to.
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE vm (

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::backend::{BackendKind, ImageDigest};
 use crate::capacity::Amount;
+use crate::images::ImageRegister as _;
 use crate::vm::admission::{Admission, Bounds, Idempotency, NewVm, RepeatedRequest};
 use crate::vm::host_key::HostKey;
 use crate::vm::record::Terms;

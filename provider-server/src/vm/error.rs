@@ -1,6 +1,7 @@
 //! What can go wrong with a request about a VM; HTTP knows how to say it, this does not know HTTP.
 
 use golem_vm_node::store::StoreError;
+use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::problem::FieldError;
 
 use crate::backend::BackendError;
@@ -56,6 +57,8 @@ pub enum VmError {
     /// The VM could not be made; nothing of it is left, or soon will be.
     #[error("Failed to create VM {name}: {reason}")]
     CreateFailed {
+        /// The stable code of what happened, the same as its operation's.
+        code: ErrorCode,
         /// Which VM.
         name: String,
         /// What happened.
@@ -64,9 +67,6 @@ pub enum VmError {
     /// The backend could not be asked, or failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The VM did not come up in time.
-    #[error("{0}")]
-    TimedOut(String),
     /// The provider is shutting down.
     #[error("the provider is shutting down: try again in a minute")]
     ShuttingDown,

@@ -149,7 +149,7 @@ impl VmManager {
                 .await?
                 .ok_or(VmError::OperationNotFound)?;
             match operation.status {
-                OperationStatus::Creating => {}
+                OperationStatus::Creating | OperationStatus::Unknown => {}
                 OperationStatus::Ready => {
                     let record = self.world.repository.get(operation.vm).await?;
                     return record.ok_or(VmError::NotFound(operation.vm_public_id));
@@ -292,6 +292,6 @@ fn failure(operation: OperationRecord) -> VmError {
         .unwrap_or_else(|| (ErrorCode::CreateFailed, "no reason was recorded".to_owned()));
     match code {
         ErrorCode::BackendUnavailable => BackendError::Unavailable(reason).into(),
-        _ => VmError::CreateFailed { name: operation.vm_public_id, reason },
+        code => VmError::CreateFailed { code, name: operation.vm_public_id, reason },
     }
 }

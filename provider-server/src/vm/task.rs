@@ -568,7 +568,7 @@ async fn deadlined<T>(
         let code = match &error {
             BackendError::Unavailable(_) => ErrorCode::BackendUnavailable,
             BackendError::ImageMissing(_) => ErrorCode::ImageNotOffered,
-            BackendError::NoInstance(_) | BackendError::Failed(_) => ErrorCode::BackendFailed,
+            BackendError::NoInstance(_) | BackendError::Failed(_) => ErrorCode::CreateFailed,
         };
         (code, error.to_string())
     })

@@ -74,6 +74,7 @@ fn facts(app: &App<'_>, seen: &Seen) -> Result<Vec<(&'static str, String)>> {
         let meaning = match isolation {
             golem_vm_protocol::vm::Isolation::Container => "shares the host's kernel",
             golem_vm_protocol::vm::Isolation::Vm => "has a kernel of its own",
+            golem_vm_protocol::vm::Isolation::Unknown => "a newer golem knows what that is",
         };
         facts.push(("Isolation", format!("{isolation} ({meaning})")));
     }

@@ -372,7 +372,7 @@ fn operation(state: &mut State, owner: KeyId, id: &str) -> Said {
     match status {
         OperationStatus::Ready => rented.vm.status = VmStatus::Running,
         OperationStatus::Failed => drop(state.vms.remove(at)),
-        OperationStatus::Creating => {}
+        OperationStatus::Creating | OperationStatus::Unknown => {}
     }
     let operation = Operation {
         job_id: id.to_owned(),

@@ -176,7 +176,7 @@ impl Attempt<'_> {
                             let error = CallError::Refused(Box::new(problem.clone()));
                             return Err(self.refused(rental, &problem, &error).await?);
                         }
-                        OperationStatus::Creating => {
+                        OperationStatus::Creating | OperationStatus::Unknown => {
                             let phase = operation.phase.as_deref().unwrap_or("making the VM");
                             self.progress.step(&format!("{at}: {}", printable(phase, 100)));
                         }

@@ -162,7 +162,8 @@ async fn create(app: &App<'_>, args: &CreateArgs, current: &Cell<Option<i64>>) -
     let discovery = app.discovery()?;
     let candidates = choice::candidates(app, &discovery, &wanted).await?;
     let chosen = candidates.len() == 1 && wanted.provider.is_some();
-    for (mut candidate, reason) in candidates.into_iter().take(MAX_PROVIDERS) {
+    let mut candidates = candidates.into_iter().take(MAX_PROVIDERS).peekable();
+    while let Some((mut candidate, reason)) = candidates.next() {
         if chosen {
             let price = dollars(usd(candidate.price(&wanted.resources)));
             app.ui.note(&format!("renting from {}: {price} per month", candidate.label()));
@@ -191,7 +192,10 @@ async fn create(app: &App<'_>, args: &CreateArgs, current: &Cell<Option<i64>>) -
                 }
             };
             current.set(None);
-            tell_failure(app, &error);
+            // The last one's is told at the end, with all the others.
+            if candidates.peek().is_some() {
+                tell_failure(app, &error);
+            }
             failures.push(error);
             break;
         }
