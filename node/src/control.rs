@@ -5,23 +5,20 @@
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reqwest::Url;
 use tokio::net::UnixListener;
 
 use crate::client::{Call, ClientError, Reply, builder, root_cause, send};
+use crate::socket_path::SocketPath;
 
-/// Longest path of a Unix socket, in bytes (`sun_path` holds 108, the last of them zero).
-const MAX_PATH: usize = 107;
 /// Largest reply that is read, in bytes.
 const MAX_BODY: usize = 64 << 20;
 
 /// Why the control socket can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The operating system's bound on socket paths.
-    #[error("the path of the control socket is too long ({} bytes, at most {MAX_PATH}): {}; choose a shorter data directory", .0.as_os_str().len(), .0.display())]
-    PathTooLong(PathBuf),
     /// Somebody listens on it already.
     #[error("another process listens on {}", .0.display())]
     InUse(PathBuf),
@@ -52,8 +49,8 @@ impl ControlSocket {
     /// [`ControlError`].
     pub fn bind(path: &Path) -> Result<(Self, UnixListener), ControlError> {
         let io = |source| ControlError::Io { path: path.to_owned(), source };
-        check_length(path)?;
-        match std::os::unix::net::UnixStream::connect(path) {
+        let reachable = reachable(path).map_err(io)?;
+        match std::os::unix::net::UnixStream::connect(reachable.as_path()) {
             Ok(_) => return Err(ControlError::InUse(path.to_owned())),
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             // Left behind: nobody accepts any more.
@@ -62,7 +59,7 @@ impl ControlSocket {
             }
             Err(e) => return Err(io(e)),
         }
-        let listener = UnixListener::bind(path).map_err(io)?;
+        let listener = UnixListener::bind(reachable.as_path()).map_err(io)?;
         // Between these two lines the directory's mode protects it.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
         Ok((Self { path: path.to_owned() }, listener))
@@ -75,11 +72,12 @@ impl Drop for ControlSocket {
     }
 }
 
-fn check_length(path: &Path) -> Result<(), ControlError> {
-    if path.as_os_str().len() > MAX_PATH {
-        return Err(ControlError::PathTooLong(path.to_owned()));
+/// A path to the same socket that fits into a socket address, however long `path` is.
+fn reachable(path: &Path) -> io::Result<SocketPath> {
+    match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (Some(directory), Some(name)) => SocketPath::new(directory, name),
+        _ => Err(io::Error::new(ErrorKind::InvalidInput, "not the path of a file")),
     }
-    Ok(())
 }
 
 /// Calls the service behind a control socket.
@@ -87,6 +85,8 @@ fn check_length(path: &Path) -> Result<(), ControlError> {
 pub struct ControlClient {
     http: reqwest::Client,
     shown: String,
+    // The client connects by this path whenever it has no open connection.
+    _reachable: Arc<SocketPath>,
 }
 
 impl ControlClient {
@@ -97,8 +97,11 @@ impl ControlClient {
     /// [`ControlError`] when the socket is there and can't be used.
     pub async fn connect(path: &Path) -> Result<Option<Self>, ControlError> {
         let io = |source| ControlError::Io { path: path.to_owned(), source };
-        check_length(path)?;
-        match tokio::net::UnixStream::connect(path).await {
+        let reachable = match reachable(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(io)?,
+        };
+        match tokio::net::UnixStream::connect(reachable.as_path()).await {
             Ok(_) => {}
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 return Ok(None);
@@ -106,10 +109,10 @@ impl ControlClient {
             Err(e) => return Err(io(e)),
         }
         let http = builder()
-            .unix_socket(path)
+            .unix_socket(reachable.as_path())
             .build()
             .map_err(|e| io(io::Error::other(root_cause(&e))))?;
-        Ok(Some(Self { http, shown: path.display().to_string() }))
+        Ok(Some(Self { http, shown: path.display().to_string(), _reachable: Arc::new(reachable) }))
     }
 
     /// Sends a request to the service.
@@ -166,10 +169,26 @@ mod tests {
         assert!(!path.exists());
     }
 
-    #[test]
-    fn a_path_that_is_too_long_is_explained() {
-        let path = PathBuf::from(format!("/{}", "x".repeat(120)));
-        let error = ControlSocket::bind(&path).unwrap_err().to_string();
-        assert!(error.contains("shorter data directory"), "{error}");
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn a_path_that_is_too_long_for_a_socket_works_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(120));
+        assert!(ControlClient::connect(&deep.join("control.sock")).await.unwrap().is_none());
+        std::fs::create_dir(&deep).unwrap();
+        let path = deep.join("control.sock");
+        let (socket, listener) = ControlSocket::bind(&path).unwrap();
+        let service = HttpService::unsigned(
+            Router::new().route("/", get(async || "here")),
+            HttpLimits::default(),
+        );
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(service.serve_unix(listener, shutdown.clone()));
+        let client = ControlClient::connect(&path).await.unwrap().unwrap();
+        assert_eq!(client.call(&Call::get("/")).await.unwrap().body, "here");
+        shutdown.cancel();
+        serving.await.unwrap();
+        drop(socket);
+        assert!(!path.exists());
     }
 }

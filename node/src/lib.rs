@@ -37,5 +37,7 @@ pub mod open_files;
 pub mod ready;
 #[cfg(feature = "service")]
 pub mod shutdown;
+#[cfg(all(feature = "service", unix))]
+pub mod socket_path;
 #[cfg(feature = "service")]
 pub mod store;

@@ -70,6 +70,10 @@ process_is() {
     [ -n "$1" ] && [ -n "$2" ] && [ "$(process_start "$1")" = "$2" ]
 }
 
+# The shell's own: a minimal system has no program of that name.
+# shellcheck disable=SC2016 # the inner shell expands them
+kill_as_root() { as_root sh -c 'kill "$@"' kill "$@"; }
+
 process_name() { cat "/proc/$1/comm" 2>/dev/null; }
 
 # wait_until SECONDS COMMAND…
@@ -325,7 +329,7 @@ ensure_engine() {
         fi
         pid=$(cat "$ENGINE_PIDFILE" 2>/dev/null)
         if [ "$manager" = process ] && [ -n "$pid" ] && [ "$(process_name "$pid")" = dockerd ]; then
-            as_root kill "$pid"
+            kill_as_root "$pid"
             wait_until 15 process_is_gone "$pid"
         fi
         restore_machine "$before"
@@ -392,7 +396,7 @@ stop_engine_if_ours() {
         as_root systemctl stop docker.socket docker.service
         [ -e "$before/containerd" ] || as_root systemctl stop containerd.service
     else
-        as_root kill "$pid"
+        kill_as_root "$pid"
     fi
     if ! wait_until "$ENGINE_STOP_SECONDS" process_is_gone "$pid"; then
         echo "Docker Engine (pid $pid) has not ended after $ENGINE_STOP_SECONDS seconds; it is left alone." >&2
@@ -400,7 +404,7 @@ stop_engine_if_ours() {
     fi
     pid=$(state_of "$state" containerd_pid)
     if process_is "$pid" "$(state_of "$state" containerd_start)" && ! wait_until 10 process_is_gone "$pid"; then
-        as_root kill "$pid"
+        kill_as_root "$pid"
         wait_until 10 process_is_gone "$pid"
     fi
     restore_machine "$before"

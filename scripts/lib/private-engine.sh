@@ -100,7 +100,7 @@ stop_private_engine() {
     local dir holder
     dir=$(cd "$1" 2>/dev/null && pwd) || return 0
     if holder=$(private_engine_holder "$dir"); then
-        as_root kill -KILL "$holder"
+        kill_as_root -KILL "$holder"
         if ! wait_until 20 process_is_gone "$holder"; then
             echo "The private engine in $dir (pid $holder) does not end." >&2
             return 1

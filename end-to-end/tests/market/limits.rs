@@ -63,6 +63,12 @@ fn a_cpu_burner_gets_what_was_rented() {
     market.close();
 }
 
+/// What the engine measures. An engine that is busy answers without figures at times.
 fn stats(container: &str) -> serde_json::Value {
-    Engine::shared().get(&format!("/containers/{container}/stats?stream=0&one-shot=1"))
+    let mut stats = serde_json::Value::Null;
+    eventually("the engine has figures", || {
+        stats = Engine::shared().get(&format!("/containers/{container}/stats?stream=0&one-shot=1"));
+        stats["pids_stats"]["current"].is_u64()
+    });
+    stats
 }

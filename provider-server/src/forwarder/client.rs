@@ -11,9 +11,11 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
+use golem_vm_node::socket_path::SocketPath;
+
+use super::SOCKET_NAME;
 use super::frame::{self, FrameError};
 use super::launch;
-use super::socket_path::{SOCKET_NAME, SocketPath};
 use super::wire::{
     self, Hello, PROTOCOL_VERSION, PortStatus, Refusal, RefusalCode, Reply, Request, Route, Stats,
 };
@@ -330,7 +332,7 @@ impl ForwarderClient {
     /// Then [`ForwarderClient::ensure_running`] brings it back, with the ports and routes that it
     /// had stored, and the provider sends its own again.
     pub async fn watch(&self) {
-        let Ok(path) = SocketPath::new(&self.data_dir) else { return };
+        let Ok(path) = SocketPath::new(&self.data_dir, SOCKET_NAME) else { return };
         let Ok(stream) = UnixStream::connect(path.as_path()).await else { return };
         // It never says anything unasked, so whatever comes, it is not a living forwarder.
         let _ = frame::read_line(&mut BufReader::new(stream)).await;
@@ -404,7 +406,7 @@ impl ForwarderClient {
 
     async fn open(&self) -> Result<Connection, ClientError> {
         let connect = async {
-            let path = SocketPath::new(&self.data_dir)?;
+            let path = SocketPath::new(&self.data_dir, SOCKET_NAME)?;
             UnixStream::connect(path.as_path()).await
         };
         let connected = match timeout(REPLY_DEADLINE, connect).await {

@@ -27,7 +27,6 @@ mod pump;
 mod reserved_ports;
 mod server;
 mod session;
-mod socket_path;
 #[cfg(target_os = "linux")]
 mod splice;
 mod state;
@@ -44,5 +43,7 @@ pub use launch::{BINARY_NAME, find_binary};
 pub use limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT};
 pub use reserved_ports::KERNEL_LIST;
 pub use server::{LOCK_NAME, Options, ServerError, run};
-pub use socket_path::SOCKET_NAME;
 pub use state::STATE_NAME;
+
+/// The name of the control socket in the data directory.
+pub const SOCKET_NAME: &str = "forwarder.sock";

@@ -11,10 +11,12 @@ use tokio::net::UnixListener;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use golem_vm_node::socket_path::SocketPath;
+
+use super::SOCKET_NAME;
 use super::control::{self, Control, Identity};
 use super::limits::{self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, Gate};
 use super::reserved_ports::{KERNEL_LIST, ReservedPorts};
-use super::socket_path::{SOCKET_NAME, SocketPath};
 use super::state::StateFile;
 use super::table::Table;
 use super::traffic::unix_ms;
@@ -217,7 +219,8 @@ fn listen(data_dir: &Path) -> Result<UnixListener, ServerError> {
         }
         _ => {}
     }
-    let path = SocketPath::new(data_dir).map_err(ServerError::file("listen on", &place))?;
+    let path =
+        SocketPath::new(data_dir, SOCKET_NAME).map_err(ServerError::file("listen on", &place))?;
     let listener =
         UnixListener::bind(path.as_path()).map_err(ServerError::file("listen on", &place))?;
     fs::set_permissions(path.as_path(), Permissions::from_mode(0o600))

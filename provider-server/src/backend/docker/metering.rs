@@ -16,6 +16,9 @@ use crate::backend::{BackendError, InstanceId, Usage};
 const DISK_INTERVAL: Duration = Duration::from_secs(60);
 const DISK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How often an answer without figures is asked for again.
+const TRIES: u32 = 3;
+
 /// When the disk was last measured, and what came of it.
 type Measured = (Instant, Option<u64>);
 
@@ -32,16 +35,11 @@ impl Meter {
         engine: &Engine,
         id: InstanceId,
     ) -> Result<Usage, BackendError> {
-        // Two samples a second apart, so that there is a difference to tell the CPU's use from.
-        let options = StatsOptionsBuilder::new().stream(false).one_shot(false).build();
-        let name = id.to_string();
-        let (stats, disk) = tokio::join!(
-            engine.call(QUERY, |docker| async move {
-                docker.stats(&name, Some(options)).next().await.transpose()
-            }),
-            self.disk(engine, id)
-        );
+        let (stats, disk) = tokio::join!(sample(engine, id), self.disk(engine, id));
         match stats {
+            Ok(Some(stats)) if is_empty(&stats) => Err(BackendError::Failed(format!(
+                "the engine has no figures of the container {id} now; try again"
+            ))),
             Ok(Some(stats)) => Ok(Usage { disk_used_bytes: disk, ..used(&stats) }),
             Ok(None) => Err(BackendError::NoInstance(id)),
             Err(error) if error.is_not_found() => Err(BackendError::NoInstance(id)),
@@ -76,6 +74,34 @@ impl Meter {
         disks.insert(id, (Instant::now(), size));
         size
     }
+}
+
+/// Figures of a container; `None` when the engine says nothing at all. An answer without figures,
+/// which an engine gives that is too busy to collect them, is asked for again.
+async fn sample(
+    engine: &Engine,
+    id: InstanceId,
+) -> Result<Option<ContainerStatsResponse>, CallError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // Two samples a second apart, so that there is a difference to tell the CPU's use from.
+        let options = StatsOptionsBuilder::new().stream(false).one_shot(false).build();
+        let name = id.to_string();
+        let stats = engine
+            .call(QUERY, |docker| async move {
+                docker.stats(&name, Some(options)).next().await.transpose()
+            })
+            .await?;
+        if tries == TRIES || !stats.as_ref().is_some_and(is_empty) {
+            return Ok(stats);
+        }
+    }
+}
+
+/// A running container always has a memory limit, be it the host's memory.
+fn is_empty(stats: &ContainerStatsResponse) -> bool {
+    stats.memory_stats.as_ref().and_then(|memory| memory.limit).unwrap_or(0) == 0
 }
 
 fn used(stats: &ContainerStatsResponse) -> Usage {
@@ -127,6 +153,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_answer_without_figures_is_known_as_such() {
+        assert!(is_empty(&ContainerStatsResponse::default()));
+        let stats = json!({ "memory_stats": { "limit": 1 } });
+        assert!(!is_empty(&serde_json::from_value(stats).unwrap()));
+    }
 
     #[test]
     fn figures_are_in_the_units_promised() {

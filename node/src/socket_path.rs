@@ -1,47 +1,45 @@
-//! The control socket's place, and how to reach it when its path is too long for the system.
+//! Unix sockets in a directory whose path is too long for a socket address.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// The control socket's name in the data directory.
-pub const SOCKET_NAME: &str = "forwarder.sock";
 
 /// The longest path that fits into a socket address everywhere: `sun_path` has 108 bytes on Linux
 /// and 104 elsewhere, with a zero at the end.
 const LONGEST: usize = 100;
 
 /// A path that names the socket and is short enough for a socket address.
-pub(super) struct SocketPath {
+#[derive(Debug)]
+pub struct SocketPath {
     path: PathBuf,
     /// Keeps the directory open while `path` goes through `/proc/self/fd`.
     _directory: Option<File>,
 }
 
 impl SocketPath {
-    /// The path of the socket in a data directory.
+    /// The path of the socket `name` in the directory `data_dir`.
     ///
     /// # Errors
-    /// When the path is too long and can't be shortened.
-    pub(super) fn new(data_dir: &Path) -> io::Result<Self> {
-        let path = data_dir.join(SOCKET_NAME);
+    /// When the path is too long and can't be shortened: the directory can't be opened, or this is
+    /// not Linux.
+    pub fn new(data_dir: &Path, name: &str) -> io::Result<Self> {
+        let path = data_dir.join(name);
         if path.as_os_str().len() <= LONGEST {
             return Ok(Self { path, _directory: None });
         }
-        Self::shortened(data_dir)
+        Self::shortened(data_dir, name)
     }
 
     #[cfg(target_os = "linux")]
-    fn shortened(data_dir: &Path) -> io::Result<Self> {
+    fn shortened(data_dir: &Path, name: &str) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
         let directory = File::open(data_dir)?;
-        let path =
-            PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(SOCKET_NAME);
+        let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
         Ok(Self { path, _directory: Some(directory) })
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn shortened(data_dir: &Path) -> io::Result<Self> {
+    fn shortened(data_dir: &Path, _name: &str) -> io::Result<Self> {
         Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
@@ -52,7 +50,8 @@ impl SocketPath {
     }
 
     /// The path to bind or connect to, valid while this value lives.
-    pub(super) fn as_path(&self) -> &Path {
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
         &self.path
     }
 }
@@ -69,11 +68,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let deep = root.path().join("a".repeat(90)).join("b".repeat(90));
         std::fs::create_dir_all(&deep).unwrap();
-        let path = SocketPath::new(&deep).unwrap();
+        let path = SocketPath::new(&deep, "a.sock").unwrap();
         assert!(path.as_path().as_os_str().len() <= LONGEST);
         let _listener = std::os::unix::net::UnixListener::bind(path.as_path()).unwrap();
-        assert!(deep.join(SOCKET_NAME).exists());
-        let again = SocketPath::new(&deep).unwrap();
+        assert!(deep.join("a.sock").exists());
+        let again = SocketPath::new(&deep, "a.sock").unwrap();
         std::os::unix::net::UnixStream::connect(again.as_path()).unwrap();
     }
 }
