@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
@@ -11,6 +11,8 @@ use crate::data_dir::private;
 
 /// How long a statement waits for another process's lock before it gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries to switch to write-ahead logging.
+const WAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +168,7 @@ pub fn open(
     check_version(&moment, path, migrations.len())?;
     moment.rollback().map_err(&failed)?;
 
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
+    enter_wal(&connection).map_err(&failed)?;
     let synchronous = match durability {
         Durability::Full => "FULL",
         Durability::Normal => "NORMAL",
@@ -176,6 +178,23 @@ pub fn open(
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&mut connection, path, migrations)?;
     Ok(connection)
+}
+
+/// Switches to write-ahead logging. Two that do this to a new file at once would wait for each
+/// other for ever, so SQLite refuses one of them without the busy timeout; it tries again here.
+fn enter_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if FailureKind::of(&error) == FailureKind::Locked
+                    && began.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(WAL_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Opens the database at `path` for reading only. It must exist.

@@ -281,7 +281,9 @@ pub fn is_country(text: &str) -> bool {
     text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase())
 }
 
-fn is_host(text: &str) -> bool {
+/// Whether `text` is an IP address or could be a host name.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
     (1..=253).contains(&text.len())
         && (text.parse::<std::net::IpAddr>().is_ok()
             || text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')

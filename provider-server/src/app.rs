@@ -84,7 +84,7 @@ pub enum AppError {
     #[error(transparent)]
     Offer(#[from] OfferError),
     /// The backend can't be used.
-    #[error("no backend can make VMs here: {0}; 'golem-provider doctor' says more")]
+    #[error("no backend can make VMs here ('golem-provider doctor' says more)")]
     Backend(#[from] BackendError),
     /// The forwarder can't be used.
     #[error(transparent)]

@@ -72,8 +72,12 @@ pub struct AcceptedOffer {
 pub struct CreateVmRequest {
     /// The VM's name; see [`super::VM_NAME_RULE`].
     pub name: String,
-    /// How big; this or `size`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// How big; this or `size`. In whole numbers.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::resources::whole"
+    )]
     pub resources: Option<VmResources>,
     /// How big, by the original's names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -366,6 +370,19 @@ mod tests {
         let errors = request(r#"{"name":"X","ssh_key":"nope","image":""}"#).validate().unwrap_err();
         let pointers: Vec<_> = errors.iter().map(|e| e.pointer.as_str()).collect();
         assert_eq!(pointers, ["/name", "/resources", "/ssh_key", "/image"]);
+    }
+
+    #[test]
+    fn nobody_gets_less_than_was_asked_for() {
+        let read = |cpu: &str| {
+            serde_json::from_str::<CreateVmRequest>(&format!(
+                r#"{{"name":"box","resources":{{"cpu":{cpu},"memory":1,"storage":10}}}}"#
+            ))
+        };
+        assert!(read("1.5").is_err_and(|error| error.to_string().contains("whole number")));
+        for one in ["1", "1.0", "\"1\""] {
+            assert_eq!(read(one).unwrap().resources.unwrap().cpu, 1);
+        }
     }
 
     #[test]

@@ -95,6 +95,24 @@ impl VmSize {
     }
 }
 
+/// Resources whose numbers are whole: somebody who asks for half a vCPU more must not get less.
+pub(super) fn whole<'de, D>(deserializer: D) -> Result<Option<VmResources>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let Some(value) = Option::<serde_json::Value>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    for name in ["cpu", "memory", "storage"] {
+        if value.get(name).and_then(serde_json::Value::as_f64).is_some_and(|n| n.fract() != 0.0) {
+            return Err(serde::de::Error::custom(format!(
+                "resources/{name} has to be a whole number"
+            )));
+        }
+    }
+    serde_json::from_value(value).map(Some).map_err(serde::de::Error::custom)
+}
+
 /// An integer, an integer as text, or a number whose fraction is dropped, as pydantic v1 reads it.
 fn lenient_u32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     #[derive(Deserialize)]

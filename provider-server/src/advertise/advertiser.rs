@@ -56,7 +56,7 @@ impl Pace {
     pub const fn new(interval: Duration) -> Self {
         Self {
             interval,
-            debounce: Duration::from_millis(300),
+            debounce: Duration::from_millis(50),
             look_again: Duration::from_secs(5),
             retry_first: Duration::from_secs(1),
             retry_longest: Duration::from_secs(60),

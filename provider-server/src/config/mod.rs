@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use golem_vm_node::settings::{Settings, SettingsError};
 use golem_vm_protocol::KeyId;
-use golem_vm_protocol::advertisement::{MAX_NAME_CHARS, Prices, is_country};
+use golem_vm_protocol::advertisement::{MAX_NAME_CHARS, Prices, is_country, is_host};
 use golem_vm_protocol::text::is_printable;
 
 use crate::backend::BackendKind;
@@ -128,7 +128,15 @@ impl Config {
             data_dir: settings.get_opt("GOLEM_PROVIDER_DATA_DIR")?,
             name,
             country,
-            public_host: Some(settings.get::<String>("GOLEM_PROVIDER_PUBLIC_IP")?)
+            public_host: settings
+                .parsed("GOLEM_PROVIDER_PUBLIC_IP", |text| {
+                    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+                    if is_host(bare.unwrap_or(text)) {
+                        Ok(text.to_owned())
+                    } else {
+                        Err("not an address, nor a host name".to_owned())
+                    }
+                })?
                 .filter(|text| text != "auto"),
             discovery: urls(settings, "GOLEM_PROVIDER_DISCOVERY_URL")?,
             advertisement_interval: seconds(
@@ -304,6 +312,7 @@ mod tests {
             ("GOLEM_PROVIDER_PORT", "abc"),
             ("GOLEM_PROVIDER_PORT_RANGE_END", "100"),
             ("GOLEM_PROVIDER_COUNTRY", "Sweden"),
+            ("GOLEM_PROVIDER_PUBLIC_IP", "not valid!!"),
             ("GOLEM_PROVIDER_OFFER_CPU", "-1"),
             ("GOLEM_PROVIDER_OVERCOMMIT_CPU", "0.5"),
             ("GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH", "1e3"),

@@ -115,6 +115,8 @@ impl CallError {
             error = error.because(format!("the provider's log knows it as {}", printable(id, 64)));
         }
         match (&self, code) {
+            (Self::Unreachable(_) | Self::Lost(_) | Self::TimedOut(_), _) => error
+                .hint("the provider may be down for a moment: try again, or choose another one (golem vm providers)"),
             (Self::NotTheProvider(_), _) => error
                 .hint("do not trust that address: the provider may have moved, or somebody is in between"),
             (_, Some(ErrorCode::ClockSkew)) => error.hint("set this machine's clock, then try again"),

@@ -56,6 +56,9 @@ fn facts(app: &App<'_>, seen: &Seen) -> Result<Vec<(&'static str, String)>> {
     let size = &rental.resources;
     let known_hosts = app.known_hosts_path()?;
     let mut facts = vec![("Name", rental.name.to_string()), ("Status", status_text(seen))];
+    if let Some(problem) = &rental.problem {
+        facts.push(("Problem", printable(problem, 500)));
+    }
     if let Some(id) = rental.vm_id {
         facts.push(("Id", id.to_string()));
     }

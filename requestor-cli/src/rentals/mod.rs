@@ -107,6 +107,8 @@ pub struct Rental {
     pub status_at: Timestamp,
     /// When it was asked for.
     pub created_at: Timestamp,
+    /// Why it does not work, in the provider's words.
+    pub problem: Option<String>,
 }
 
 impl Rental {
@@ -266,7 +268,7 @@ impl Rentals {
     pub fn observed(&self, number: i64, vm: &Vm, now: Timestamp) -> Result<()> {
         self.update(
             "UPDATE rentals SET vm_id = coalesce(vm_id, :vm_id), status = :status,
-               status_at = :now, image = coalesce(:image, image),
+               problem = :problem, status_at = :now, image = coalesce(:image, image),
                isolation = coalesce(:isolation, isolation),
                operation_id = coalesce(:operation, operation_id)
              WHERE row = :row",
@@ -275,6 +277,7 @@ impl Rentals {
                 ":vm_id": vm.id.parse::<VmId>().ok().map(|id| id.to_string()),
                 ":status": vm.status.as_str(),
                 ":now": now.unix_micros(),
+                ":problem": vm.error_message,
                 ":image": vm.image,
                 ":isolation": vm.isolation.map(|isolation| isolation.to_string()),
                 ":operation": vm.job_id,

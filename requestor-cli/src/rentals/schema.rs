@@ -26,7 +26,8 @@ CREATE TABLE rentals (
   identity        TEXT,                      -- what ssh -i is given
   status          TEXT NOT NULL,
   status_at       INTEGER NOT NULL,          -- microseconds since the Unix epoch
-  created_at      INTEGER NOT NULL
+  created_at      INTEGER NOT NULL,
+  problem         TEXT                       -- why it does not work, in the provider's words
 ) STRICT;
 CREATE UNIQUE INDEX rentals_name ON rentals (name) WHERE state <> 'abandoned';
 -- What a person has been told once.

@@ -20,7 +20,7 @@ use crate::ssh::login::{self, LoginError};
 use crate::ui::Progress;
 
 /// How long a provider that falls silent is waited for.
-const SILENCE: Duration = Duration::from_secs(45);
+const SILENCE: Duration = Duration::from_secs(20);
 /// How long destroying what is not wanted may take before it is left for later.
 const UNDO: Duration = Duration::from_secs(20);
 /// How long a running VM may take until its access is open.

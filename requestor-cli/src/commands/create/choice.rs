@@ -61,11 +61,11 @@ async fn no_match(discovery: &Discovery, wanted: &Wanted) -> Result<CliError> {
     if candidates.is_empty() {
         return Ok(error
             .because(format!(
-                "discovery at {} lists no provider{} at the moment",
+                "discovery at {} lists no provider{} at the moment: all are full or down, or there are none",
                 discovery.address(),
                 if everybody.listings.is_empty() { "" } else { " that signs what it offers" }
             ))
-            .hint("try again later, or ask another one: golem config set discovery-url URL"));
+            .hint("try again in a minute, or ask another discovery: golem config set discovery-url URL"));
     }
     for candidate in candidates.iter().take(SHOWN) {
         let objection = wanted.wish.objection(&candidate.advertisement).unwrap_or_else(|| {
@@ -139,6 +139,7 @@ async fn named(
 
 fn not_listed(discovery: &Discovery, shown: &str) -> CliError {
     CliError::not_found(format!("discovery at {} lists no provider '{shown}'", discovery.address()))
+        .because("it has nothing free, is down, or was never there")
 }
 
 fn suggested(error: CliError, listings: &[Listing], text: &str) -> CliError {
