@@ -8,12 +8,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where Linux keeps the list.
 pub const KERNEL_LIST: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+
+/// How often the list's lock is tried, and the time between two tries: a second in all.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// The list of reserved ports, and what of it is ours.
 #[derive(Debug)]
@@ -56,6 +61,16 @@ impl ReservedPorts {
     }
 
     fn apply(&mut self, list: &Path, ports: &BTreeSet<u16>) -> io::Result<()> {
+        // Other forwarders on this host change the list in the same way: reading and writing it is
+        // one step for all of them. The lock goes with the file; any user of this host could hold
+        // it, so it is not waited for without end.
+        let one_at_a_time = fs::File::open(list)?;
+        for _ in 0..LOCK_TRIES {
+            match one_at_a_time.try_lock() {
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                _ => break,
+            }
+        }
         let there = read(list)?;
         let mut next = there.clone();
         for port in self.ours.difference(ports) {
@@ -144,6 +159,26 @@ mod tests {
         }
         assert!(parse("1,x").is_none());
         assert!(parse("70000").is_none());
+    }
+
+    #[test]
+    fn forwarders_that_start_at_once_lose_nothing_of_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let list = directory.path().join("list");
+        fs::write(&list, "\n").unwrap();
+        std::thread::scope(|scope| {
+            for forwarder in 0..8 {
+                let list = list.clone();
+                scope.spawn(move || {
+                    let mut reserved = ReservedPorts::new(Some(list), BTreeSet::new());
+                    for count in 1..20 {
+                        let first = 40_000 + forwarder * 100;
+                        reserved.want(&(first..first + count).collect());
+                    }
+                });
+            }
+        });
+        assert_eq!(read(&list).unwrap().len(), 8 * 19);
     }
 
     #[test]
