@@ -46,6 +46,9 @@ fn an_engine_that_hangs_or_dies_takes_no_machine_with_it() {
     private.signal(Signal::CONT);
     eventually("the VM is known to run", || requestor.vm("box")["status"] == "running");
 
+    // Until what was begun is removed, its room is taken, and nothing may be advertised.
+    market.wait_until_listed();
+
     // Killed and started again: containers have ended with it, and come back.
     private.signal(Signal::KILL);
     requestor.golem(&["vm", "create", "third"]).failed(4).says(&["Docker Engine"]);
