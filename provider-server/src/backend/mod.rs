@@ -246,8 +246,26 @@ pub struct Finding {
     pub subject: String,
     /// Whether it is as it should be.
     pub good: bool,
-    /// What was found, and what to do about it if it is not good.
+    /// What was found.
     pub detail: String,
+    /// What to do about it, where something can be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    /// It is as it should be.
+    #[must_use]
+    pub fn good(subject: &str, detail: impl Into<String>) -> Self {
+        Self { subject: subject.to_owned(), good: true, detail: detail.into(), remedy: None }
+    }
+
+    /// It is not, and this can be done about it.
+    #[must_use]
+    pub fn bad(subject: &str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let remedy = Some(remedy.into());
+        Self { good: false, remedy, ..Self::good(subject, detail) }
+    }
 }
 
 /// Whether guests are kept from the host and its network.

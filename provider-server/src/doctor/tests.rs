@@ -167,11 +167,8 @@ fn what_is_wrong_is_said_with_what_to_do() {
         ),
         (
             |f| {
-                f.backend.as_mut().unwrap().findings.push(Finding {
-                    subject: "swap limit".to_owned(),
-                    good: false,
-                    detail: "guests can use swap: turn it off".to_owned(),
-                });
+                let found = Finding::bad("swap limit", "guests can use swap", "turn it off");
+                f.backend.as_mut().unwrap().findings.push(found);
             },
             "swap limit",
             Verdict::Warning,
@@ -180,11 +177,8 @@ fn what_is_wrong_is_said_with_what_to_do() {
         ),
         (
             |f| {
-                f.backend.as_mut().unwrap().findings.push(Finding {
-                    subject: "networks".to_owned(),
-                    good: false,
-                    detail: "no network can be made: look at the log".to_owned(),
-                });
+                let found = Finding::bad("networks", "no network can be made", "look at the log");
+                f.backend.as_mut().unwrap().findings.push(found);
             },
             "networks",
             Verdict::Bad,

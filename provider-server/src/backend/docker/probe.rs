@@ -94,14 +94,12 @@ pub(super) async fn probe(engine: &Engine, provider: &KeyId) -> Result<Capabilit
     findings.extend(warnings(&info));
     let reason = "guests can reach this host's own addresses and its local network: no firewall \
                   rules are installed yet";
-    findings.push(Finding {
-        subject: "containment".to_owned(),
-        good: false,
-        detail: format!(
-            "{reason}; serve trusted requestors only, or set GOLEM_PROVIDER_ALLOW_UNCONTAINED=true \
-             where the host and its network are expendable"
-        ),
-    });
+    findings.push(Finding::bad(
+        "containment",
+        reason,
+        "serve trusted requestors only, or set GOLEM_PROVIDER_ALLOW_UNCONTAINED=true where the host \
+         and its network are expendable",
+    ));
     Ok(Capabilities {
         isolation: Isolation::Container,
         version: name,
@@ -110,10 +108,6 @@ pub(super) async fn probe(engine: &Engine, provider: &KeyId) -> Result<Capabilit
         findings,
         data_root: info.docker_root_dir.map(Into::into),
     })
-}
-
-fn finding(subject: &str, good: bool, detail: impl Into<String>) -> Finding {
-    Finding { subject: subject.to_owned(), good, detail: detail.into() }
 }
 
 fn engine_finding(engine: &Engine, name: &str, api: &str) -> Finding {
@@ -125,10 +119,10 @@ fn engine_finding(engine: &Engine, name: &str, api: &str) -> Finding {
         .and_then(|(major, minor)| Some((number(major)?, number(minor)?)))
         .is_some_and(|version| version < API_MIN);
     if is_old {
-        let advice = "it is too old: install a newer one (19.03 is the oldest that will do)";
-        finding("engine", false, format!("{found}; {advice}"))
+        let found = format!("{found}; it is too old");
+        Finding::bad("engine", found, "install a newer one (19.03 is the oldest that will do)")
     } else {
-        finding("engine", true, found)
+        Finding::good("engine", found)
     }
 }
 
@@ -144,20 +138,16 @@ fn reach(engine: &Engine, traits: EngineTraits) -> Option<Finding> {
         }
     };
     if elsewhere {
-        return Some(finding(
+        return Some(Finding::bad(
             "reach",
-            false,
-            "the engine seems to run on another machine: SSH can't be forwarded to VMs there; run \
-             golem-provider beside the engine",
+            "the engine seems to run on another machine, and SSH can't be forwarded to VMs there",
+            "run golem-provider beside the engine",
         ));
     }
     traits.publishes_ports().then(|| {
         let kind = if traits.rootless { "rootless" } else { "in a virtual machine of its own" };
-        finding(
-            "reach",
-            true,
-            format!("the engine is {kind}: each VM's SSH port is published on 127.0.0.1"),
-        )
+        let detail = format!("the engine is {kind}: each VM's SSH port is published on 127.0.0.1");
+        Finding::good("reach", detail)
     })
 }
 
@@ -173,32 +163,32 @@ fn limits(info: &SystemInfo) -> (Vec<String>, Vec<Finding>) {
     for (name, subject, supported, option) in table {
         if supported == Some(true) {
             enforced.push(name.to_owned());
-            findings.push(finding(subject, true, "the kernel and the engine enforce it"));
+            findings.push(Finding::good(subject, "the kernel and the engine enforce it"));
         } else {
-            let detail = format!(
-                "the engine can't enforce it, and it is advertised so: the kernel needs {option}, \
-                 and its control group has to be mounted and delegated to the engine"
+            let remedy = format!(
+                "the kernel needs {option}, and its control group has to be mounted and delegated to \
+                 the engine"
             );
-            findings.push(finding(subject, false, detail));
+            let detail = "the engine can't enforce it, and it is advertised so";
+            findings.push(Finding::bad(subject, detail, remedy));
         }
     }
     if info.swap_limit != Some(true) {
-        findings.push(finding(
+        findings.push(Finding::bad(
             "swap limit",
-            false,
-            "guests can use the host's swap beyond their memory: boot the kernel with swapaccount=1, \
-             or turn swap off",
+            "guests can use the host's swap beyond their memory",
+            "boot the kernel with swapaccount=1, or turn swap off",
         ));
     }
     let driver = printable(info.driver.as_deref().unwrap_or("?"), 30);
-    findings.push(finding(
+    findings.push(Finding::bad(
         "disk size",
-        false,
         format!(
             "not enforced with the storage driver {driver}, and advertised so: a guest can fill the \
-             disk that {} is on; keep it apart from the system's",
+             disk that {} is on",
             printable(info.docker_root_dir.as_deref().unwrap_or("the engine's data"), 100)
         ),
+        "keep it apart from the system's",
     ));
     (enforced, findings)
 }
@@ -208,35 +198,34 @@ fn hardening(info: &SystemInfo) -> Vec<Finding> {
     let remapped = security_option(info, "userns").is_some();
     let rootless = security_option(info, "rootless").is_some();
     findings.push(if remapped || rootless {
-        finding("user namespaces", true, "a guest's root is an ordinary user on the host")
+        Finding::good("user namespaces", "a guest's root is an ordinary user on the host")
     } else {
-        finding(
+        Finding::bad(
             "user namespaces",
-            false,
-            "a guest's root is root to the kernel: set \"userns-remap\": \"default\" in \
-             /etc/docker/daemon.json (images have to be built again then)",
+            "a guest's root is root to the kernel",
+            "set \"userns-remap\": \"default\" in /etc/docker/daemon.json (images have to be built \
+             again then)",
         )
     });
     let filtered = security_option(info, "seccomp")
         .is_some_and(|option| !option.contains("profile=unconfined"));
     findings.push(if filtered {
-        finding("system call filter", true, "the engine's seccomp profile is in use")
+        Finding::good("system call filter", "the engine's seccomp profile is in use")
     } else {
-        finding(
+        Finding::bad(
             "system call filter",
-            false,
-            "guests may make any system call: use a kernel with seccomp, and don't set \
-             \"seccomp-profile\": \"unconfined\" in /etc/docker/daemon.json",
+            "guests may make any system call",
+            "use a kernel with seccomp, and don't set \"seccomp-profile\": \"unconfined\" in \
+             /etc/docker/daemon.json",
         )
     });
     findings.push(if info.live_restore_enabled == Some(true) {
-        finding("live restore", true, "VMs live on while the engine is restarted")
+        Finding::good("live restore", "VMs live on while the engine is restarted")
     } else {
-        finding(
+        Finding::bad(
             "live restore",
-            false,
-            "VMs stop when the engine is restarted: set \"live-restore\": true in \
-             /etc/docker/daemon.json",
+            "VMs stop when the engine is restarted",
+            "set \"live-restore\": true in /etc/docker/daemon.json",
         )
     });
     findings
@@ -252,40 +241,36 @@ async fn try_network(engine: &Engine, provider: &KeyId) -> Result<Finding, Backe
         Err(CallError::Unavailable(text)) => return Err(BackendError::Unavailable(text)),
         // The engine has room for about thirty; guests' networks have a range to fall back to.
         Err(error) if network::no_free_subnet(&error) => {
-            return Ok(finding(
+            return Ok(Finding::good(
                 SUBJECT,
-                true,
                 "the engine's address pools are used up; addresses of 10.213.0.0/16 are used",
             ));
         }
         Err(CallError::Refused { message, .. } | CallError::Failed(message)) => {
-            let advice = "see that iptables works and look at the engine's log";
-            return Ok(finding(
+            return Ok(Finding::bad(
                 SUBJECT,
-                false,
-                format!("no network can be made for guests: {message}; {advice}"),
+                format!("no network can be made for guests: {message}"),
+                "see that iptables works and look at the engine's log",
             ));
         }
     }
     let filter = std::fs::read_to_string(BRIDGE_FILTER);
     network::remove_trial(engine, provider).await?;
     Ok(match filter.as_deref().map(str::trim) {
-        Ok("0") => finding(
+        Ok("0") => Finding::bad(
             SUBJECT,
-            false,
-            format!(
-                "VMs can reach one another, because {BRIDGE_FILTER} is 0: set it to 1 (sysctl \
-                 net.bridge.bridge-nf-call-iptables=1)"
-            ),
+            format!("VMs can reach one another, because {BRIDGE_FILTER} is 0"),
+            "set it to 1 (sysctl net.bridge.bridge-nf-call-iptables=1)",
         ),
-        _ => finding(SUBJECT, true, "a network can be made, on which VMs can't reach one another"),
+        _ => Finding::good(SUBJECT, "a network can be made, on which VMs can't reach one another"),
     })
 }
 
 fn warnings(info: &SystemInfo) -> Option<Finding> {
     let warnings = info.warnings.as_ref().filter(|warnings| !warnings.is_empty())?;
     let joined = warnings.iter().map(|text| text.trim()).collect::<Vec<_>>().join("; ");
-    Some(finding("engine's warnings", false, printable(&joined, 600)))
+    let detail = printable(&joined, 600);
+    Some(Finding { good: false, ..Finding::good("engine's warnings", detail) })
 }
 
 /// The engine's words for one of its security options (`name=seccomp,profile=default`).

@@ -34,18 +34,18 @@ pub(in crate::doctor) fn backend(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// A backend says in one text what it found and, behind a colon, what to do about it.
 fn from_finding(finding: &Finding) -> Check {
-    if finding.good {
-        return Check::good(&finding.subject, finding.detail.clone());
-    }
-    let verdict =
-        if ESSENTIAL.contains(&finding.subject.as_str()) { Verdict::Bad } else { Verdict::Warning };
-    let (found, remedy) = match finding.detail.split_once(": ") {
-        Some((found, remedy)) => (found.to_owned(), Some(remedy.to_owned())),
-        None => (finding.detail.clone(), None),
+    let verdict = match finding {
+        Finding { good: true, .. } => Verdict::Good,
+        Finding { subject, .. } if ESSENTIAL.contains(&subject.as_str()) => Verdict::Bad,
+        _ => Verdict::Warning,
     };
-    Check { subject: finding.subject.clone(), verdict, found, remedy }
+    Check {
+        subject: finding.subject.clone(),
+        verdict,
+        found: finding.detail.clone(),
+        remedy: finding.remedy.clone(),
+    }
 }
 
 fn limits(capabilities: &Capabilities) -> Check {
