@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::CONTENT_TYPE;
+use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::body::Bytes;
 use golem_vm_protocol::problem::PROBLEM_JSON;
@@ -25,6 +25,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are dropped before the servers drop them (15 s), so that no request meets a
 /// connection that is just being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How often one call waits for a server that was asked too often.
+const MAX_WAITS: u32 = 3;
+/// Time that has to be left for asking again.
+const LEAST_LEFT: Duration = Duration::from_secs(1);
 /// Time for a whole call, unless it says otherwise.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -316,6 +320,17 @@ impl Reply {
         Err(ClientError::Refused { url: self.url.clone(), problem: Box::new(self.problem()) })
     }
 
+    /// For how long the server wants to be left alone: `retry_after`, or `Retry-After`, of a 429.
+    #[must_use]
+    pub fn asks_to_wait(&self) -> Option<Duration> {
+        if self.status != StatusCode::TOO_MANY_REQUESTS {
+            return None;
+        }
+        let header = || self.headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok();
+        let seconds = self.problem().retry_after.or_else(header).unwrap_or(1);
+        Some(Duration::from_secs(seconds.max(1)))
+    }
+
     /// What the server says is wrong: its problem, or the `detail` of one of the original's
     /// errors, or its words.
     #[must_use]
@@ -387,10 +402,34 @@ impl SignedClient {
 
     /// Sends a signed request and checks the reply's signature. A server that has just started
     /// refuses what was signed in the same second; that is signed and sent once more, a second later.
+    /// One that asks to be left alone for a while (429) is, as long as the call's deadline allows.
     ///
     /// # Errors
     /// [`ClientError`]; a reply with an error status is no error here, see [`Reply::json`].
     pub async fn call(&self, target: &Target, call: &Call<'_>) -> Result<SignedReply, ClientError> {
+        let began = tokio::time::Instant::now();
+        let mut waits = 0;
+        loop {
+            let left = call.timeout.saturating_sub(began.elapsed());
+            let reply = self.call_unless_stale(target, &call.clone().timeout(left)).await?;
+            let left = call.timeout.saturating_sub(began.elapsed());
+            match reply.reply.asks_to_wait() {
+                Some(wait) if waits < MAX_WAITS && wait.saturating_add(LEAST_LEFT) <= left => {
+                    waits += 1;
+                    let (url, seconds) = (target.url(), wait.as_secs());
+                    tracing::info!("{url} is asked too often; asking again in {seconds} s");
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return Ok(reply),
+            }
+        }
+    }
+
+    async fn call_unless_stale(
+        &self,
+        target: &Target,
+        call: &Call<'_>,
+    ) -> Result<SignedReply, ClientError> {
         let reply = self.call_once(target, call).await?;
         let stale = reply.reply.status == StatusCode::UNAUTHORIZED
             && reply.reply.problem().code == ErrorCode::SignatureStale;

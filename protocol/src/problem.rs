@@ -159,6 +159,10 @@ pub struct Problem {
     /// The highest sequence known of the provider, when the code is `sequence_not_newer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_sequence: Option<u64>,
+    /// Seconds after which the same request may succeed; repeated in the header `Retry-After`, which
+    /// is not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -173,6 +177,7 @@ impl Problem {
             request_id: None,
             errors: Vec::new(),
             known_sequence: None,
+            retry_after: None,
         }
     }
 

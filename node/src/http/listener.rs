@@ -142,7 +142,9 @@ impl HttpService {
                 }
             };
             pause = BACK_OFF.0;
-            let share = addresses.enter(peer.bucket());
+            // A proxy carries the connections of many.
+            let counted = peer.bucket().filter(|_| !self.inner.is_proxy(peer));
+            let share = addresses.enter(counted);
             let slot = Arc::clone(&slots).try_acquire_owned();
             match (share, slot) {
                 (Some(share), Ok(slot)) => {

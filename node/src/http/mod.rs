@@ -2,15 +2,15 @@
 //! error.
 //!
 //! ```text
-//!  accept ─▶ connection cap ─▶ header deadline ─▶ body: bounded, deadline ─▶ signature checked
-//!                                                                               │ Caller
-//!  ◀─ reply signed ◀─ errors made problem+json ◀─ handler: own task, deadline ◀─┘
+//!  accept ─▶ connection cap ─▶ header deadline ─▶ client's address ─▶ limit per address ──┐
+//!  ┌─ limit per key ◀─ signature checked ◀─ body: bounded, deadline ◀─────────────────────┘
+//!  └▶ handler: own task, deadline ─▶ errors made problem+json ─▶ reply signed ─▶
 //! ```
 //!
 //! What handlers can rely on:
 //! - the body is complete and within [`HttpLimits::max_body`];
 //! - [`Caller`] says who signed the request, or that nobody did; [`VerifiedCaller`] refuses the latter;
-//! - [`PeerAddr`] (TCP) or [`LocalPeer`] (Unix socket) and [`RequestId`] are extensions;
+//! - [`PeerAddr`] (TCP; behind a trusted proxy the client's address) or [`LocalPeer`] (Unix socket) and [`RequestId`] are extensions;
 //! - a handler runs to its end even if the client goes away, so that a half-done change never
 //!   depends on someone's network.
 //!
@@ -21,25 +21,33 @@
 
 mod address_shares;
 mod caller;
+mod cidr;
 mod connection;
 mod extract;
+mod forwarded;
+mod gcra;
 mod limits;
 mod listener;
 mod nonces;
 mod peer;
 mod problem;
+mod rate_limits;
 mod request_id;
 mod service;
 mod signing;
 
 pub use address_shares::{AddressShare, AddressShares};
 pub use caller::{Caller, VerifiedCaller};
+pub use cidr::Cidr;
 pub use extract::{JsonBody, QueryParams};
+pub use forwarded::{ForwardedError, TrustedProxies, forwarded_hops, x_forwarded_for_hops};
+pub use gcra::{Allowance, Quota, RateLimiter};
 pub use limits::HttpLimits;
 pub use listener::{BindError, bind};
 pub use nonces::NonceLimits;
 pub use peer::{LocalPeer, Peer, PeerAddr};
 pub use problem::ProblemResponse;
+pub use rate_limits::{CallClass, CallsPerMinute, RateLimits};
 pub use request_id::RequestId;
 pub use service::HttpService;
 pub use signing::{PublicName, Recipients, Signing};

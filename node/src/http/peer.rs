@@ -1,9 +1,13 @@
 //! Who is at the other end of a connection.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The address of a TCP peer, as the operating system reports it; no header can change it. An
-/// IPv4 peer of a dual-stack socket is shown as IPv4. An extension of every request over TCP.
+use super::cidr::masked;
+
+/// Where a request over TCP comes from: the peer as the operating system reports it, or, if that is
+/// a proxy that the operator trusts, the client that the proxy names (then the port is 0). No other
+/// header can change it. IPv4 in the form of IPv6 is shown as IPv4. An extension of every request
+/// over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
@@ -33,17 +37,16 @@ impl Peer {
     }
 
     /// What limits are counted by: the IPv4 address, or the IPv6 /64 (one subscriber usually has
-    /// at least that many addresses). `None` for peers that are not counted: local processes.
+    /// at least that many addresses). `None` for peers that are not counted: processes of this
+    /// machine, which come from 127.0.0.1 or ::1. (The rest of 127.0.0.0/8 is counted.)
     #[must_use]
     pub fn bucket(&self) -> Option<IpAddr> {
         match self {
             Self::Local(_) => None,
             Self::Tcp(PeerAddr(address)) => match address.ip() {
-                ip if ip.is_loopback() => None,
-                IpAddr::V4(ip) => Some(IpAddr::V4(ip)),
-                IpAddr::V6(ip) => {
-                    Some(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))))
-                }
+                IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST) => None,
+                ip @ IpAddr::V4(_) => Some(ip),
+                ip @ IpAddr::V6(_) => Some(masked(ip, 64)),
             },
         }
     }
@@ -72,6 +75,7 @@ mod tests {
         assert_eq!(bucket("[::ffff:192.0.2.1]:5").as_deref(), Some("192.0.2.1"));
         assert_eq!(bucket("[2001:db8:1:2:3:4:5:6]:5").as_deref(), Some("2001:db8:1:2::"));
         assert_eq!(bucket("127.0.0.1:5"), None);
+        assert_eq!(bucket("127.0.0.2:5").as_deref(), Some("127.0.0.2"));
         assert_eq!(bucket("[::1]:5"), None);
     }
 }

@@ -52,11 +52,12 @@ pub(super) fn render(problem: &Problem) -> Response {
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-    if matches!(
+    let soon = matches!(
         problem.code,
         ErrorCode::RateLimited | ErrorCode::Unavailable | ErrorCode::SignatureStale
-    ) {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    );
+    if let Some(seconds) = problem.retry_after.or(soon.then_some(1)) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -1,9 +1,10 @@
 //! One request from its first byte to its signed reply.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use ::http::{HeaderName, HeaderValue, Method, Request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
@@ -17,9 +18,11 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 use super::caller::Caller;
+use super::forwarded::{TrustedProxies, names_a_client};
 use super::limits::HttpLimits;
-use super::peer::Peer;
+use super::peer::{Peer, PeerAddr};
 use super::problem::{self, ProblemResponse};
+use super::rate_limits::{RateLimits, Tally};
 use super::request_id::RequestId;
 use super::signing::Signing;
 
@@ -31,11 +34,13 @@ pub struct HttpService {
     pub(super) inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Inner {
     router: Router,
     pub(super) limits: HttpLimits,
     signing: Option<Arc<Signing>>,
+    rates: Option<RateLimits>,
+    proxies: TrustedProxies,
     in_flight: Arc<Semaphore>,
     /// Handlers that are running, for a shutdown to wait for.
     pub(super) handlers: TaskTracker,
@@ -60,7 +65,26 @@ impl HttpService {
         let router = router.layer(axum::extract::DefaultBodyLimit::disable());
         let in_flight = Arc::new(Semaphore::new(limits.max_in_flight));
         let handlers = TaskTracker::new();
-        Self { inner: Arc::new(Inner { router, limits, signing, in_flight, handlers }) }
+        let (rates, proxies) = (None, TrustedProxies::default());
+        let inner = Inner { router, limits, signing, rates, proxies, in_flight, handlers };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same service with limits on how often it may be asked.
+    #[must_use]
+    pub fn limited(self, rates: RateLimits) -> Self {
+        self.with(|inner| inner.rates = Some(rates))
+    }
+
+    /// The same service, which believes `proxies` whom they ask for.
+    #[must_use]
+    pub fn behind(self, proxies: TrustedProxies) -> Self {
+        self.with(|inner| inner.proxies = proxies)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.inner));
+        self
     }
 
     /// Answers one request from `peer`. The listener calls this; tests may.
@@ -78,13 +102,18 @@ impl HttpService {
             None => None,
         };
         let span = tracing::info_span!(
-            "request", id = %id, method = %printable(method.as_str(), 20), path = %printable(&path, 200), peer = %peer
+            "request", id = %id, method = %printable(method.as_str(), 20), path = %printable(&path, 200), peer = %peer,
+            client = tracing::field::Empty
         );
         async {
             let started = tokio::time::Instant::now();
-            let response =
-                self.dispatch(request, peer, &id).await.unwrap_or_else(IntoResponse::into_response);
-            let response = self.finish(response, &method, &path, &id, carried.as_ref()).await;
+            let mut tally = Tally::default();
+            let response = self
+                .dispatch(request, peer, &id, &mut tally)
+                .await
+                .unwrap_or_else(IntoResponse::into_response);
+            let mut response = self.finish(response, &method, &path, &id, carried.as_ref()).await;
+            tally.write(response.headers_mut());
             let status = response.status().as_u16();
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             if status >= 500 {
@@ -100,12 +129,13 @@ impl HttpService {
         .await
     }
 
-    /// Reads the body, checks the signature and runs the handler.
+    /// Finds out who asks, within the limits, and runs the handler.
     async fn dispatch<B>(
         &self,
         request: Request<B>,
         peer: Peer,
         id: &RequestId,
+        tally: &mut Tally,
     ) -> Result<Response, ProblemResponse>
     where
         B: axum::body::HttpBody<Data = Bytes> + Send,
@@ -113,6 +143,12 @@ impl HttpService {
     {
         let inner = &self.inner;
         let (mut parts, body) = request.into_parts();
+        let peer = self.client(peer, &parts.headers)?;
+        let rates = inner.rates.as_ref();
+        let rates = rates.map(|rates| (rates, rates.class(&parts.method, parts.uri.path())));
+        if let Some((rates, class)) = rates {
+            rates.take_address(class, peer.bucket(), tally)?;
+        }
         let body = collect(body, &parts.headers, &inner.limits).await?;
         let caller = match &inner.signing {
             None => Caller::Anonymous,
@@ -128,6 +164,9 @@ impl HttpService {
         };
         if let Caller::Verified(key) = caller {
             tracing::debug!(caller = %key, "signature verified");
+            if let Some((rates, class)) = rates {
+                rates.take_key(class, key, tally)?;
+            }
         }
         // What is passed on is a plain body of known length.
         parts.headers.remove(TRANSFER_ENCODING);
@@ -165,6 +204,37 @@ impl HttpService {
                 ),
             )),
         }
+    }
+
+    /// The client behind a trusted proxy; else the peer itself.
+    fn client(&self, peer: Peer, headers: &HeaderMap) -> Result<Peer, ProblemResponse> {
+        let Peer::Tcp(PeerAddr(address)) = peer else { return Ok(peer) };
+        let proxies = &self.inner.proxies;
+        if proxies.is_empty() {
+            if address.ip().is_loopback() && names_a_client(headers) {
+                static ONCE: std::sync::Once = std::sync::Once::new();
+                ONCE.call_once(|| {
+                    tracing::warn!(
+                        "a proxy on this machine passes requests on, and no setting …_TRUSTED_PROXIES names it: all \
+                         its clients count as {}, and limits per address do not apply to them",
+                        address.ip()
+                    );
+                });
+            }
+            return Ok(peer);
+        }
+        let client = proxies.client(address.ip(), headers).map_err(|error| {
+            tracing::info!("the trusted proxy {} can't be used: {error}", address.ip());
+            ProblemResponse::new(
+                ErrorCode::BadRequest,
+                format!("the proxy in front of this server is not set up for it: {error}"),
+            )
+        })?;
+        if client == address.ip().to_canonical() {
+            return Ok(peer);
+        }
+        tracing::Span::current().record("client", tracing::field::display(client));
+        Ok(Peer::tcp(SocketAddr::new(client, 0)))
     }
 
     /// Makes errors problems, adds the request id, and signs.
@@ -216,10 +286,17 @@ impl HttpService {
     }
 }
 
+impl Inner {
+    /// Whether `peer` is a proxy that the operator trusts.
+    pub(super) fn is_proxy(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::Tcp(PeerAddr(address)) if self.proxies.contains(address.ip()))
+    }
+}
+
 /// The whole request body, within the limits.
 async fn collect<B>(
     body: B,
-    headers: &::http::HeaderMap,
+    headers: &HeaderMap,
     limits: &HttpLimits,
 ) -> Result<Bytes, ProblemResponse>
 where
