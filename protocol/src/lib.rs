@@ -14,16 +14,24 @@
 //! | [`advertisement`] | what a provider publishes, and how discovery lists it |
 //! | [`vm`] | ids, names, sizes and messages of rented VMs |
 //! | [`port_check`] | what a port checker is asked, and answers |
+//! | [`port_proof`] | how a port shows whose it is: one line each way |
+//! | [`attestation`] | what a port checker signs about a provider's ports |
+//! | [`port_ranges`] | sets of ports, written compactly |
+//! | [`address`] | which addresses are the world's |
 //! | [`provider`] | what a provider says about itself |
 //! | [`problem`] | errors: their stable codes and their `application/problem+json` form |
 //! | [`route`] | every path, built in one place |
 //! | [`time`] | the two ways in which times are written |
 //! | [`text`] | making text from strangers safe to print |
 
+pub mod address;
 pub mod advertisement;
+pub mod attestation;
 pub mod document;
 pub mod identity;
 pub mod port_check;
+pub mod port_proof;
+pub mod port_ranges;
 pub mod problem;
 pub mod provider;
 pub mod route;

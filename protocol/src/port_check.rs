@@ -5,9 +5,87 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::KeyId;
+use crate::document::Envelope;
 
 /// Most ports in one request.
 pub const MAX_PORTS: usize = 1024;
+
+/// `POST /api/v1/port-checks`: which of these ports are the caller's? The caller is the key that
+/// signed the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestedCheckRequest {
+    /// Where to dial: an address, or a name that leads to it. Without it, the address that the
+    /// request comes from. For another address than that one, the first port has to be proven
+    /// before any other is dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The ports to dial, 1 to 65535, at most [`MAX_PORTS`].
+    pub ports: Vec<u16>,
+}
+
+/// The answer to an [`AttestedCheckRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestedCheckResponse {
+    /// What was asked about, as it stands in the attestation.
+    pub host: String,
+    /// The address that was dialled.
+    pub address: String,
+    /// The address that the request came from.
+    pub observed_address: String,
+    /// Who checked.
+    pub checker_id: KeyId,
+    /// By port number.
+    pub results: BTreeMap<u16, ProofResult>,
+    /// The checker's signed word about the ports that were proven
+    /// ([`PortAttestation`](crate::attestation::PortAttestation)); absent when none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Envelope>,
+}
+
+/// What was found at one port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofResult {
+    /// Whether the caller's key answered there.
+    pub proven: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<NotProven>,
+    /// The same in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl ProofResult {
+    /// The caller's key answered.
+    #[must_use]
+    pub const fn proven() -> Self {
+        Self { proven: true, cause: None, detail: None }
+    }
+
+    /// It did not.
+    pub fn not_proven(cause: NotProven, detail: impl Into<String>) -> Self {
+        Self { proven: false, cause: Some(cause), detail: Some(detail.into()) }
+    }
+}
+
+/// Why a port counts as not proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotProven {
+    /// No connection in time: a firewall drops the packets.
+    NoAnswer,
+    /// The connection was refused.
+    Refused,
+    /// Something listens there and gave no proof.
+    NoProof,
+    /// A proof that is not for this check: another provider's, or an old or altered one.
+    WrongProof,
+    /// It was not looked at, because the checker is busy.
+    NotTried,
+    /// Anything else, such as a network that can't be reached.
+    #[serde(other)]
+    Other,
+}
 
 /// `POST /check-ports`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,9 @@ pub const ADVERTISEMENTS: &str = "/api/v1/advertisements";
 /// Discovery: get one, withdraw.
 pub const ADVERTISEMENT: &str = "/api/v1/advertisements/{provider_id}";
 
-/// Port checker: check.
+/// Port checker: check whose ports these are, and attest it.
+pub const PORT_CHECKS: &str = "/api/v1/port-checks";
+/// Port checker: the original's check, which looks for open ports only.
 pub const CHECK_PORTS: &str = "/check-ports";
 
 /// Provider: what it is.

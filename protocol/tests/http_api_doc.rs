@@ -59,6 +59,7 @@ fn every_route_is_listed() {
         route::HEALTH,
         route::ADVERTISEMENTS,
         route::ADVERTISEMENT,
+        route::PORT_CHECKS,
         route::CHECK_PORTS,
         route::PROVIDER_INFO,
         route::SUMMARY,

@@ -11,8 +11,14 @@ use golem_vm_protocol::advertisement::{
     Advertisement, AdvertisementEntry, AdvertisementQuery, Endpoint, Offer, OfferedImage,
     Overcommit, PortCheckClaim, Prices, UnsignedAdvertisement, Withdrawn,
 };
+use golem_vm_protocol::attestation::PortAttestation;
 use golem_vm_protocol::document::{DocumentDigest, Envelope};
-use golem_vm_protocol::port_check::{CheckPortsRequest, CheckPortsResponse, PortResult};
+use golem_vm_protocol::port_check::{
+    AttestedCheckRequest, AttestedCheckResponse, CheckPortsRequest, CheckPortsResponse, NotProven,
+    PortResult, ProofResult,
+};
+use golem_vm_protocol::port_proof::Challenge;
+use golem_vm_protocol::port_ranges::PortRanges;
 use golem_vm_protocol::provider::{
     Health, ProviderInfo, ResourceSummary, Summary, SummaryEnvironment, SummaryVm, ZERO_ADDRESS,
 };
@@ -87,6 +93,17 @@ fn advertisement() -> Advertisement {
             vm_ports: 100,
         }),
         attestations: Vec::new(),
+    }
+}
+
+/// The key of the vectors' requestor plays the port checker.
+fn attestation() -> PortAttestation {
+    PortAttestation {
+        provider_id: provider().id(),
+        host: "192.0.2.1".into(),
+        ports: PortRanges::fitting([7466, 50800, 50801]),
+        observed_at: moment(0),
+        expires_at: moment(1800),
     }
 }
 
@@ -218,6 +235,25 @@ fn port_checker_messages(ours: &mut Goldens) {
         plain: true,
     };
     ours.pinned("check_ports_reply", &reply);
+
+    let request = AttestedCheckRequest { host: None, ports: vec![7466, 50800, 50801, 50802] };
+    ours.pinned("port_check_request", &request);
+    ours.pinned("port_attestation", &attestation());
+    let results = [
+        (7466, ProofResult::proven()),
+        (50800, ProofResult::proven()),
+        (50801, ProofResult::proven()),
+        (50802, ProofResult::not_proven(NotProven::NoAnswer, "Connection timed out")),
+    ];
+    let reply = AttestedCheckResponse {
+        host: "192.0.2.1".into(),
+        address: "192.0.2.1".into(),
+        observed_address: "192.0.2.1".into(),
+        checker_id: requestor().id(),
+        results: results.into(),
+        attestation: Some(Envelope::seal(&attestation(), &requestor()).unwrap()),
+    };
+    ours.pinned("port_check_reply", &reply);
 }
 
 fn provider_messages(ours: &mut Goldens) {
@@ -362,6 +398,18 @@ fn vectors_hold() {
 
     let signed: Vec<_> = [None, Some("0f2c7d6e")].map(request_vector).into();
     vectors.pinned_text("signature", &signed);
+
+    let dialled = "192.0.2.1:50800".parse().unwrap();
+    let challenge = Challenge::new(Nonce::from_bytes([4; 16]), requestor().id(), dialled);
+    let proof = challenge.answer(&provider(), dialled);
+    assert_eq!(proof.verify(&challenge, dialled, provider().id()), Ok(()));
+    let proof = serde_json::json!({
+        "provider_secret_hex": "01".repeat(32),
+        "signed_prefix": "golem-port-proof-v1\0",
+        "challenge": challenge.to_string(),
+        "proof": proof.to_string(),
+    });
+    vectors.pinned_text("port_proof", &proof);
     vectors.assert_all_seen();
 }
 
