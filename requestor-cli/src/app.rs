@@ -6,17 +6,19 @@ use std::path::PathBuf;
 use golem_vm_node::data_dir::DataDir;
 use golem_vm_node::key_file;
 use golem_vm_node::settings::closest;
+use golem_vm_protocol::advertisement::AdvertisementQuery;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::{KeyPair, VmId, VmName};
+use golem_vm_protocol::{KeyId, KeyPair, VmId, VmName};
 
 use crate::client::connector::Connector;
-use crate::client::discovery::Discovery;
+use crate::client::discovery::{Discovery, Extent, Search};
+use crate::client::listing::{Fault, Lie, Listing};
 use crate::client::provider::{CallError, ProviderClient, same_endpoints};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::{CliError, Result};
-use crate::rentals::{ProviderRef, Rental, Rentals};
+use crate::rentals::{ProviderRef, Recall, Rental, Rentals};
 use crate::ssh::keys::KeySources;
 use crate::ssh::{Target, builtin, known_hosts};
 use crate::ui::Ui;
@@ -176,10 +178,73 @@ impl<'a> App<'a> {
         }
     }
 
+    /// Searches discovery. What is older than what was seen before is left out.
+    ///
+    /// # Errors
+    /// As [`Discovery::search`]; when the memory can't be read.
+    pub async fn search(
+        &self,
+        discovery: &Discovery,
+        query: &AdvertisementQuery,
+        extent: Extent,
+    ) -> Result<Search> {
+        let mut search = discovery.search(query, extent).await?;
+        let lies = self.lies_about_age(&search.listings)?;
+        let mut lies = lies.into_iter();
+        search.listings.retain(|_| match lies.next().flatten() {
+            Some(fault) => {
+                search.faults.push(fault);
+                false
+            }
+            None => true,
+        });
+        Ok(search)
+    }
+
+    /// One provider's entry, and what is wrong with it although its document is good; `None` when
+    /// discovery lists none.
+    ///
+    /// # Errors
+    /// As [`Discovery::provider`], also for an advertisement that is older than one seen before.
+    pub async fn listed(
+        &self,
+        discovery: &Discovery,
+        id: &KeyId,
+    ) -> Result<Option<(Listing, Option<Fault>)>> {
+        let Some((listing, fault)) = discovery.provider(id).await? else { return Ok(None) };
+        match self.lies_about_age(std::slice::from_ref(&listing))?.pop().flatten() {
+            Some(lie) => Err(discovery.caught(&[lie])),
+            None => Ok(Some((listing, fault))),
+        }
+    }
+
+    /// For each listing, whether it is older than what was seen before.
+    fn lies_about_age(&self, listings: &[Listing]) -> Result<Vec<Option<Fault>>> {
+        let signed: Vec<_> = listings
+            .iter()
+            .filter_map(|listing| listing.document.as_ref())
+            .map(|document| (document.signer, document.content.sequence, document.digest))
+            .collect();
+        let recalls =
+            if signed.is_empty() { Vec::new() } else { self.rentals()?.recall(&signed, now())? };
+        let mut judged = signed.iter().zip(recalls);
+        let lie = |listing: &Listing| {
+            listing.document.as_ref()?;
+            let ((id, sequence, _), recall) = judged.next()?;
+            let lie = match recall {
+                Recall::Newest => return None,
+                Recall::Older(known) => Lie::Stale { sequence: *sequence, known },
+                Recall::Another => Lie::Forked(*sequence),
+            };
+            Some(Fault::of(id, lie))
+        };
+        Ok(listings.iter().map(lie).collect())
+    }
+
     /// Where a provider is now, if that is somewhere else than before.
     async fn moved(&self, provider: &ProviderRef) -> Option<ProviderRef> {
         let discovery = self.discovery().ok()?;
-        let listing = discovery.provider(&provider.id).await.ok()??;
+        let (listing, _) = self.listed(&discovery, &provider.id).await.ok()??;
         let endpoints = listing.document?.content.endpoints;
         if same_endpoints(&endpoints, &provider.endpoints) {
             return None;

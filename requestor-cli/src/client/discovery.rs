@@ -1,13 +1,11 @@
-//! What discovery lists. Discovery is not trusted with more than leaving something out: each
-//! entry's signed document is checked here, and what fails is dropped and told.
+//! What discovery lists. Each entry is checked in [`listing`](super::listing); what fails is left
+//! out and told.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use golem_vm_protocol::advertisement::{
-    Advertisement, AdvertisementEntry, AdvertisementQuery, NEXT_CURSOR_HEADER,
-};
-use golem_vm_protocol::document::Verified;
+use golem_vm_protocol::advertisement::{AdvertisementQuery, NEXT_CURSOR_HEADER};
 use golem_vm_protocol::problem::Problem;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::Timestamp;
@@ -15,33 +13,31 @@ use golem_vm_protocol::{KeyId, route};
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
 
+use super::listing::{self, Fault, Lie, Listing};
 use crate::error::{CliError, Kind, Result};
 
 /// Largest page that is read, in bytes.
 const MAX_PAGE: usize = 32 << 20;
 /// Most pages that are followed.
 const MAX_PAGES: usize = 1000;
+/// Most that is read in one search, over all its pages, in bytes.
+const MAX_SEARCH: usize = 128 << 20;
 
-/// One entry of the list.
-#[derive(Debug, Clone)]
-pub struct Listing {
-    /// As it was received.
-    pub received: Value,
-    /// Its flat fields. Of a signed entry nothing here is relied on but `last_seen`.
-    pub entry: AdvertisementEntry,
-    /// The provider's own words; `None` for a provider that signs nothing.
-    pub document: Option<Verified<Advertisement>>,
-}
+/// Most faults that one failure names.
+const TOLD: usize = 5;
 
 /// What a search gave.
 #[derive(Debug, Default)]
 pub struct Search {
     /// The entries that may be believed, in discovery's order.
     pub listings: Vec<Listing>,
-    /// Why others were dropped.
-    pub dropped: Vec<String>,
+    /// What can't be believed of what it gave. Entries about which this is so were left out, but
+    /// where [`Lie::leaves_the_document`](super::listing::Lie::leaves_the_document).
+    pub faults: Vec<Fault>,
     /// Whether discovery has more.
     pub more: bool,
+    /// Where each provider stands in `listings`.
+    places: HashMap<String, usize>,
 }
 
 /// How far a search goes.
@@ -89,22 +85,18 @@ impl Discovery {
         if let Extent::AtMost(limit) = extent {
             query.limit = u32::try_from(limit).ok();
         }
+        let mut read = 0;
         for _ in 0..MAX_PAGES {
-            let (values, cursor) = self.page(&query).await?;
-            let now = now();
-            for value in values {
-                match listing(value, now) {
-                    Ok(listing) => keep_newest(&mut search.listings, listing),
-                    Err(fault) => search.dropped.push(fault),
-                }
-            }
+            let (values, cursor, size) = self.page(&query).await?;
+            read += size;
+            search.take_in(values, now());
             let enough = match extent {
                 Extent::Page => true,
                 Extent::AtMost(limit) => search.listings.len() >= limit,
                 Extent::All => false,
             };
             search.more = cursor.is_some();
-            if cursor.is_none() || enough {
+            if cursor.is_none() || enough || read >= MAX_SEARCH || cursor == query.cursor {
                 break;
             }
             query.cursor = cursor;
@@ -116,11 +108,12 @@ impl Discovery {
         Ok(search)
     }
 
-    /// One provider's entry; `None` when discovery lists none.
+    /// One provider's entry, and what is wrong with it although its document is good; `None` when
+    /// discovery lists none.
     ///
     /// # Errors
     /// As [`Discovery::search`]; [`Kind::Security`] when what it lists can't be believed.
-    pub async fn provider(&self, id: &KeyId) -> Result<Option<Listing>> {
+    pub async fn provider(&self, id: &KeyId) -> Result<Option<(Listing, Option<Fault>)>> {
         let url = self.url(&route::advertisement(id))?;
         let reply = self.http.get(url).send().await.map_err(|error| self.unreachable(&error))?;
         if reply.status() == StatusCode::NOT_FOUND {
@@ -128,10 +121,14 @@ impl Discovery {
         }
         let value = serde_json::from_slice(&self.body(reply).await?)
             .map_err(|error| self.nonsense(&error))?;
-        let listing = listing(value, now()).map_err(|fault| self.fault(&fault))?;
+        let (listing, fault) =
+            listing::read(value, now()).map_err(|fault| self.caught(&[fault]))?;
         match &listing.document {
-            Some(document) if document.content.provider_id == *id => Ok(Some(listing)),
-            _ => Err(self.fault(&format!("asked for {}, it gave another provider", id.short()))),
+            Some(document) if document.content.provider_id == *id => Ok(Some((listing, fault))),
+            Some(document) => {
+                Err(self.caught(&[Fault::of(id, Lie::Swapped(document.content.provider_id))]))
+            }
+            None => Err(self.caught(&[Fault::of(id, Lie::Unsigned)])),
         }
     }
 
@@ -141,7 +138,11 @@ impl Discovery {
         self.base.as_str().trim_end_matches('/').to_owned()
     }
 
-    async fn page(&self, query: &AdvertisementQuery) -> Result<(Vec<Value>, Option<String>)> {
+    /// One page's entries, where the next one begins, and how long the answer was in bytes.
+    async fn page(
+        &self,
+        query: &AdvertisementQuery,
+    ) -> Result<(Vec<Value>, Option<String>, usize)> {
         let url = self.url(route::ADVERTISEMENTS)?;
         let reply =
             self.http.get(url).query(query).send().await.map_err(|e| self.unreachable(&e))?;
@@ -152,7 +153,7 @@ impl Discovery {
             .map(str::to_owned);
         let body = self.body(reply).await?;
         let values = serde_json::from_slice(&body).map_err(|error| self.nonsense(&error))?;
-        Ok((values, cursor))
+        Ok((values, cursor, body.len()))
     }
 
     async fn body(&self, reply: reqwest::Response) -> Result<Vec<u8>> {
@@ -206,47 +207,59 @@ impl Discovery {
         .hint("see whether the address is right: golem config get discovery-url")
     }
 
-    fn fault(&self, fault: &str) -> CliError {
-        CliError::new(
+    /// The failure of a command that would have needed what `faults` are about.
+    #[must_use]
+    pub fn caught(&self, faults: &[Fault]) -> CliError {
+        let mut error = CliError::new(
             Kind::Security,
             format!("discovery at {} lists what can't be believed", self.address()),
-        )
-        .because(fault)
+        );
+        for fault in faults.iter().take(TOLD) {
+            error = error.because(fault);
+        }
+        if faults.len() > TOLD {
+            error = error.because(format!("and {} more", faults.len() - TOLD));
+        }
+        if faults.iter().any(|fault| fault.lie.may_be_our_clock()) {
+            error = error.hint("is this machine's clock right?");
+        }
+        error.hint("ask another discovery server: --discovery-url URL")
     }
 }
 
-/// Reads and checks one entry; the error says which provider's and what is wrong.
-fn listing(received: Value, now: Timestamp) -> Result<Listing, String> {
-    let claimed = received.get("provider_id").and_then(Value::as_str).unwrap_or("?");
-    let who = printable(claimed, 16);
-    let entry: AdvertisementEntry = serde_json::from_value(received.clone())
-        .map_err(|error| format!("{who}: {}", printable(&error.to_string(), 160)))?;
-    let document = match &entry.document {
-        None if entry.verified || entry.provider_id.parse::<KeyId>().is_ok() => {
-            return Err(format!("{who}: said to be signed, but the signed document is missing"));
-        }
-        None => None,
-        Some(envelope) => {
-            let document =
-                envelope.open::<Advertisement>().map_err(|error| format!("{who}: {error}"))?;
-            Advertisement::check(&document, now)
-                .map_err(|error| format!("{who}: {}", printable(&error.to_string(), 200)))?;
-            if entry.provider_id != document.signer.to_string() {
-                return Err(format!("{who}: the signed document is another provider's"));
+impl Search {
+    /// Takes in one answer. Of two entries of one provider the one with the higher sequence stays;
+    /// between two pages a provider may have advertised itself anew, within one it stands twice
+    /// only if discovery is wrong.
+    fn take_in(&mut self, values: Vec<Value>, now: Timestamp) {
+        let before = self.listings.len();
+        for value in values {
+            let new = match listing::read(value, now) {
+                Ok((listing, fault)) => {
+                    self.faults.extend(fault);
+                    listing
+                }
+                Err(fault) => {
+                    self.faults.push(fault);
+                    continue;
+                }
+            };
+            let id = &new.entry.provider_id;
+            let known = self.places.get(id).copied();
+            let Some((at, old)) = known.and_then(|at| Some((at, self.listings.get_mut(at)?)))
+            else {
+                self.places.insert(id.clone(), self.listings.len());
+                self.listings.push(new);
+                continue;
+            };
+            if at >= before {
+                let counts = old.sequence().max(new.sequence()).unwrap_or_default();
+                self.faults.push(Fault { provider: printable(id, 64), lie: Lie::Twice(counts) });
             }
-            Some(document)
+            if new.sequence() > old.sequence() {
+                *old = new;
+            }
         }
-    };
-    Ok(Listing { received, entry, document })
-}
-
-/// Adds a listing; of two of one provider the one with the higher sequence stays.
-fn keep_newest(listings: &mut Vec<Listing>, new: Listing) {
-    let sequence = |listing: &Listing| listing.document.as_ref().map(|d| d.content.sequence);
-    match listings.iter_mut().find(|old| old.entry.provider_id == new.entry.provider_id) {
-        Some(old) if sequence(&new) > sequence(old) => *old = new,
-        Some(_) => {}
-        None => listings.push(new),
     }
 }
 
@@ -264,67 +277,26 @@ fn now() -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use golem_vm_protocol::KeyPair;
-    use golem_vm_protocol::document::Envelope;
-    use serde_json::json;
-
+    use super::super::listing::tests::{entry, moment};
     use super::*;
-
-    fn entry(sequence: u64) -> Value {
-        let key = KeyPair::from_secret_bytes([9; 32]).unwrap();
-        let advertisement: Advertisement = serde_json::from_value(json!({
-            "provider_id": key.id(), "sequence": sequence,
-            "issued_at": "2026-11-21T10:00:00Z", "expires_at": "2026-11-21T10:05:00Z",
-            "name": "p", "country": "SE", "platform": "x86_64",
-            "resources": {"cpu": 4, "memory": 8, "storage": 40},
-            "endpoints": [], "offers": [],
-            "prices": {"core_month": 5, "gb_ram_month": 2, "gb_storage_month": 1},
-        }))
-        .unwrap();
-        json!({
-            "provider_id": key.id(), "ip_address": "127.0.0.1", "country": "SE",
-            "resources": {"cpu": 4, "memory": 8, "storage": 40}, "pricing": null,
-            "created_at": "2026-11-21T10:00:00.000000", "updated_at": "2026-11-21T10:00:00.000000",
-            "verified": true, "document": Envelope::seal(&advertisement, &key).unwrap(),
-        })
-    }
-
-    fn moment() -> Timestamp {
-        "2026-11-21T10:01:00Z".parse().unwrap()
-    }
-
-    #[test]
-    fn a_signed_entry_is_believed_and_an_altered_one_is_not() {
-        assert!(listing(entry(1), moment()).unwrap().document.is_some());
-        let late = "2026-11-21T11:00:00Z".parse().unwrap();
-        assert!(listing(entry(1), late).unwrap_err().contains("expired"));
-
-        let mut altered = entry(1);
-        altered["document"]["payload"] = json!("e30");
-        assert!(listing(altered, moment()).unwrap_err().contains("signature"));
-
-        let mut stripped = entry(1);
-        stripped.as_object_mut().unwrap().remove("document");
-        assert!(listing(stripped.clone(), moment()).unwrap_err().contains("missing"));
-        stripped["verified"] = json!(false);
-        assert!(listing(stripped.clone(), moment()).is_err(), "an unsigned id is no key");
-        stripped["provider_id"] = json!("0x21\u{1b}[31m");
-        assert!(listing(stripped, moment()).unwrap().document.is_none());
-
-        let mut renamed = entry(1);
-        renamed["provider_id"] = json!("0x2199");
-        assert!(listing(renamed, moment()).unwrap_err().contains("another provider's"));
-        assert!(listing(json!(3), moment()).is_err());
-    }
 
     #[test]
     fn of_two_entries_of_one_provider_the_newer_stays() {
-        let mut listings = Vec::new();
-        for sequence in [2, 3, 1] {
-            keep_newest(&mut listings, listing(entry(sequence), moment()).unwrap());
-        }
-        assert_eq!(listings.len(), 1);
-        assert_eq!(listings[0].document.as_ref().unwrap().content.sequence, 3);
+        let mut search = Search::default();
+        search.take_in(vec![entry(2), entry(3), entry(1)], moment());
+        let sequences: Vec<_> = search.listings.iter().map(Listing::sequence).collect();
+        assert_eq!(sequences, [Some(3)]);
+        let lies: Vec<_> = search.faults.iter().map(|fault| fault.lie.clone()).collect();
+        assert_eq!(lies, [Lie::Twice(3), Lie::Twice(3)]);
+    }
+
+    #[test]
+    fn between_two_pages_a_provider_may_advertise_itself_anew() {
+        let mut search = Search::default();
+        search.take_in(vec![entry(2)], moment());
+        search.take_in(vec![entry(3)], moment());
+        assert_eq!(search.listings.len(), 1);
+        assert_eq!(search.listings[0].sequence(), Some(3));
+        assert!(search.faults.is_empty());
     }
 }

@@ -3,4 +3,5 @@
 
 pub mod connector;
 pub mod discovery;
+pub mod listing;
 pub mod provider;

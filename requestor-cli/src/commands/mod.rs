@@ -3,6 +3,7 @@
 mod config;
 mod create;
 mod destroy;
+mod discovered;
 mod id;
 mod info;
 mod list;

@@ -4,10 +4,12 @@ use golem_vm_protocol::advertisement::AdvertisementQuery;
 use golem_vm_protocol::text::printable;
 use serde_json::{Value, json};
 
+use super::discovered;
 use super::view::age;
 use crate::app::{App, now};
 use crate::args::ProvidersArgs;
-use crate::client::discovery::{Extent, Listing, Search};
+use crate::client::discovery::Extent;
+use crate::client::listing::{Fault, Listing};
 use crate::error::Result;
 use crate::market::{
     Estimate, Wish, dollars, flat_price, isolations, last_seen, ports_verified, remarks, usd,
@@ -34,9 +36,8 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
     let discovery = app.discovery()?;
     let search = {
         let _progress = app.ui.is_verbose().then(|| app.ui.progress("asking discovery"));
-        discovery.search(&query, extent).await?
+        discovered::search(app, &discovery, &query, extent).await?
     };
-    tell_dropped(app, &search, &discovery.address());
 
     let wish = Wish { query };
     let unsigned = search.listings.iter().filter(|l| l.document.is_none()).count();
@@ -51,7 +52,8 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
     listings.sort_by_cached_key(|listing| (listing.document.is_none(), price(listing, &wish)));
     if app.ui.is_json() {
         let providers: Vec<Value> = listings.iter().map(|listing| entry(listing, &wish)).collect();
-        return app.ui.json(&json!({ "providers": providers }));
+        let faults: Vec<Value> = search.faults.iter().map(told).collect();
+        return app.ui.json(&json!({ "providers": providers, "faults": faults }));
     }
     if listings.is_empty() {
         app.ui.note("no provider matches");
@@ -69,22 +71,14 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
     Ok(())
 }
 
-/// Says, once for all of them, that discovery lists what can't be believed.
-pub(super) fn tell_dropped(app: &App<'_>, search: &Search, discovery: &str) {
-    let Some(first) = search.dropped.first() else { return };
-    let more = search.dropped.len() - 1;
-    let rest = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-    let clock = if first.contains("expired") || first.contains("not plausible") {
-        "; is this machine's clock right?"
-    } else {
-        ""
-    };
-    app.ui.warn(&format!(
-        "discovery at {discovery} lists what can't be believed, it is left out: {first}{rest}{clock}"
-    ));
-    for fault in search.dropped.iter().skip(1) {
-        app.ui.detail(&format!("  left out: {fault}"));
-    }
+/// What discovery did about a provider, for programs.
+fn told(fault: &Fault) -> Value {
+    json!({
+        "provider_id": fault.provider,
+        "fault": fault.lie.code(),
+        "detail": fault.lie.to_string(),
+        "left_out": !fault.lie.leaves_the_document(),
+    })
 }
 
 fn price(listing: &Listing, wish: &Wish) -> u64 {

@@ -12,7 +12,7 @@ use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{AcceptedOffer, Isolation};
 use golem_vm_protocol::{KeyId, KeyPrefix, VmResources};
 
-use crate::client::discovery::Listing;
+use crate::client::listing::Listing;
 use crate::rentals::ProviderRef;
 
 /// Hours in a month, as the original counts them.

@@ -16,8 +16,11 @@
 //! Several `golem` processes may work on the database at once, so each change touches only the
 //! columns it is about.
 
+mod advertised;
 mod row;
 mod schema;
+
+pub use advertised::Recall;
 
 use std::path::Path;
 use std::time::Duration;

@@ -32,4 +32,13 @@ CREATE TABLE rentals (
 CREATE UNIQUE INDEX rentals_name ON rentals (name) WHERE state <> 'abandoned';
 -- What a person has been told once.
 CREATE TABLE notices (text TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+", "
+-- The highest sequence of each provider's advertisement that was seen: an older one is not believed.
+CREATE TABLE advertised (
+  provider_id TEXT PRIMARY KEY,
+  sequence    INTEGER NOT NULL,
+  digest      TEXT NOT NULL,
+  seen_at     INTEGER NOT NULL               -- microseconds since the Unix epoch
+) STRICT, WITHOUT ROWID;
+CREATE INDEX advertised_age ON advertised (seen_at);
 "];

@@ -173,6 +173,11 @@ impl Ui {
         self.err_line(&format!("{} {text}", self.styled("33", "warning:")));
     }
 
+    /// More about a warning, on a line of its own.
+    pub fn remark(&self, text: &str) {
+        self.err_line(text);
+    }
+
     /// A failure with its reasons and what to do next.
     pub fn error(&self, error: &CliError) {
         let mut text = format!("{} {}", self.styled("1;31", "error:"), error.message);

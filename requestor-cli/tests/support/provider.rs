@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use golem_vm_protocol::advertisement::Advertisement;
+use golem_vm_protocol::advertisement::{Advertisement, Pricing};
 use golem_vm_protocol::document::Envelope;
 use golem_vm_protocol::signature::{RequestParts, RequestSignature, sign_response, verify_request};
 use golem_vm_protocol::time::Timestamp;
@@ -190,13 +190,16 @@ impl Provider {
     }
 
     pub fn entry(&self) -> Value {
-        let advertisement = self.advertisement();
-        let envelope = Envelope::seal(&advertisement, &self.key).unwrap();
+        self.entry_of(self.advertisement(), &self.key)
+    }
+
+    /// What discovery would list of this advertisement, signed by that key.
+    pub fn entry_of(&self, advertisement: Advertisement, key: &KeyPair) -> Value {
+        let envelope = Envelope::seal(&advertisement, key).unwrap();
         json!({
             "provider_id": self.id(), "ip_address": "127.0.0.1", "country": advertisement.country,
             "resources": advertisement.resources,
-            "pricing": {"usd_per_core_month": 5.0, "usd_per_gb_ram_month": 2.0,
-                        "usd_per_gb_storage_month": 0.1},
+            "pricing": Pricing::from(advertisement.prices),
             "created_at": now().naive(), "updated_at": now().naive(),
             "provider_name": advertisement.name, "platform": "x86_64", "verified": true,
             "last_seen": now(), "expires_at": advertisement.expires_at, "document": envelope,
@@ -444,4 +447,9 @@ fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str]) -> Said
         }
         _ => problem(ErrorCode::NotFound, "Not Found"),
     }
+}
+
+/// So long ago.
+pub fn ago(time: Duration) -> Timestamp {
+    (SystemTime::now() - time).into()
 }

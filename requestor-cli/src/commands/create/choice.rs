@@ -1,13 +1,16 @@
 //! From whom: the provider that was named, or those that match, best first.
 
 use golem_vm_node::settings::closest;
-use golem_vm_protocol::KeyId;
+
 use golem_vm_protocol::advertisement::AdvertisementQuery;
 use golem_vm_protocol::text::printable;
+use golem_vm_protocol::{KeyId, KeyPrefix};
 
+use super::super::discovered;
 use super::wanted::Wanted;
 use crate::app::App;
-use crate::client::discovery::{Discovery, Extent, Listing};
+use crate::client::discovery::{Discovery, Extent};
+use crate::client::listing::{Fault, Listing};
 use crate::error::{CliError, Kind, Result};
 use crate::market::{Candidate, Reason, dollars, meant, ranked, usd};
 
@@ -30,8 +33,7 @@ pub(super) async fn candidates(
 }
 
 async fn matching(app: &App<'_>, discovery: &Discovery, wanted: &Wanted) -> Result<Vec<Candidate>> {
-    let search = discovery.search(&wanted.wish.query, EXTENT).await?;
-    super::super::providers::tell_dropped(app, &search, &discovery.address());
+    let search = discovered::search(app, discovery, &wanted.wish.query, EXTENT).await?;
     let found: Vec<Candidate> = search
         .listings
         .iter()
@@ -41,14 +43,17 @@ async fn matching(app: &App<'_>, discovery: &Discovery, wanted: &Wanted) -> Resu
         .filter(|candidate| !candidate.advertisement.offers.is_empty())
         .collect();
     if found.is_empty() {
-        return Err(no_match(discovery, wanted).await?);
+        return Err(no_match(app, discovery, wanted).await?);
     }
     Ok(found)
 }
 
 /// Why nobody matches, by those who come near.
-async fn no_match(discovery: &Discovery, wanted: &Wanted) -> Result<CliError> {
-    let everybody = discovery.search(&AdvertisementQuery::default(), EXTENT).await?;
+async fn no_match(app: &App<'_>, discovery: &Discovery, wanted: &Wanted) -> Result<CliError> {
+    let everybody = app.search(discovery, &AdvertisementQuery::default(), EXTENT).await?;
+    if everybody.listings.is_empty() && !everybody.faults.is_empty() {
+        return Ok(discovery.caught(&everybody.faults));
+    }
     let candidates: Vec<Candidate> = everybody.listings.iter().filter_map(Candidate::of).collect();
     let size = &wanted.resources;
     let mut error = CliError::not_found(format!(
@@ -110,12 +115,14 @@ async fn named(
 ) -> Result<Candidate> {
     let shown = printable(text, 60);
     let listing = if let Ok(id) = text.parse::<KeyId>() {
-        discovery.provider(&id).await?.ok_or_else(|| not_listed(discovery, &shown))?
+        discovered::one(app, discovery, &id).await?.ok_or_else(|| not_listed(discovery, &shown))?
     } else {
-        let search = discovery.search(&AdvertisementQuery::default(), EXTENT).await?;
-        super::super::providers::tell_dropped(app, &search, &discovery.address());
+        let search =
+            discovered::search(app, discovery, &AdvertisementQuery::default(), EXTENT).await?;
         let found = meant(&search.listings, text);
+        let lies = lies_about(&search.faults, text);
         match found.as_slice() {
+            [] if !lies.is_empty() => return Err(discovery.caught(&lies)),
             [] => return Err(suggested(not_listed(discovery, &shown), &search.listings, text)),
             [only] => (*only).clone(),
             several => which(app, several, &shown)?,
@@ -135,6 +142,13 @@ async fn named(
                 .hint("ask for less, or choose another one: golem vm providers"))
         }
     }
+}
+
+/// What discovery did about the provider that goes by `text`, the beginning of its id.
+fn lies_about(faults: &[Fault], text: &str) -> Vec<Fault> {
+    let Ok(prefix) = text.parse::<KeyPrefix>() else { return Vec::new() };
+    let meant = |fault: &&Fault| fault.provider.parse().is_ok_and(|id: KeyId| prefix.matches(&id));
+    faults.iter().filter(meant).cloned().collect()
 }
 
 fn not_listed(discovery: &Discovery, shown: &str) -> CliError {

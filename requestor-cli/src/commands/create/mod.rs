@@ -26,7 +26,7 @@ use golem_vm_protocol::vm::VmStatus;
 
 use self::attempt::{Attempt, Failure};
 use self::wanted::Wanted;
-use super::{info, refresh};
+use super::{discovered, info, refresh};
 use crate::app::{App, now};
 use crate::args::CreateArgs;
 use crate::error::{CliError, Kind, Result};
@@ -295,7 +295,7 @@ async fn renewed(
     old: &Candidate,
     refused: CliError,
 ) -> Result<Candidate> {
-    let listing = discovery.provider(&old.id).await?;
+    let listing = discovered::one(app, discovery, &old.id).await?;
     let Some(new) = listing.as_ref().and_then(Candidate::of) else {
         return Err(refused.because("it is not listed any more"));
     };
