@@ -13,7 +13,8 @@ use golem_vm_node::{ready, shutdown};
 
 use crate::config::{
     ALLOW_UNSIGNED, CLEANUP_INTERVAL, Config, DATABASE_DIR, DATABASE_NAME, DATABASE_URL, DEBUG,
-    EXPIRY, HOST, PORT, PUBLIC_NAMES, SETTINGS,
+    EXPIRY, HOST, PORT, PUBLIC_NAMES, READS_PER_MINUTE, SEARCHES_PER_MINUTE, SETTINGS,
+    TRUSTED_PROXIES, WRITES_PER_MINUTE,
 };
 use crate::server::Server;
 
@@ -59,6 +60,18 @@ struct Start {
     /// Serve providers that do not sign (the Python original's); they are listed as unverified.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_unsigned: Option<String>,
+    /// Reverse proxies whose Forwarded or X-Forwarded-For header is believed.
+    #[arg(long, value_name = "ADDRESS|CIDR,...")]
+    trusted_proxies: Option<String>,
+    /// Searches of each address, and of each key, in a minute; 0 is no limit [default: 120].
+    #[arg(long, value_name = "N")]
+    searches_per_minute: Option<String>,
+    /// Other look-ups of each address, and of each key, in a minute [default: 600].
+    #[arg(long, value_name = "N")]
+    reads_per_minute: Option<String>,
+    /// Publications and withdrawals of each address, and of each key, in a minute [default: 120].
+    #[arg(long, value_name = "N")]
+    writes_per_minute: Option<String>,
     /// How long an advertisement is listed after its last refresh [default: 5].
     #[arg(long, value_name = "MINUTES")]
     advertisement_expiry_minutes: Option<String>,
@@ -94,6 +107,10 @@ impl Start {
             (PORT, &self.port),
             (PUBLIC_NAMES, &self.public_names),
             (ALLOW_UNSIGNED, &self.allow_unsigned),
+            (TRUSTED_PROXIES, &self.trusted_proxies),
+            (SEARCHES_PER_MINUTE, &self.searches_per_minute),
+            (READS_PER_MINUTE, &self.reads_per_minute),
+            (WRITES_PER_MINUTE, &self.writes_per_minute),
             (EXPIRY, &self.advertisement_expiry_minutes),
             (CLEANUP_INTERVAL, &self.cleanup_interval_seconds),
             (DATABASE_DIR, &self.data_dir),
@@ -156,6 +173,10 @@ mod tests {
             port: Some(String::new()),
             public_names: Some(String::new()),
             allow_unsigned: Some(String::new()),
+            trusted_proxies: Some(String::new()),
+            searches_per_minute: Some(String::new()),
+            reads_per_minute: Some(String::new()),
+            writes_per_minute: Some(String::new()),
             advertisement_expiry_minutes: Some(String::new()),
             cleanup_interval_seconds: Some(String::new()),
             data_dir: Some(String::new()),

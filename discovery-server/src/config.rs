@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use golem_vm_node::http::PublicName;
+use golem_vm_node::http::{CallsPerMinute, PublicName, TrustedProxies};
 use golem_vm_node::settings::{
     IgnoredSetting, SettingSpec, Settings, SettingsError, SettingsTable,
 };
@@ -27,6 +27,14 @@ pub const CLEANUP_INTERVAL: &str = "GOLEM_DISCOVERY_CLEANUP_INTERVAL_SECONDS";
 pub const EXPIRY: &str = "GOLEM_DISCOVERY_ADVERTISEMENT_EXPIRY_MINUTES";
 /// What it is called.
 pub const PUBLIC_NAMES: &str = "GOLEM_DISCOVERY_PUBLIC_NAMES";
+/// Whose word on a client's address is taken.
+pub const TRUSTED_PROXIES: &str = "GOLEM_DISCOVERY_TRUSTED_PROXIES";
+/// How often somebody may look up one entry.
+pub const READS_PER_MINUTE: &str = "GOLEM_DISCOVERY_READS_PER_MINUTE";
+/// How often somebody may search.
+pub const SEARCHES_PER_MINUTE: &str = "GOLEM_DISCOVERY_SEARCHES_PER_MINUTE";
+/// How often somebody may publish or withdraw.
+pub const WRITES_PER_MINUTE: &str = "GOLEM_DISCOVERY_WRITES_PER_MINUTE";
 /// Whether unsigned providers are served.
 pub const ALLOW_UNSIGNED: &str = "GOLEM_DISCOVERY_ALLOW_UNSIGNED";
 
@@ -63,6 +71,34 @@ pub static SETTINGS: SettingsTable = SettingsTable {
             default: Some("false"),
             expected: "true or false",
             help: "serve providers that do not sign (the Python original's); they are listed as unverified",
+        },
+        SettingSpec {
+            names: &[TRUSTED_PROXIES, "DISCOVERY_TRUSTED_PROXIES"],
+            toml_key: "trusted_proxies",
+            default: None,
+            expected: "a list of addresses and ranges, such as 127.0.0.1,10.0.0.0/8",
+            help: "reverse proxies whose Forwarded or X-Forwarded-For header is believed; nobody else's is",
+        },
+        SettingSpec {
+            names: &[SEARCHES_PER_MINUTE, "DISCOVERY_SEARCHES_PER_MINUTE"],
+            toml_key: "searches_per_minute",
+            default: Some("120"),
+            expected: "a number, 0 for no limit",
+            help: "searches of each address, and of each key, in a minute; more are answered 429",
+        },
+        SettingSpec {
+            names: &[READS_PER_MINUTE, "DISCOVERY_READS_PER_MINUTE"],
+            toml_key: "reads_per_minute",
+            default: Some("600"),
+            expected: "a number, 0 for no limit",
+            help: "other look-ups of each address, and of each key, in a minute",
+        },
+        SettingSpec {
+            names: &[WRITES_PER_MINUTE, "DISCOVERY_WRITES_PER_MINUTE"],
+            toml_key: "writes_per_minute",
+            default: Some("120"),
+            expected: "a number, 0 for no limit",
+            help: "publications and withdrawals of each address, and of each key, in a minute",
         },
         SettingSpec {
             names: &[EXPIRY, "DISCOVERY_ADVERTISEMENT_EXPIRY_MINUTES"],
@@ -112,7 +148,7 @@ pub static SETTINGS: SettingsTable = SettingsTable {
     ignored: &[
         IgnoredSetting {
             name: "GOLEM_DISCOVERY_RATE_LIMIT_PER_MINUTE",
-            reason: "connections and requests in flight are bounded instead",
+            reason: "searches, reads and writes have limits of their own, GOLEM_DISCOVERY_…_PER_MINUTE",
         },
         IgnoredSetting {
             name: "GOLEM_DISCOVERY_SECRET_KEY",
@@ -144,6 +180,10 @@ pub struct Config {
     pub public_names: Vec<String>,
     /// Whether unsigned providers are served.
     pub allow_unsigned: bool,
+    /// The reverse proxies whose word on the client's address is taken.
+    pub trusted_proxies: TrustedProxies,
+    /// How often the service may be asked by each address and each key.
+    pub rates: CallsPerMinute,
 }
 
 impl Config {
@@ -170,6 +210,12 @@ impl Config {
                 .map(|name| name.to_string())
                 .collect(),
             allow_unsigned: settings.flag(ALLOW_UNSIGNED)?,
+            trusted_proxies: TrustedProxies::new(settings.list(TRUSTED_PROXIES)?),
+            rates: CallsPerMinute {
+                reads: settings.get(READS_PER_MINUTE)?,
+                writes: settings.get(WRITES_PER_MINUTE)?,
+                expensive: settings.get(SEARCHES_PER_MINUTE)?,
+            },
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use golem_vm_node::clock::Clock;
 use golem_vm_node::data_dir::{DataDir, DataDirLock};
-use golem_vm_node::http::{HttpLimits, HttpService, Recipients, Signing, bind};
+use golem_vm_node::http::{HttpLimits, HttpService, RateLimits, Recipients, Signing, bind};
 use golem_vm_node::key_file;
 use golem_vm_node::ready::Ready;
 use tokio::net::TcpListener;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, DATABASE_DIR, PUBLIC_NAMES, SETTINGS};
-use crate::http::{Api, router};
+use crate::http::{Api, class, router};
 use crate::registry::{Registry, sweeper};
 use crate::store::SqliteStore;
 
@@ -63,9 +63,12 @@ impl Server {
             );
         }
         let ready = Ready::new(SETTINGS.service, key.id(), address);
+        let rates = RateLimits::new(config.rates, class, clock.clone());
         let signing = Arc::new(Signing::new(key, recipients, clock));
         let api = Api { registry: registry.clone(), allow_unsigned: config.allow_unsigned };
-        let service = HttpService::signed(router(api), HttpLimits::default(), signing);
+        let service = HttpService::signed(router(api), HttpLimits::default(), signing)
+            .behind(config.trusted_proxies.clone())
+            .limited(rates);
         tracing::info!(
             id = %ready.id, database = %database.display(), listed = registry.len(), "listening on http://{address}"
         );

@@ -80,6 +80,12 @@ struct StartArgs {
     /// Serve unsigned requests, for any address, as well [env: PORT_CHECKER_ALLOW_UNSIGNED] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_unsigned: Option<String>,
+    /// Reverse proxies whose Forwarded or X-Forwarded-For header is believed [env: PORT_CHECKER_TRUSTED_PROXIES]
+    #[arg(long, value_name = "ADDRESS|CIDR,...")]
+    trusted_proxies: Option<String>,
+    /// Checks of each address, and of each key, in a minute; 0 is no limit [env: PORT_CHECKER_CHECKS_PER_MINUTE] [default: 30]
+    #[arg(long, value_name = "N")]
+    checks_per_minute: Option<u32>,
     /// Log every request and probe [env: PORT_CHECKER_DEBUG] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     debug: Option<String>,
@@ -100,6 +106,8 @@ impl StartArgs {
             ("PORT_CHECKER_PUBLIC_NAMES", self.public_names.clone()),
             ("PORT_CHECKER_DATA_DIR", path),
             ("PORT_CHECKER_ALLOW_UNSIGNED", self.allow_unsigned.clone()),
+            ("PORT_CHECKER_TRUSTED_PROXIES", self.trusted_proxies.clone()),
+            ("PORT_CHECKER_CHECKS_PER_MINUTE", self.checks_per_minute.map(|n| n.to_string())),
             ("PORT_CHECKER_DEBUG", self.debug.clone()),
         ]
         .into_iter()

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use golem_vm_node::http::PublicName;
+use golem_vm_node::http::{PublicName, TrustedProxies};
 use golem_vm_node::settings::{SettingSpec, Settings, SettingsError, SettingsTable};
 
 /// Every setting there is; docs/configuration.md lists the same.
@@ -48,6 +48,20 @@ pub static TABLE: SettingsTable = SettingsTable {
                    and usable by anyone as a port scanner",
         },
         SettingSpec {
+            names: &["PORT_CHECKER_TRUSTED_PROXIES"],
+            toml_key: "trusted_proxies",
+            default: None,
+            expected: "a list of addresses and ranges, such as 127.0.0.1,10.0.0.0/8",
+            help: "reverse proxies whose Forwarded or X-Forwarded-For header is believed; nobody else's is",
+        },
+        SettingSpec {
+            names: &["PORT_CHECKER_CHECKS_PER_MINUTE"],
+            toml_key: "checks_per_minute",
+            default: Some("30"),
+            expected: "a number, 0 for no limit",
+            help: "checks of each address, and of each key, in a minute; more are answered 429",
+        },
+        SettingSpec {
             names: &["PORT_CHECKER_DEBUG"],
             toml_key: "debug",
             default: Some("false"),
@@ -71,6 +85,10 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Whether unsigned requests are served.
     pub allow_unsigned: bool,
+    /// The reverse proxies whose word on the client's address is taken.
+    pub trusted_proxies: TrustedProxies,
+    /// Checks of each address, and of each key, in a minute; 0 is no limit.
+    pub checks_per_minute: u32,
     /// Whether to log more.
     pub debug: bool,
 }
@@ -87,6 +105,8 @@ impl Config {
             public_names: settings.list("PORT_CHECKER_PUBLIC_NAMES")?,
             data_dir: settings.get_opt("PORT_CHECKER_DATA_DIR")?,
             allow_unsigned: settings.flag("PORT_CHECKER_ALLOW_UNSIGNED")?,
+            trusted_proxies: TrustedProxies::new(settings.list("PORT_CHECKER_TRUSTED_PROXIES")?),
+            checks_per_minute: settings.get("PORT_CHECKER_CHECKS_PER_MINUTE")?,
             debug: settings.flag("PORT_CHECKER_DEBUG")?,
         })
     }

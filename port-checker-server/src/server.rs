@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use golem_vm_node::clock::{Clock, SystemClock};
 use golem_vm_node::data_dir::DataDir;
 use golem_vm_node::http::{
-    self as node_http, AddressShares, HttpLimits, HttpService, Recipients, Signing,
+    self as node_http, AddressShares, CallClass, CallsPerMinute, HttpLimits, HttpService,
+    RateLimits, Recipients, Signing,
 };
 use golem_vm_node::ready::{self, Ready};
 use golem_vm_node::{key_file, open_files};
@@ -52,6 +53,14 @@ impl Default for Limits {
     }
 }
 
+/// Looks at its health by each address in a minute.
+const READS_PER_MINUTE: u32 = 600;
+
+/// A check is the expensive thing here.
+fn class(method: &http::Method, _: &str) -> CallClass {
+    if method.is_safe() { CallClass::Read } else { CallClass::Expensive }
+}
+
 /// A port checker that listens and is not serving yet.
 #[derive(Debug)]
 pub struct Server {
@@ -91,8 +100,16 @@ impl Server {
             prober: Prober::new(limits.policy, limits.probes),
             shares: AddressShares::new(limits.requests_per_address),
         };
+        let rates = CallsPerMinute {
+            reads: READS_PER_MINUTE,
+            writes: config.checks_per_minute,
+            expensive: config.checks_per_minute,
+        };
+        let rates = RateLimits::new(rates, class, clock.clone());
         let signing = Arc::new(Signing::new(key, recipients, clock));
-        let service = HttpService::signed(router(checker), limits.http, signing);
+        let service = HttpService::signed(router(checker), limits.http, signing)
+            .behind(config.trusted_proxies.clone())
+            .limited(rates);
         Ok(Self { listener, address, id, service })
     }
 

@@ -10,6 +10,7 @@ use golem_port_checker::server::Limits;
 use golem_port_checker::{Config, Server};
 use golem_vm_node::client::{Call, Reply, SignedClient, SignedReply, Target};
 use golem_vm_node::clock::{Clock, ManualClock};
+use golem_vm_node::http::TrustedProxies;
 use golem_vm_protocol::port_check::{CheckPortsResponse, MAX_PORTS};
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair};
 use serde_json::{Value, json};
@@ -30,6 +31,8 @@ async fn checker(allow_unsigned: bool) -> Checker {
         public_names: Vec::new(),
         data_dir: None,
         allow_unsigned,
+        trusted_proxies: TrustedProxies::default(),
+        checks_per_minute: 0,
         debug: false,
     };
     let quick = ProbePolicy { pause: Duration::from_millis(1), ..ProbePolicy::default() };
