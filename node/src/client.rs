@@ -6,7 +6,6 @@ use std::time::Duration;
 use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::body::Bytes;
-use golem_vm_protocol::problem::PROBLEM_JSON;
 use golem_vm_protocol::signature::{
     Nonce, RequestParts, SignatureError, sign_request, verify_response,
 };
@@ -335,14 +334,8 @@ impl Reply {
     /// errors, or its words.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        let media_type = self
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        if media_type.starts_with(PROBLEM_JSON)
-            && let Ok(problem) = serde_json::from_slice::<Problem>(&self.body)
-        {
+        // By its form and not by its Content-Type, which is not signed.
+        if let Ok(problem) = serde_json::from_slice::<Problem>(&self.body) {
             // What decides is the status that was signed, not the one that was written down.
             return Problem { status: self.status.as_u16(), ..problem };
         }
@@ -607,7 +600,7 @@ mod tests {
         );
         assert_eq!(detail(500, "text/plain", ""), "500 Internal Server Error");
         let own = serde_json::to_vec(&Problem::new(ErrorCode::NameTaken, "taken")).unwrap();
-        let own = Reply { body: own.into(), ..reply(409, PROBLEM_JSON, "") };
+        let own = Reply { body: own.into(), ..reply(409, "text/html", "") };
         assert_eq!(own.ok().unwrap_err().code(), Some(ErrorCode::NameTaken));
         assert_eq!(
             own.json::<()>().unwrap_err().to_string(),

@@ -29,7 +29,8 @@ pub enum KeyIdError {
     /// Not 52 characters of z-base-32.
     #[error("an id is {KEY_ID_LENGTH} characters of z-base-32 (a-z, 1, 3-9), without a prefix")]
     Encoding,
-    /// 32 bytes that are no usable Ed25519 public key (RFC 8032), or one of small order.
+    /// 32 bytes that are no usable Ed25519 public key (RFC 8032): no point of the curve, one of small
+    /// order, or a second spelling of one.
     #[error("the id is well-formed but is not a usable Ed25519 public key")]
     NotAKey,
 }
@@ -45,12 +46,12 @@ impl KeyId {
     /// Takes the bytes of a public key.
     ///
     /// # Errors
-    /// [`KeyIdError::NotAKey`] when they are not a curve point, or one of small order.
+    /// [`KeyIdError::NotAKey`] when they are not a curve point, one of small order, or not the way in
+    /// which RFC 8032 writes it: a coordinate of 2^255 - 19 or more would give one key two ids.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyIdError> {
-        match VerifyingKey::from_bytes(&bytes) {
-            Ok(key) if !key.is_weak() => Ok(Self(bytes)),
-            _ => Err(KeyIdError::NotAKey),
-        }
+        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| KeyIdError::NotAKey)?;
+        let canonical = key.to_edwards().compress().to_bytes() == bytes;
+        if canonical && !key.is_weak() { Ok(Self(bytes)) } else { Err(KeyIdError::NotAKey) }
     }
 
     /// The public key's 32 bytes.
@@ -230,6 +231,18 @@ mod tests {
         let mut weak = [0; 32];
         weak[0] = 1;
         assert_eq!(KeyId::from_bytes(weak), Err(KeyIdError::NotAKey));
+        // A coordinate y of p and more is y - p, spelt a second time.
+        let second_spellings = (0xed..=0xff_u8).map(|low| {
+            let mut bytes = [0xff; 32];
+            (bytes[0], bytes[31]) = (low, 0x7f);
+            bytes
+        });
+        let taken_by_the_library: Vec<_> =
+            second_spellings.filter(|bytes| VerifyingKey::from_bytes(bytes).is_ok()).collect();
+        assert!(taken_by_the_library.len() > 4, "{}", taken_by_the_library.len());
+        for bytes in taken_by_the_library {
+            assert_eq!(KeyId::from_bytes(bytes), Err(KeyIdError::NotAKey));
+        }
         // Trailing bits that are not zero would give one key two names.
         let mut text = pair().id().to_string();
         text.pop();

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Timestamp;
+
 /// The media type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -163,6 +165,10 @@ pub struct Problem {
     /// is not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
+    /// What the server's clock says, when the code is `clock_skew`. Unlike the header `Date` it is in
+    /// what is signed, so a person can be told by how much the clocks differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_time: Option<Timestamp>,
 }
 
 impl Problem {
@@ -178,6 +184,7 @@ impl Problem {
             errors: Vec::new(),
             known_sequence: None,
             retry_after: None,
+            server_time: None,
         }
     }
 

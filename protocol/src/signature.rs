@@ -59,8 +59,8 @@ pub enum SignatureError {
     /// The signature does not fit the message and key.
     #[error("the signature does not match the message and key {0}")]
     Signature(KeyId),
-    /// The reply answers another request, or is signed by nobody.
-    #[error("the reply is not bound to this request")]
+    /// The reply is signed by nobody.
+    #[error("the reply carries no signature")]
     NotBound,
 }
 
@@ -202,10 +202,11 @@ pub fn sign_request(
     Ok((headers, signature))
 }
 
-/// Checks the signature of a request. `Ok(None)` means that it carries none at all.
+/// Checks the signature of a request. `Ok(None)` means that it carries nothing of one at all.
 ///
 /// # Errors
-/// See [`SignatureError`]; a request with half a signature is an error, never an unsigned one.
+/// See [`SignatureError`]; a request with half a signature, or with a `Golem-Recipient` and none, is
+/// an error, never an unsigned one.
 pub fn verify_request(
     parts: &RequestParts<'_>,
     headers: &HeaderMap,
@@ -214,6 +215,9 @@ pub fn verify_request(
         one(headers, &SIGNATURE_INPUT, "Signature-Input")?,
         one(headers, &SIGNATURE, "Signature")?,
     ) {
+        (None, None) if headers.contains_key(&GOLEM_RECIPIENT) => {
+            return Err(SignatureError::Missing("Signature"));
+        }
         (None, None) => return Ok(None),
         (None, Some(_)) => return Err(SignatureError::Missing("Signature-Input")),
         (Some(_), None) => return Err(SignatureError::Missing("Signature")),
@@ -285,6 +289,9 @@ pub fn verify_response(
     let signature = one(headers, &SIGNATURE, "Signature")?.ok_or(SignatureError::NotBound)?;
     let digest = checked_digest(headers, body)?;
     let params = Parameters::parse(input, RESPONSE_COMPONENTS)?;
+    if params.created.is_none() || params.nonce.is_some() {
+        return Err(malformed("Signature-Input", "a reply has created, and no nonce"));
+    }
     let bytes = signature_bytes(signature, "Signature")?;
     let base = response_base(status, digest, request, params.text);
     if params.keyid.verifies(base.as_bytes(), &bytes) {
@@ -449,8 +456,9 @@ impl<'a> Parameters<'a> {
 
 /// An RFC 8941 integer that is a time: digits only, so that one moment has one spelling.
 fn parse_created(text: &str) -> Result<u64, SignatureError> {
-    let digits = !text.is_empty() && text.len() <= 12 && text.bytes().all(|b| b.is_ascii_digit());
-    digits
+    let digits = (1..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let one_spelling = digits && (text == "0" || !text.starts_with('0'));
+    one_spelling
         .then(|| text.parse().ok())
         .flatten()
         .ok_or(malformed("Signature-Input", "created is not a number of seconds"))

@@ -95,6 +95,17 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// Seconds in words, in their two largest units: `5 min 12 s`, `2 d 7 h`.
+#[must_use]
+pub fn in_words(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
 /// A moment in the original's form: UTC without `Z`, six decimals
 /// (`2026-11-21T00:33:16.155948`). Reading also accepts an offset and fewer decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,5 +169,14 @@ mod tests {
         assert!(last.starts_with("9999-12-3"), "{last}");
         assert_eq!(Timestamp::from_unix_micros(-5).unix_micros(), 0);
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn durations_are_told_in_two_units() {
+        for (seconds, words) in
+            [(0, "0 s"), (312, "5 min 12 s"), (8_000, "2 h 13 min"), (200_000, "2 d 7 h")]
+        {
+            assert_eq!(in_words(seconds), words);
+        }
     }
 }

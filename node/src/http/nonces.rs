@@ -36,6 +36,9 @@ pub(super) enum Refusal {
     AddressFull,
     /// There is no room for anybody.
     Full,
+    /// The clock was set back to a time whose requests are forgotten already; so many seconds of it
+    /// are left.
+    Forgotten(u64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +56,8 @@ pub(super) struct NonceMemory {
     per_bucket: HashMap<IpAddr, usize>,
     /// By the last second at which each would still be accepted.
     expiring: BTreeMap<u64, Vec<Entry>>,
+    /// The latest time at which anything was forgotten.
+    latest: u64,
 }
 
 impl NonceMemory {
@@ -63,6 +68,7 @@ impl NonceMemory {
             per_key: HashMap::new(),
             per_bucket: HashMap::new(),
             expiring: BTreeMap::new(),
+            latest: 0,
         }
     }
 
@@ -75,7 +81,12 @@ impl NonceMemory {
         created: u64,
         now: u64,
     ) -> Result<(), Refusal> {
-        self.forget_before(now);
+        self.latest = self.latest.max(now);
+        self.forget_before(self.latest);
+        let last_second = created.saturating_add(WINDOW_SECONDS);
+        if last_second < self.latest {
+            return Err(Refusal::Forgotten(self.latest - last_second));
+        }
         if self.seen.contains(&(key, nonce)) {
             return Err(Refusal::Seen);
         }
@@ -95,11 +106,7 @@ impl NonceMemory {
         if let Some(bucket) = bucket {
             *self.per_bucket.entry(bucket).or_default() += 1;
         }
-        self.expiring.entry(created.saturating_add(WINDOW_SECONDS)).or_default().push(Entry {
-            key,
-            nonce,
-            bucket,
-        });
+        self.expiring.entry(last_second).or_default().push(Entry { key, nonce, bucket });
         Ok(())
     }
 
@@ -154,6 +161,38 @@ mod tests {
         memory.take(key(1), nonce(2), None, 1061, 1061).unwrap();
         assert_eq!(memory.seen.len(), 1, "those of 1000 are forgotten at 1061");
         assert_eq!(memory.per_key.len(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_revives_nothing() {
+        let mut memory = NonceMemory::new(NonceLimits::default());
+        memory.take(key(1), nonce(1), None, 1000, 1000).unwrap();
+        memory.take(key(1), nonce(2), None, 1090, 1090).unwrap();
+        // Its nonce is forgotten, and by the clock it is in time again.
+        assert_eq!(memory.take(key(1), nonce(1), None, 1000, 1030), Err(Refusal::Forgotten(30)));
+        // A step of less than the window costs nobody anything.
+        memory.take(key(1), nonce(3), None, 1031, 1031).unwrap();
+        assert_eq!(memory.take(key(1), nonce(3), None, 1031, 1031), Err(Refusal::Seen));
+    }
+
+    #[test]
+    fn a_flood_by_one_key_costs_no_other_key_its_memory() {
+        let limits = NonceLimits { per_key: 100, per_address: 1000, total: 2000 };
+        let mut memory = NonceMemory::new(limits);
+        memory.take(key(1), nonce(1), None, 1000, 1000).unwrap();
+        let flood = |number: u32| {
+            let mut bytes = [9; 16];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            Nonce::from_bytes(bytes)
+        };
+        let address = Some("192.0.2.1".parse().unwrap());
+        let taken = (0..10_000)
+            .filter(|number| memory.take(key(2), flood(*number), address, 1000, 1001).is_ok())
+            .count();
+        assert_eq!(taken, limits.per_key);
+        assert_eq!(memory.seen.len(), limits.per_key + 1, "and no more is kept");
+        assert_eq!(memory.take(key(1), nonce(1), None, 1000, 1060), Err(Refusal::Seen));
+        memory.take(key(1), nonce(2), None, 1060, 1060).unwrap();
     }
 
     #[test]

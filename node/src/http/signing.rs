@@ -9,7 +9,8 @@ use golem_vm_protocol::signature::{
     RequestParts, RequestSignature, SignedHeaders, WINDOW_SECONDS, sign_response, verify_request,
 };
 use golem_vm_protocol::text::printable;
-use golem_vm_protocol::{ErrorCode, KeyId, KeyPair};
+use golem_vm_protocol::time::{Timestamp, in_words};
+use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem};
 
 use super::caller::Caller;
 use super::nonces::{NonceLimits, NonceMemory, Refusal};
@@ -182,7 +183,7 @@ impl Signing {
         }
         let now = self.clock.now();
         if request.created.abs_diff(now) > WINDOW_SECONDS {
-            return Err(ProblemResponse::new(ErrorCode::ClockSkew, skew(request.created, now)));
+            return Err(skew(request.created, now).into());
         }
         if request.created <= self.started {
             let detail = format!(
@@ -208,6 +209,14 @@ impl Signing {
             Err(Refusal::AddressFull) => Err(ProblemResponse::new(
                 ErrorCode::RateLimited,
                 "your address has sent too many signed requests within two minutes; wait and try again",
+            )),
+            Err(Refusal::Forgotten(seconds)) => Err(ProblemResponse::new(
+                ErrorCode::Unavailable,
+                format!(
+                    "this server's clock was set back, and which of these requests it has served is \
+                     forgotten; try again in {}",
+                    in_words(seconds)
+                ),
             )),
             Err(Refusal::Full) => {
                 tracing::warn!("the memory of signed requests is full; requests are refused");
@@ -238,25 +247,18 @@ fn names_hint(recipients: &Recipients) -> String {
     format!(" and the names {}", printable(&names.join(", "), 300))
 }
 
-/// Says by how much the clocks differ, and whose to look at.
-fn skew(created: u64, now: u64) -> String {
-    let (direction, other) =
-        if created < now { ("before", "behind") } else { ("after", "ahead of") };
-    format!(
-        "the request was signed {} {direction} this server's time ({} seconds since 1970); at most \
-         {WINDOW_SECONDS} s are allowed. Your clock is probably {other} this server's: set it \
-         (timedatectl set-ntp true), or ask the operator to set the server's",
-        duration(created.abs_diff(now)),
-        now,
-    )
-}
-
-fn duration(seconds: u64) -> String {
-    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
-        (0, 0, 0, s) => format!("{s} s"),
-        (0, 0, m, s) => format!("{m} min {s} s"),
-        (0, h, m, _) => format!("{h} h {m} min"),
-        (d, h, _, _) => format!("{d} d {h} h"),
+/// Says by how much the clocks differ, for a person and, in `server_time`, for a program.
+fn skew(created: u64, now: u64) -> Problem {
+    let (which, when) = if created > now { ("ahead of", "after") } else { ("behind", "before") };
+    let apart = in_words(created.abs_diff(now));
+    let detail = format!(
+        "your clock is {apart} {which} this server's: the request was signed {apart} {when} this \
+         server's time ({now} seconds since 1970), and at most {WINDOW_SECONDS} s are allowed. Set \
+         your clock (timedatectl set-ntp true), or ask the operator to set the server's"
+    );
+    Problem {
+        server_time: Some(Timestamp::from_unix_seconds(now)),
+        ..Problem::new(ErrorCode::ClockSkew, detail)
     }
 }
 
@@ -348,9 +350,10 @@ mod tests {
 
     #[test]
     fn a_skew_says_by_how_much() {
-        let text = skew(1000, 1250);
-        assert!(text.contains("4 min 10 s before") && text.contains("behind"), "{text}");
-        assert!(skew(9000, 1000).contains("2 h 13 min after"));
-        assert_eq!(duration(200_000), "2 d 7 h");
+        let slow = skew(1000, 1250);
+        assert!(slow.detail.contains("4 min 10 s behind this server's"), "{}", slow.detail);
+        assert_eq!(slow.server_time, Some(Timestamp::from_unix_seconds(1250)));
+        let fast = skew(9000, 1000).detail;
+        assert!(fast.contains("2 h 13 min ahead of this server's"), "{fast}");
     }
 }

@@ -475,6 +475,8 @@ async fn shutting_down_cuts_what_does_not_end() {
     assert!(read_reply(&mut stuck).await.is_none());
 }
 
+mod wire;
+
 mod client {
     use super::*;
     use crate::client::{Call, ClientError, SignedClient, Target};

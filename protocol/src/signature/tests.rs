@@ -58,6 +58,11 @@ fn no_signature_is_anonymous_and_half_a_signature_is_an_error() {
         headers.remove(missing);
         assert!(matches!(verify_request(&parts(), &headers), Err(SignatureError::Missing(_))));
     }
+    // Both cut out, and still meant for somebody.
+    let (mut headers, _) = signed(None);
+    headers.remove(&SIGNATURE);
+    headers.remove(&SIGNATURE_INPUT);
+    assert!(matches!(verify_request(&parts(), &headers), Err(SignatureError::Missing(_))));
 }
 
 #[test]
@@ -116,6 +121,25 @@ fn other_profiles_are_refused() {
         ("golem-v1", "golem-v2"),
         ("\"@method\" ", ""),
         (";created=", ";created=+"),
+        (";created=", ";created=0"),
+        (";created=1700000000", ";created=1700000000000"),
+        (";created=1700000000", ";created=\"1700000000\""),
+        (";created=1700000000", ";created=1700000000.0"),
+        (";created=", "; created="),
+        (";created=", ";CREATED="),
+        ("AQEB", "AQE+"),
+        ("AQ\";alg", "AR\";alg"),
+        ("AQ\";alg", "AQ==\";alg"),
+        (";nonce=\"AQ", ";nonce=\"\\AQ"),
+        ("\"@query\" ", "\"@query\" \"@query\" "),
+        ("\"@query\" ", "\"@query\"  "),
+        ("\"@query\"", "\"@Query\""),
+        ("\"@query\"", "\"@query\";req"),
+        ("\"golem-recipient\")", "\"golem-recipient\" \"host\")"),
+        ("sig1=", "sig2=(\"@method\");created=1, sig1="),
+        (";tag=\"golem-v1\"", ";tag=\"golem-v1\", sig2=(\"@method\")"),
+        (";tag=\"golem-v1\"", ";tag=\"golem-v1\";"),
+        ("sig1=", "SIG1="),
         (";created=1700000000", ""),
         (";nonce=", ";expires=1;nonce="),
         (";alg=\"ed25519\"", ";alg=\"ed25519\";alg=\"ed25519\""),
@@ -151,6 +175,78 @@ fn what_can_not_stand_in_a_header_is_refused_when_signing() {
         let nonce = Nonce::from_bytes([1; 16]);
         assert!(sign_request(&key(), &parts(), bad, None, 1, nonce).is_err());
         assert!(sign_request(&key(), &parts(), "r", Some(bad), 1, nonce).is_err());
+    }
+}
+
+#[test]
+fn a_header_that_is_there_twice_or_too_long_or_no_ascii_is_refused() {
+    let (headers, _) = signed(Some("k"));
+    for name in [&SIGNATURE, &SIGNATURE_INPUT, &CONTENT_DIGEST, &GOLEM_RECIPIENT, &IDEMPOTENCY_KEY]
+    {
+        let value = headers[name].clone();
+        let mut twice = headers.clone();
+        twice.append(name, value.clone());
+        let long = format!("{}{}", value.to_str().unwrap(), " ".repeat(MAX_HEADER_BYTES));
+        let mut padded = headers.clone();
+        padded.insert(name, HeaderValue::from_str(&long).unwrap());
+        let mut beyond_ascii = headers.clone();
+        let bytes = [value.as_bytes(), "\u{e9}".as_bytes()].concat();
+        beyond_ascii.insert(name, HeaderValue::from_bytes(&bytes).unwrap());
+        for headers in [twice, padded, beyond_ascii] {
+            let refused = verify_request(&parts(), &headers);
+            assert!(
+                matches!(refused, Err(SignatureError::Malformed { .. })),
+                "{name}: {refused:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_path_has_the_spelling_that_was_signed_and_no_query_is_an_empty_one() {
+    let nonce = Nonce::from_bytes([1; 16]);
+    let signed_for = |target| {
+        let (headers, _) =
+            sign_request(&key(), &RequestParts::new("GET", target, b""), "r", None, 1, nonce)
+                .unwrap();
+        map(&headers)
+    };
+    let accepts = |headers: &HeaderMap, target| {
+        verify_request(&RequestParts::new("GET", target, b""), headers).is_ok()
+    };
+    let headers = signed_for("/vms/b%6fx");
+    for other in ["/vms/box", "/vms/b%6Fx", "/vms//b%6fx", "/vms/b%6fx/", "/VMS/b%6fx", "vms/b%6fx"]
+    {
+        assert!(!accepts(&headers, other), "{other}");
+    }
+    // RFC 9421, 2.2.7: a query that is not there has the value of one that is empty.
+    assert!(accepts(&signed_for("/vms"), "/vms?"));
+    assert!(!accepts(&signed_for("/vms"), "/vms??"));
+    assert!(!accepts(&signed_for("/vms?a=1&b=2"), "/vms?b=2&a=1"));
+    assert!(!accepts(&signed_for("/vms?a=%20"), "/vms?a=+"));
+    // What a request without a path means.
+    assert!(accepts(&signed_for("/"), ""));
+}
+
+#[test]
+fn a_reply_says_when_and_takes_no_other_requests_form() {
+    let provider = KeyPair::from_secret_bytes([8; 32]).unwrap();
+    let (request_headers, request) = signed(None);
+    // What the requestor itself has signed is no reply to it.
+    assert!(verify_response(202, &request_headers, BODY, &request).is_err());
+    let good = map(&sign_response(&provider, 202, b"", &request, 1_700_000_001));
+    let input = good[&SIGNATURE_INPUT].to_str().unwrap().to_owned();
+    for altered in [
+        input.replace(";created=1700000001", ""),
+        input.replace(";alg=", ";nonce=\"AQEBAQEBAQEBAQEBAQEBAQ\";alg="),
+        input.replace(";req;", ";"),
+        input.replace("key=\"sig1\"", "key=\"sig2\""),
+    ] {
+        assert_ne!(altered, input);
+        let mut headers = good.clone();
+        headers.insert(&SIGNATURE_INPUT, HeaderValue::from_str(&altered).unwrap());
+        let refused = verify_response(202, &headers, b"", &request);
+        assert!(matches!(refused, Err(SignatureError::Malformed { .. })), "{altered}: {refused:?}");
     }
 }
 

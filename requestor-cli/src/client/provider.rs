@@ -10,6 +10,7 @@ use golem_vm_protocol::signature::{
     self, Nonce, RequestParts, RequestSignature, SignatureError, sign_request,
 };
 use golem_vm_protocol::text::printable;
+use golem_vm_protocol::time::in_words;
 use golem_vm_protocol::vm::{Operation, OperationAccepted, Vm, VmAccess, VmId, VmStats};
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmRef, route};
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -81,14 +82,41 @@ impl CallError {
         )
     }
 
-    /// Whether asking again may give an answer.
+    /// Whether a refusal leaves open if the request was, or will be, obeyed: the provider is busy or
+    /// broken, or refuses before it knows that the request is whole, in time and new. Somebody on the path can
+    /// provoke such a refusal with a copy (altered, late, a second one), and deliver the request
+    /// itself before or afterwards: the reply is bound to the same signature.
+    #[must_use]
+    pub fn leaves_open(code: ErrorCode) -> bool {
+        matches!(
+            code,
+            ErrorCode::BadRequest
+                | ErrorCode::SignatureInvalid
+                | ErrorCode::ClockSkew
+                | ErrorCode::SignatureStale
+                | ErrorCode::Replayed
+                | ErrorCode::RequestTimeout
+                | ErrorCode::PayloadTooLarge
+                | ErrorCode::RateLimited
+                | ErrorCode::Internal
+                | ErrorCode::Unavailable
+                | ErrorCode::Unknown
+        )
+    }
+
+    /// Whether asking again, newly signed, may give an answer.
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Lost(_) | Self::TimedOut(_) => true,
-            Self::Refused(problem) => {
-                matches!(problem.code, ErrorCode::Unavailable | ErrorCode::RateLimited)
-            }
+            Self::Refused(problem) => matches!(
+                problem.code,
+                ErrorCode::Unavailable
+                    | ErrorCode::RateLimited
+                    | ErrorCode::RequestTimeout
+                    | ErrorCode::SignatureInvalid
+                    | ErrorCode::Replayed
+            ),
             _ => false,
         }
     }
@@ -119,7 +147,10 @@ impl CallError {
                 .hint("the provider may be down for a moment: try again, or choose another one (golem vm providers)"),
             (Self::NotTheProvider(_), _) => error
                 .hint("do not trust that address: the provider may have moved, or somebody is in between"),
-            (_, Some(ErrorCode::ClockSkew)) => error.hint("set this machine's clock, then try again"),
+            (_, Some(ErrorCode::ClockSkew)) => error.hint(
+                "set this machine's clock (timedatectl set-ntp true), then try again; if it is right, \
+                 the provider's is wrong",
+            ),
             (_, Some(ErrorCode::NotTrusted)) => error.hint(
                 "give the provider's owner your id (golem id), or choose another provider (golem vm providers)",
             ),
@@ -374,7 +405,7 @@ impl ProviderClient {
         driver.abort();
         let (status, headers, body) = answer?;
         believed(status, &headers, &body, &signature, &provider.id)?;
-        judged(status, &headers, body, created)
+        judged(status, body, created)
     }
 }
 
@@ -409,40 +440,29 @@ fn believed(
     }
 }
 
-fn judged(
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: Bytes,
-    created: u64,
-) -> Result<Reply, CallError> {
+fn judged(status: StatusCode, body: Bytes, created: u64) -> Result<Reply, CallError> {
     if status.is_success() {
         return Ok(Reply { status, body });
     }
     let mut problem: Problem = serde_json::from_slice(&body).map_err(|error| {
         CallError::Malformed(format!("HTTP {} without a problem ({error})", status.as_u16()))
     })?;
+    // Of the reply, only status and body are signed: the header Date says nothing.
     if problem.code == ErrorCode::ClockSkew
-        && let Some(theirs) = headers.get(header::DATE).and_then(|date| date.to_str().ok())
-        && let Some(theirs) = http_date(theirs)
+        && let Some(theirs) = problem.server_time
     {
-        problem.detail = clocks_told(created, theirs);
+        problem.detail = clocks_told(created, theirs.unix_seconds());
     }
     Err(CallError::Refused(Box::new(problem)))
 }
 
 fn clocks_told(ours: u64, theirs: u64) -> String {
-    let (amount, which) =
-        if ours > theirs { (ours - theirs, "ahead of") } else { (theirs - ours, "behind") };
+    let which = if ours > theirs { "ahead of" } else { "behind" };
     format!(
-        "this machine's clock is {amount} s {which} the provider's; at most {} s are accepted",
+        "this machine's clock is {} {which} the provider's; at most {} s are accepted",
+        in_words(ours.abs_diff(theirs)),
         signature::WINDOW_SECONDS
     )
-}
-
-/// Seconds since the Unix epoch of an HTTP date (`Sat, 21 Nov 2026 10:00:00 GMT`).
-fn http_date(text: &str) -> Option<u64> {
-    let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    u64::try_from(time.as_second()).ok()
 }
 
 fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, CallError> {
@@ -484,9 +504,14 @@ mod tests {
 
     #[test]
     fn clocks_are_told_with_numbers() {
-        assert_eq!(http_date("Sat, 21 Nov 2026 10:00:00 GMT"), Some(1_795_255_200));
-        assert!(clocks_told(200, 100).contains("100 s ahead of"));
-        assert!(clocks_told(100, 190).contains("90 s behind"));
+        assert!(clocks_told(412, 100).contains("5 min 12 s ahead of"));
+        let refused = Problem {
+            server_time: Some(golem_vm_protocol::time::Timestamp::from_unix_seconds(190)),
+            ..Problem::new(ErrorCode::ClockSkew, "skew")
+        };
+        let body = Bytes::from(serde_json::to_vec(&refused).unwrap());
+        let error = judged(StatusCode::UNAUTHORIZED, body, 100).err().unwrap();
+        assert!(error.to_string().contains("clock is 1 min 30 s behind the provider's"), "{error}");
     }
 
     #[test]
@@ -496,5 +521,11 @@ mod tests {
         assert!(!CallError::Unreachable(ConnectError::NoEndpoint).is_ambiguous());
         let refused = CallError::Refused(Box::new(Problem::new(ErrorCode::VmNotFound, "no")));
         assert!(!refused.is_ambiguous() && refused.is_no_such_vm());
+        // Whoever sends a copy gets these, bound to the signature of the request itself.
+        for code in [ErrorCode::Replayed, ErrorCode::SignatureInvalid, ErrorCode::ClockSkew] {
+            assert!(CallError::leaves_open(code), "{code}");
+        }
+        assert!(!CallError::leaves_open(ErrorCode::VmNotFound));
+        assert!(!CallError::leaves_open(ErrorCode::NameTaken));
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn all(app: &App<'_>) -> Result<Vec<Seen>> {
     let mut stale: BTreeMap<KeyId, CallError> = BTreeMap::new();
     for (provider, answer) in answers {
         match answer {
-            Ok(vms) => reconcile(app, &provider, &vms)?,
+            Ok(vms) => reconcile(app, &provider, &vms, &known)?,
             Err(error) => {
                 stale.insert(provider.id, error);
             }
@@ -64,8 +64,9 @@ pub(super) async fn all(app: &App<'_>) -> Result<Vec<Seen>> {
     Ok(seen.collect())
 }
 
-/// Makes the rows of one provider say what it said.
-fn reconcile(app: &App<'_>, provider: &ProviderRef, vms: &[Vm]) -> Result<()> {
+/// Makes the rows of one provider say what it said. `known` are the rows as they were when it was
+/// asked.
+fn reconcile(app: &App<'_>, provider: &ProviderRef, vms: &[Vm], known: &[Rental]) -> Result<()> {
     let rentals = app.rentals()?;
     let abandoned = rentals.abandoned()?;
     // Read again: a create may have gone on while the provider was asked.
@@ -80,6 +81,8 @@ fn reconcile(app: &App<'_>, provider: &ProviderRef, vms: &[Vm]) -> Result<()> {
             }
             // Its create may be on its way while the provider wrote the list.
             None if rental.may_be_in_flight(now()) => {}
+            // What was made after the list was written, which may be long ago, can't be on it.
+            None if !known.iter().any(|r| r.row == rental.row && r.vm_id == rental.vm_id) => {}
             None => gone(app, &rental)?,
         }
     }

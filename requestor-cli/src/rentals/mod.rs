@@ -288,6 +288,18 @@ impl Rentals {
         )
     }
 
+    /// Notes that a create request is about to be sent: from now on it may be at work for
+    /// [`IN_FLIGHT`], also if this is not the first time.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn asking(&self, number: i64, now: Timestamp) -> Result<()> {
+        self.update(
+            "UPDATE rentals SET created_at = :now WHERE row = :row AND vm_id IS NULL",
+            named_params! { ":row": number, ":now": now.unix_micros() },
+        )
+    }
+
     /// Notes that the provider has taken the request.
     ///
     /// # Errors

@@ -93,6 +93,7 @@ impl Attempt<'_> {
         let mut may_exist = self.resumed;
         let mut pause = Duration::from_millis(500);
         loop {
+            self.app.rentals()?.asking(rental.row, now())?;
             let answer = self
                 .app
                 .reach(&rental.provider, async |provider| {
@@ -103,7 +104,7 @@ impl Attempt<'_> {
                 Ok(created) => return Ok(created),
                 Err(error) => error,
             };
-            may_exist |= error.is_ambiguous() || error.code().is_some_and(says_little);
+            may_exist |= error.is_ambiguous() || error.code().is_some_and(CallError::leaves_open);
             let again = error.is_worth_a_retry()
                 && (may_exist || !matches!(error, CallError::Unreachable(_)))
                 && started.elapsed() < SILENCE;
@@ -115,7 +116,7 @@ impl Attempt<'_> {
                 continue;
             }
             return Err(match &error {
-                CallError::Refused(problem) if !says_little(problem.code) => {
+                CallError::Refused(problem) if !CallError::leaves_open(problem.code) => {
                     self.refused(rental, problem, &error).await?
                 }
                 _ if may_exist => self.abandon(rental, error).await,
@@ -409,12 +410,6 @@ impl Attempt<'_> {
             CliError::other(format!("'{}' was destroyed by another golem meanwhile", rental.name))
         })
     }
-}
-
-/// Refusals behind which the request may still have been obeyed, or be at work: only being busy
-/// or broken is certain.
-const fn says_little(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::Unavailable | ErrorCode::Internal | ErrorCode::RequestTimeout)
 }
 
 /// Whether the VM's own entry names no other host key than the access does.
