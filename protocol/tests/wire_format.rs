@@ -355,6 +355,11 @@ fn problems(ours: &mut Goldens) {
         FieldError::new("?limit", "1 to 1000"),
     ]);
     ours.pinned("problem_validation", &problem);
+    let problem = Problem {
+        server_time: Some(moment(0)),
+        ..Problem::new(ErrorCode::ClockSkew, "your clock is 5 min 12 s ahead of this server's")
+    };
+    ours.pinned("problem_clock_skew", &problem);
     let codes: Vec<_> =
         ErrorCode::ALL.iter().map(|code| (code.as_str(), code.status(), code.title())).collect();
     ours.pinned_text("error_codes", &codes);
