@@ -6,6 +6,7 @@ pub mod backend;
 pub mod capacity;
 pub mod cli;
 pub mod config;
+pub mod containment;
 pub mod control;
 pub mod doctor;
 pub mod forwarder;

@@ -1,0 +1,259 @@
+//! The table in the kernel: put there, looked after, put back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use golem_vm_protocol::{KeyId, VmId};
+use ipnet::Ipv4Net;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::netlink::Changes;
+use super::nft::{self, NftError};
+use super::ruleset::{Ruleset, without_meters};
+use super::{Mac, Names, Rules, on_link};
+
+/// How often the table is looked at although nothing was said to have changed.
+const LOOK: Duration = Duration::from_secs(3);
+/// Least time between two looks because something changed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether the kernel shows frames between two guests on one bridge to its firewall.
+const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+/// The names of this namespace's interfaces.
+const INTERFACES: &str = "/proc/net/dev";
+
+/// One provider's table.
+#[derive(Debug)]
+pub struct Firewall {
+    names: Names,
+    rules: Rules,
+    // Held over the whole of a change, so that an older text never replaces a newer one.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What was loaded last; `None` as long as the table is not meant to be there.
+    loaded: Option<Loaded>,
+    quarantined: BTreeSet<Mac>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    text: String,
+    /// How the kernel lists it.
+    listing: String,
+}
+
+impl Firewall {
+    /// That of a provider. Nothing is loaded yet.
+    #[must_use]
+    pub fn new(provider: &KeyId, rules: Rules) -> Arc<Self> {
+        Arc::new(Self { names: Names::of(provider), rules, state: Mutex::default() })
+    }
+
+    /// What the owner decided.
+    #[must_use]
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether an interface of that name is in this process's network namespace.
+    #[must_use]
+    pub fn has_interface(name: &str) -> bool {
+        let table = std::fs::read_to_string(INTERFACES).unwrap_or_default();
+        table.lines().any(|line| line.split_once(':').is_some_and(|(one, _)| one.trim() == name))
+    }
+
+    /// Whether the whole table can be loaded here: loads it under another name, and removes it.
+    ///
+    /// # Errors
+    /// Why it can't, and behind a colon what to do about it.
+    pub async fn trial(&self) -> Result<(), String> {
+        let trial = &self.names.trial;
+        let on_link = on_link::networks().await?;
+        let state = self.state.lock().await;
+        let text = self.text(trial, &on_link, &state.quarantined);
+        let loaded = nft::load(&text).await;
+        let listed = match &loaded {
+            Ok(()) => nft::list(trial).await.map(drop),
+            Err(_) => Ok(()),
+        };
+        let removed = match &loaded {
+            Ok(()) => nft::remove(trial).await,
+            Err(_) => Ok(()),
+        };
+        drop(state);
+        loaded.and(listed).and(removed).map_err(|error| error.to_string())?;
+        bridge_filter()
+    }
+
+    /// Puts the table there, with those VMs cut off. From then on it is kept there; call it before
+    /// any guest is started.
+    ///
+    /// # Errors
+    /// Why it could not be put there.
+    pub async fn raise(&self, quarantined: impl IntoIterator<Item = VmId>) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        state.quarantined = quarantined.into_iter().map(Mac::of).collect();
+        state.loaded = None;
+        self.load(&mut state).await
+    }
+
+    /// Makes sure that the table is there as it was loaded, and puts it back if not. Does nothing
+    /// where it was never raised: guests are not contained there, and everybody was told.
+    ///
+    /// # Errors
+    /// Why guests are not contained at this moment.
+    pub async fn hold(&self) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        let Some(loaded) = &state.loaded else { return Ok(()) };
+        let began = Instant::now();
+        bridge_filter()?;
+        let on_link = on_link::networks().await?;
+        let is_current = loaded.text == self.text(&self.names.table, &on_link, &state.quarantined);
+        let is_there = match nft::list(&self.names.table).await {
+            Ok(listing) => without_meters(&listing) == loaded.listing,
+            Err(NftError::NoTable) => false,
+            Err(error) => return Err(error.to_string()),
+        };
+        if is_current && is_there {
+            return Ok(());
+        }
+        self.load(&mut state).await?;
+        let took = began.elapsed();
+        if is_there {
+            tracing::info!(?took, "this host's networks changed: the firewall's rules follow");
+        } else {
+            tracing::warn!(
+                ?took,
+                "somebody removed or changed the firewall's rules for guests: they are back"
+            );
+        }
+        Ok(())
+    }
+
+    /// Cuts a VM off from all network, or lets it back.
+    ///
+    /// # Errors
+    /// Why that was not done; then nothing has changed.
+    pub async fn quarantine(&self, vm: VmId, cut_off: bool) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        if state.loaded.is_none() {
+            return Err("guests are not contained on this host, so none can be cut off: see \
+                        'golem-provider doctor'"
+                .to_owned());
+        }
+        let before = state.quarantined.clone();
+        if cut_off {
+            state.quarantined.insert(Mac::of(vm));
+        } else {
+            state.quarantined.remove(&Mac::of(vm));
+        }
+        let loaded = self.load(&mut state).await;
+        if loaded.is_err() {
+            state.quarantined = before;
+        }
+        loaded
+    }
+
+    /// Removes the table. Does nothing if there is none, or if this process may not have made one.
+    ///
+    /// # Errors
+    /// Why it is still there.
+    pub async fn remove(&self) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        state.loaded = None;
+        for table in [&self.names.table, &self.names.trial] {
+            match nft::remove(table).await {
+                Ok(()) | Err(NftError::Missing | NftError::NotPermitted) => {}
+                Err(error) => {
+                    return Err(format!("can't remove the firewall's table {table}: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the table there until `token` ends it. What it can't put right is logged and tried
+    /// again; meanwhile no guest is started, because starting one calls [`Self::hold`].
+    pub async fn watch(&self, token: CancellationToken) {
+        let changes = Changes::listen();
+        if let Err(error) = &changes {
+            tracing::warn!(
+                "changes of the firewall are noticed only every {} s: {error}",
+                LOOK.as_secs()
+            );
+        }
+        let mut changes = changes.ok();
+        let mut timer = tokio::time::interval(LOOK);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut said = None;
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                _ = timer.tick() => {}
+                changed = next_change(changes.as_mut()) => {
+                    if changed.is_none() {
+                        changes = None;
+                    }
+                }
+            }
+            let held = self.hold().await.err();
+            match &held {
+                Some(problem) if held != said => {
+                    tracing::error!("guests may be uncontained: {problem}")
+                }
+                None if said.is_some() => tracing::info!("guests are contained again"),
+                _ => {}
+            }
+            said = held;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn text(
+        &self,
+        table: &str,
+        on_link: &BTreeSet<Ipv4Net>,
+        quarantined: &BTreeSet<Mac>,
+    ) -> String {
+        let ruleset = Ruleset { names: &self.names, rules: &self.rules, on_link, quarantined };
+        ruleset.text(table)
+    }
+
+    async fn load(&self, state: &mut State) -> Result<(), String> {
+        let on_link = on_link::networks().await?;
+        let text = self.text(&self.names.table, &on_link, &state.quarantined);
+        nft::load(&text).await.map_err(|error| error.to_string())?;
+        let listing = nft::list(&self.names.table).await.map_err(|error| error.to_string())?;
+        state.loaded = Some(Loaded { text, listing: without_meters(&listing) });
+        Ok(())
+    }
+}
+
+async fn next_change(changes: Option<&mut Changes>) -> Option<()> {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Without it the firewall does not see what guests on one bridge send each other.
+fn bridge_filter() -> Result<(), String> {
+    let filter = std::fs::read_to_string(BRIDGE_FILTER);
+    match filter.as_deref().map(str::trim) {
+        Ok("0") => Err(format!(
+            "VMs can reach one another, because {BRIDGE_FILTER} is 0: set it to 1 (sysctl \
+             net.bridge.bridge-nf-call-iptables=1)"
+        )),
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!(
+            "VMs can reach one another, because there is no {BRIDGE_FILTER}: load the kernel's \
+             module for it ('modprobe br_netfilter')"
+        )),
+    }
+}

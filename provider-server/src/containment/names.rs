@@ -1,0 +1,116 @@
+//! What things are called: the provider's table, its bridges, its guests.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use golem_vm_protocol::KeyId;
+use golem_vm_protocol::text::printable;
+
+/// Longest name of a Linux network interface (IFNAMSIZ less the NUL).
+const INTERFACE_NAME_MAX: usize = 15;
+
+/// The names of one provider's table and bridges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The table.
+    pub table: String,
+    /// The table that is loaded only to see whether one can be.
+    pub trial: String,
+    /// The bridge whose guests reach the internet.
+    pub internet: String,
+    /// The bridge whose guests reach nothing.
+    pub internal: String,
+}
+
+impl Names {
+    /// Those of that provider.
+    #[must_use]
+    pub fn of(provider: &KeyId) -> Self {
+        let internet = interface("gvm-", provider);
+        let table = internet.replacen("gvm-", "golem-", 1);
+        Self {
+            trial: format!("{table}-trial"),
+            table,
+            internet,
+            internal: interface("gvi-", provider),
+        }
+    }
+}
+
+/// The name of one of a provider's interfaces; prefixes have four characters and begin with `gv`.
+#[must_use]
+pub fn interface(prefix: &str, provider: &KeyId) -> String {
+    let mut name = format!("{prefix}{provider}");
+    name.truncate(INTERFACE_NAME_MAX);
+    name
+}
+
+/// A guest's end of the network: what the backend gave it. A packet with another source is not its.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Guest {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its network card's.
+    pub mac: Mac,
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} . {}", self.address, self.mac)
+    }
+}
+
+/// A hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("'{}' is not a hardware address", printable(text, 40));
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
+            let digits = part.bytes().all(|digit| digit.is_ascii_hexdigit());
+            *byte = u8::from_str_radix(part, 16).ok().filter(|_| digits).ok_or_else(wrong)?;
+        }
+        if parts.next().is_some() { Err(wrong()) } else { Ok(Self(bytes)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use golem_vm_protocol::KeyPair;
+
+    use super::*;
+
+    #[test]
+    fn names_fit_and_belong_together() {
+        let provider = KeyPair::from_secret_bytes([9; 32]).unwrap().id();
+        let names = Names::of(&provider);
+        assert_eq!(names.internet.len(), INTERFACE_NAME_MAX);
+        assert_eq!(names.internal.len(), INTERFACE_NAME_MAX);
+        assert_ne!(names.internet, names.internal);
+        assert_eq!(names.table[6..], names.internet[4..], "a bridge's table is known by its name");
+    }
+
+    #[test]
+    fn hardware_addresses_are_read_and_written() {
+        let text = "02:42:ac:11:00:0f";
+        assert_eq!(text.parse::<Mac>().unwrap().to_string(), text);
+        for bad in ["", "02:42:ac:11:00", "02:42:ac:11:00:0f:01", "02:42:ac:11:00:+f", "2:42:ac:11:00:0f"] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+}

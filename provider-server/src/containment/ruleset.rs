@@ -1,0 +1,434 @@
+//! The table, as text for `nft -f -`: pure.
+//!
+//! Everything is decided by the bridge that a packet comes from or goes to, so the rules hold for a
+//! guest from its first packet on. A drop is final whatever other tables accept; what is accepted
+//! here can still be dropped by another table.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use ipnet::Ipv4Net;
+
+use super::{Caps, Guest, Names, Rules};
+
+/// Never the internet, wherever this host is: what IANA has set aside (RFC 6890 and its registry),
+/// but for the documentation ranges, which some networks use and nothing is lost by.
+pub const RESERVED: [&str; 12] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+
+/// Mail between servers, and its submission (25, 465, 587): what spam goes through.
+const MAIL: &str = "25, 465, 587";
+
+/// Seconds' worth of new connections that a guest may make at once.
+const NEW_BURST_SECONDS: u32 = 5;
+/// Packets per second for each megabit per second: full use with packets of 500 bytes.
+const PACKETS_PER_MBIT: u32 = 250;
+/// Kilobytes per second in a megabit per second.
+const KBYTES_PER_MBIT: u32 = 125;
+/// The part of a second whose traffic may come at once, and the least of it in kilobytes: enough for
+/// the windows of a few connections.
+const BURST_FRACTION: u32 = 4;
+const BURST_MIN_KBYTES: u32 = 256;
+
+/// The beginning of the names of sets whose content the kernel writes.
+pub(super) const METER: &str = "meter_";
+
+/// What the text is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Ruleset<'a> {
+    /// What things are called.
+    pub names: &'a Names,
+    /// What the owner decided.
+    pub rules: &'a Rules,
+    /// What this host is connected to.
+    pub on_link: &'a BTreeSet<Ipv4Net>,
+    /// The guests that may use the network at all.
+    pub guests: &'a BTreeSet<Guest>,
+}
+
+impl Ruleset<'_> {
+    /// One transaction that puts the table in place of the one that is there, if any.
+    #[must_use]
+    pub fn text(&self, table: &str) -> String {
+        let mut out = String::with_capacity(8 << 10);
+        // "delete" fails for a table that is not there; "add" does not for one that is.
+        let _ = writeln!(out, "add table inet {table}\ndelete table inet {table}");
+        let _ = writeln!(out, "table inet {table} {{\n\tcomment \"VM on Golem: contains guests\"");
+        self.sets(&mut out);
+        self.chains(&mut out);
+        out.push_str("}\n");
+        out
+    }
+
+    /// One transaction that brings the sets of a table that is there to what they are in `self`.
+    /// Unlike a new table it leaves alone what the kernel has counted.
+    #[must_use]
+    pub fn update(&self, table: &str) -> String {
+        let mut out = String::new();
+        refill(&mut out, table, GUESTS, self.guests);
+        refill(&mut out, table, ON_LINK, self.on_link);
+        out
+    }
+
+    fn sets(&self, out: &mut String) {
+        set(out, GUESTS, "ipv4_addr . ether_addr", "", self.guests);
+        set(
+            out,
+            "resolvers",
+            "ipv4_addr",
+            "",
+            self.rules.resolvers.iter().collect::<BTreeSet<_>>(),
+        );
+        let whole = self.rules.allowed.iter().filter(|one| one.port.is_none());
+        let whole: BTreeSet<_> = whole.map(|one| one.network).collect();
+        set(out, "allowed", "ipv4_addr", INTERVAL, whole);
+        set(out, "reserved", "ipv4_addr", INTERVAL, RESERVED);
+        set(out, ON_LINK, "ipv4_addr", INTERVAL, self.on_link);
+        for name in ["bytes_up", "bytes_down", "packets_up", "new"] {
+            meter(out, name, "flags dynamic,timeout; timeout 1m;");
+        }
+        meter(out, "live", "flags dynamic;");
+    }
+
+    fn chains(&self, out: &mut String) {
+        let Names { internet, internal, .. } = self.names;
+        let guests = format!("{{ \"{internet}\", \"{internal}\" }}");
+        let Caps { bandwidth_mbit, new_connections, connections } = self.rules.caps;
+        let rate = bandwidth_mbit.saturating_mul(KBYTES_PER_MBIT);
+        let burst = (rate / BURST_FRACTION).max(BURST_MIN_KBYTES);
+        let rate = format!("limit rate over {rate} kbytes/second burst {burst} kbytes");
+        let packets = bandwidth_mbit.saturating_mul(PACKETS_PER_MBIT).max(1000);
+        let new_burst = new_connections.saturating_mul(NEW_BURST_SECONDS);
+        let mut ports = String::new();
+        for one in &self.rules.allowed {
+            if let Some(port) = one.port {
+                let _ = write!(
+                    ports,
+                    "\n\t\tip daddr {} meta l4proto {{ tcp, udp }} th dport {port} accept",
+                    one.network
+                );
+            }
+        }
+        let _ = write!(
+            out,
+            "
+	chain refuse {{
+		limit rate over 200/second burst 200 packets drop
+		meta l4proto tcp reject with tcp reset
+		reject with icmpx admin-prohibited
+	}}
+
+	chain opened {{
+		ip daddr @allowed accept{ports}
+	}}
+
+	chain from_guest {{
+		meta nfproto != ipv4 drop
+		ip saddr . ether saddr != @{GUESTS} drop
+		update @{METER}bytes_up {{ ip saddr {rate} }} drop
+		update @{METER}packets_up {{ ip saddr limit rate over {packets}/second burst {packets} packets }} drop
+		ct state established accept
+		ct state related meta l4proto icmp accept
+		ct state != new drop
+		iifname \"{internal}\" jump refuse
+		add @{METER}new {{ ip saddr limit rate over {new_connections}/second burst {new_burst} packets }} drop
+		add @{METER}live {{ ip saddr ct count over {connections} }} drop
+		ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
+	}}
+
+	chain to_guest {{
+		update @{METER}bytes_down {{ ip daddr {rate} }} drop
+	}}
+
+	chain forward {{
+		type filter hook forward priority filter - 10; policy accept;
+		iifname {guests} jump from_guest
+		iifname {guests} oifname {guests} jump refuse
+		iifname {guests} jump opened
+		iifname {guests} ip daddr @reserved jump refuse
+		iifname {guests} ip daddr @{ON_LINK} jump refuse
+		iifname {guests} tcp dport {{ {MAIL} }} jump refuse
+		iifname {guests} accept
+		oifname {guests} jump to_guest
+		oifname {guests} ct state established accept
+		oifname {guests} ct state related meta l4proto icmp accept
+		oifname {guests} drop
+	}}
+
+	chain input {{
+		type filter hook input priority filter - 10; policy accept;
+		iifname {guests} jump from_guest
+		iifname {guests} jump opened
+		iifname {guests} jump refuse
+	}}
+
+	chain output {{
+		type filter hook output priority filter - 10; policy accept;
+		oifname {guests} jump to_guest
+	}}
+"
+        );
+    }
+}
+
+const GUESTS: &str = "guests";
+const ON_LINK: &str = "on_link";
+const INTERVAL: &str = "flags interval; auto-merge;";
+
+fn set<T: std::fmt::Display>(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    flags: &str,
+    elements: impl IntoIterator<Item = T>,
+) {
+    let elements: Vec<String> = elements.into_iter().map(|one| one.to_string()).collect();
+    let _ = write!(out, "\tset {name} {{ type {kind}; {flags}");
+    if !elements.is_empty() {
+        let _ = write!(out, " elements = {{ {} }}", elements.join(", "));
+    }
+    out.push_str(" }\n");
+}
+
+fn refill<T: std::fmt::Display>(
+    out: &mut String,
+    table: &str,
+    set: &str,
+    elements: impl IntoIterator<Item = T>,
+) {
+    let elements: Vec<String> = elements.into_iter().map(|one| one.to_string()).collect();
+    let _ = writeln!(out, "flush set inet {table} {set}");
+    if !elements.is_empty() {
+        let _ = writeln!(out, "add element inet {table} {set} {{ {} }}", elements.join(", "));
+    }
+}
+
+/// A set that the kernel fills: one element per guest's address.
+fn meter(out: &mut String, name: &str, flags: &str) {
+    let _ = writeln!(out, "\tset {METER}{name} {{ type ipv4_addr; size 65535; {flags} }}");
+}
+
+/// A listing of the table without what the kernel writes into it, to be compared with a later one.
+#[must_use]
+pub(super) fn without_meters(listing: &str) -> String {
+    let mut kept = String::with_capacity(listing.len());
+    let mut in_meter = false;
+    for line in listing.lines() {
+        let trimmed = line.trim();
+        if trimmed.strip_prefix("set ").is_some_and(|name| name.starts_with(METER)) {
+            in_meter = true;
+            kept.push_str(trimmed);
+            kept.push('\n');
+        } else if in_meter {
+            in_meter = trimmed != "}";
+        } else {
+            kept.push_str(trimmed);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use golem_vm_protocol::KeyPair;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::containment::Destination;
+
+    fn names() -> Names {
+        Names::of(&KeyPair::from_secret_bytes([9; 32]).unwrap().id())
+    }
+
+    fn rules() -> Rules {
+        Rules { resolvers: Vec::new(), allowed: Vec::new(), caps: Caps::default() }
+    }
+
+    fn text(rules: &Rules, on_link: &[&str]) -> String {
+        let on_link = on_link.iter().map(|one| one.parse().unwrap()).collect();
+        let (names, guests) = (names(), BTreeSet::new());
+        let set = Ruleset { names: &names, rules, on_link: &on_link, guests: &guests };
+        set.text("golem-test")
+    }
+
+    /// The lines of a chain.
+    fn chain<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+        let head = format!("chain {name} {{");
+        text.lines()
+            .map(str::trim)
+            .skip_while(|line| *line != head)
+            .skip(1)
+            .take_while(|line| *line != "}")
+            .collect()
+    }
+
+    fn position(lines: &[&str], what: &str) -> usize {
+        lines
+            .iter()
+            .position(|line| line.contains(what))
+            .unwrap_or_else(|| panic!("{what}: {lines:#?}"))
+    }
+
+    #[test]
+    fn one_transaction_replaces_the_table() {
+        let text = text(&rules(), &[]);
+        assert!(text.starts_with(
+            "add table inet golem-test\ndelete table inet golem-test\ntable inet golem-test {\n"
+        ));
+        let foreign = text.lines().filter(|line| line.contains("table ")).count();
+        assert_eq!(foreign, 3, "no other table is named");
+        assert!(!text.contains("flush"));
+    }
+
+    #[test]
+    fn what_is_blocked_is_blocked_before_the_rest_is_accepted() {
+        let text = text(&rules(), &["192.0.2.0/24"]);
+        let forward = chain(&text, "forward");
+        let accept = position(&forward, "accept");
+        assert!(forward[accept].ends_with("policy accept;"));
+        let internet = forward.iter().position(|line| line.ends_with("} accept")).unwrap();
+        for blocked in ["jump from_guest", "@reserved", "@on_link", "tcp dport { 25, 465, 587 }"] {
+            assert!(position(&forward, blocked) < internet, "{blocked}");
+        }
+        assert_eq!(
+            *forward.last().unwrap(),
+            format!("oifname {{ \"{}\", \"{}\" }} drop", names().internet, names().internal)
+        );
+        assert!(text.contains("set on_link { type ipv4_addr; flags interval; auto-merge; elements = { 192.0.2.0/24 } }"));
+    }
+
+    #[test]
+    fn the_host_answers_guests_nothing_but_what_is_opened() {
+        let text = text(&rules(), &[]);
+        let input = chain(&text, "input");
+        assert_eq!(input.len(), 4, "{input:#?}");
+        assert!(input[3].ends_with("jump refuse"));
+    }
+
+    #[test]
+    fn only_guests_that_are_known_and_speak_for_themselves_are_heard() {
+        let guest = Guest {
+            address: "172.18.0.2".parse().unwrap(),
+            mac: "02:42:ac:12:00:02".parse().unwrap(),
+        };
+        let (names, rules, on_link) = (names(), rules(), BTreeSet::new());
+        let guests = BTreeSet::from([guest]);
+        let set = Ruleset { names: &names, rules: &rules, on_link: &on_link, guests: &guests };
+        let pair = "172.18.0.2 . 02:42:ac:12:00:02";
+        assert!(set.text("t").contains(&format!(
+            "set guests {{ type ipv4_addr . ether_addr;  elements = {{ {pair} }} }}"
+        )));
+        assert_eq!(
+            chain(&set.text("t"), "from_guest")[..2],
+            ["meta nfproto != ipv4 drop", "ip saddr . ether saddr != @guests drop"],
+            "before anything is let through"
+        );
+        assert_eq!(
+            set.update("t"),
+            format!(
+                "flush set inet t guests\nadd element inet t guests {{ {pair} }}\nflush set inet t on_link\n"
+            )
+        );
+    }
+
+    #[test]
+    fn resolvers_are_open_at_port_53_only_and_not_for_guests_without_egress() {
+        let resolvers = vec!["169.254.169.254".parse().unwrap()];
+        let text = text(&Rules { resolvers, ..rules() }, &[]);
+        assert_eq!(text.matches("169.254.169.254").count(), 1);
+        let from = chain(&text, "from_guest");
+        let naming = position(&from, "@resolvers");
+        assert!(from[naming].ends_with("th dport 53 accept"));
+        assert!(position(&from, &names().internal) < naming);
+        assert_eq!(text.matches("@resolvers").count(), 1);
+    }
+
+    #[test]
+    fn caps_come_before_what_is_established_is_let_through() {
+        let caps = Caps { bandwidth_mbit: 8, new_connections: 20, connections: 300 };
+        let text = text(&Rules { caps, ..rules() }, &[]);
+        let from = chain(&text, "from_guest");
+        assert!(position(&from, "meter_bytes_up") < position(&from, "established accept"));
+        assert!(text.contains("ip saddr limit rate over 1000 kbytes/second burst 256 kbytes"));
+        assert!(text.contains("limit rate over 20/second burst 100 packets"));
+        assert!(text.contains("ct count over 300"));
+        for hook in ["forward", "output"] {
+            assert!(
+                chain(&text, hook).iter().any(|line| line.ends_with("jump to_guest")),
+                "{hook}"
+            );
+        }
+    }
+
+    #[test]
+    fn meters_are_left_out_of_comparisons() {
+        let before = "table inet x {\n\tset meter_new {\n\t\ttype ipv4_addr\n\t}\n\tset on_link {\n\t\telements = { 10.0.0.0/8 }\n\t}\n}\n";
+        let after = before.replace(
+            "\t\ttype ipv4_addr\n",
+            "\t\ttype ipv4_addr\n\t\telements = { 10.1.1.1 limit rate over 1/second }\n",
+        );
+        assert_ne!(before, after);
+        assert_eq!(without_meters(before), without_meters(&after));
+        assert_ne!(
+            without_meters(before),
+            without_meters(&before.replace("10.0.0.0/8", "10.0.0.0/9"))
+        );
+        assert_ne!(
+            without_meters(before),
+            without_meters(&before.replace("meter_new", "meter_old"))
+        );
+    }
+
+    proptest! {
+        /// Whatever is set: the only accepts for blocked ranges are the entries themselves.
+        #[test]
+        fn an_entry_opens_itself_and_nothing_else(
+            entries in proptest::collection::vec((any::<u32>(), 8u8..=32, proptest::option::of(1u16..)), 0..8),
+            links in proptest::collection::vec((any::<u32>(), 8u8..=32), 0..8),
+        ) {
+            let net = |address: u32, prefix| Ipv4Net::new(address.into(), prefix).unwrap().trunc();
+            let allowed: Vec<Destination> = entries
+                .iter()
+                .map(|(address, prefix, port)| Destination { network: net(*address, *prefix), port: *port })
+                .collect();
+            let links: Vec<String> = links.iter().map(|(a, p)| net(*a, *p).to_string()).collect();
+            let links: Vec<&str> = links.iter().map(String::as_str).collect();
+            let plain = text(&rules(), &links);
+            let opened = text(&Rules { allowed: allowed.clone(), ..rules() }, &links);
+            // Every line that is new is one entry's, or the set of those without a port.
+            let mut known: Vec<&str> = plain.lines().collect();
+            for line in opened.lines() {
+                if let Some(at) = known.iter().position(|one| *one == line) {
+                    known.remove(at);
+                    continue;
+                }
+                let ports = allowed.iter().filter_map(|one| Some((one.network, one.port?)));
+                let is_port = ports.into_iter().any(|(network, port)| line.trim() == format!(
+                    "ip daddr {network} meta l4proto {{ tcp, udp }} th dport {port} accept"
+                ));
+                let is_set = line.trim().strip_prefix("set allowed { type ipv4_addr; flags interval; auto-merge; elements = { ")
+                    .and_then(|rest| rest.strip_suffix(" } }"))
+                    .is_some_and(|list| list.split(", ").all(|one| {
+                        allowed.iter().any(|entry| entry.port.is_none() && entry.network.to_string() == one)
+                    }));
+                prop_assert!(is_port || is_set, "{line}");
+            }
+            // Nothing that blocks has gone but the empty set.
+            prop_assert!(known.iter().all(|line| line.trim().starts_with("set allowed")), "{known:?}");
+        }
+    }
+}
