@@ -17,6 +17,10 @@ use crate::waiting::within;
 /// How many ports for VMs a provider gets.
 const PORTS: u16 = 6;
 
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// What is particular about a provider.
 #[derive(Debug, Clone, Default)]
 pub struct ProviderOptions {
@@ -72,7 +76,8 @@ impl Provider {
             ("GOLEM_PROVIDER_PORT_RANGE_START", &ports.first.to_string()),
             ("GOLEM_PROVIDER_PORT_RANGE_END", &ports.end().to_string()),
             ("GOLEM_PROVIDER_OVERCOMMIT_CPU", "4"),
-            ("GOLEM_PROVIDER_ALLOW_UNCONTAINED", "true"),
+            // Only root can contain guests; the tests' own are served without.
+            ("GOLEM_PROVIDER_ALLOW_UNCONTAINED", if is_root() { "false" } else { "true" }),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();

@@ -32,9 +32,10 @@ use crate::advertise::{
 use crate::backend::docker::DockerBackend;
 use crate::backend::docker::endpoint::Surroundings;
 use crate::backend::memory::MemoryBackend;
-use crate::backend::{Backend, BackendError, BackendKind, Egress};
+use crate::backend::{Backend, BackendError, BackendKind, Capabilities, Containment};
 use crate::capacity::{self, OfferError};
 use crate::config::Config;
+use crate::containment::Firewall;
 use crate::control::{self, Running};
 use crate::forwarder;
 use crate::host::{self, HostError};
@@ -86,6 +87,9 @@ pub enum AppError {
     /// The backend can't be used.
     #[error("no backend can make VMs here ('golem-provider doctor' says more)")]
     Backend(#[from] BackendError),
+    /// Guests can't be contained after all.
+    #[error("guests can't be contained: {0}")]
+    Containment(String),
     /// The forwarder can't be used.
     #[error(transparent)]
     Forwarding(#[from] ForwardingError),
@@ -139,7 +143,9 @@ pub async fn connect_backend(
             Ok(Arc::new(backend.map_err(|error| BackendError::Unavailable(error.to_string()))?))
         }
         Some(BackendKind::Docker) | None => {
-            let backend = DockerBackend::connect(key.id(), &Surroundings::of_this_process());
+            let firewall = Firewall::new(&key.id(), config.network.rules());
+            let backend =
+                DockerBackend::connect(key.id(), &Surroundings::of_this_process(), firewall);
             Ok(Arc::new(backend.map_err(|error| BackendError::Unavailable(error.to_string()))?))
         }
     }
@@ -188,6 +194,7 @@ impl Provider {
     ) -> Result<Self, AppError> {
         let backend = connect_backend(&config, &key).await?;
         let capabilities = backend.probe().await?;
+        contain(&*backend, &capabilities, &store).await?;
         let vm_data = vm_data_dir(&capabilities, data_dir);
         let offered =
             capacity::offered(&config.offer, &host::measure(host::existing_ancestor(&vm_data))?)?;
@@ -201,6 +208,7 @@ impl Provider {
             },
             trusted: config.trusted_requestors.clone(),
             allow_uncontained: config.allow_uncontained,
+            egress: config.network.egress,
             backend: backend.kind(),
             capabilities,
         });
@@ -307,6 +315,10 @@ impl Provider {
             let (forwarded, token) = (forwarded.clone(), token.clone());
             async move { forwarded.watch(token).await }
         });
+        if let Some(firewall) = running.backend.firewall() {
+            let (firewall, token) = (Arc::clone(firewall), token.clone());
+            work.spawn(async move { firewall.watch(token).await });
+        }
         work.spawn(housekeeping(running.store.clone(), token.clone()));
         work.spawn(display::follow(running.ports.clone(), token.clone()));
 
@@ -351,6 +363,25 @@ impl Provider {
         }
         Ok(())
     }
+}
+
+/// Raises the firewall where the probe found that it can be: before any guest is started, and with
+/// the addresses of those that run, so that they lose nothing.
+async fn contain(
+    backend: &dyn Backend,
+    capabilities: &Capabilities,
+    store: &ProviderStore,
+) -> Result<(), AppError> {
+    let Some(firewall) = backend.firewall() else { return Ok(()) };
+    if capabilities.containment != Containment::Contained {
+        return Ok(());
+    }
+    let records = store.all().await?;
+    // What can't be observed now is admitted when it is.
+    let looks = records.iter().map(|record| backend.observe(record.instance()));
+    futures_util::future::join_all(looks).await;
+    let quarantined = records.iter().filter(|record| record.quarantined_at.is_some());
+    firewall.raise(quarantined.map(|record| record.id)).await.map_err(AppError::Containment)
 }
 
 async fn start_forwarding(
@@ -412,7 +443,7 @@ async fn housekeeping(store: ProviderStore, token: CancellationToken) {
 }
 
 /// Where the VMs' data is: the engine's own directory when it is on this machine.
-fn vm_data_dir(capabilities: &crate::backend::Capabilities, data_dir: &DataDir) -> PathBuf {
+fn vm_data_dir(capabilities: &Capabilities, data_dir: &DataDir) -> PathBuf {
     capabilities
         .data_root
         .clone()
@@ -452,7 +483,7 @@ impl AdvertSource for WhatThereIs {
             backends: vec![BackendOffer {
                 kind: conditions.backend,
                 capabilities: conditions.capabilities.clone(),
-                egress: Egress::Internet,
+                egress: conditions.egress,
             }],
             images: images.collect(),
             vms_left: conditions.max_vms.saturating_sub(count),

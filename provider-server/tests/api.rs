@@ -89,6 +89,7 @@ impl Ground {
             overcommit: Overcommit::default(),
             trusted: BTreeSet::new(),
             allow_uncontained: false,
+            egress: golem_vm_provider::backend::Egress::Internet,
             backend: BackendKind::Memory,
             capabilities,
         };

@@ -15,12 +15,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use golem_vm_protocol::vm::{Isolation, SshPublicKey};
 use golem_vm_protocol::{VmId, VmName};
 use serde::{Deserialize, Serialize};
+
+use crate::containment::Firewall;
 
 pub mod docker;
 pub mod memory;
@@ -125,6 +128,29 @@ pub enum Egress {
     Internet,
     /// Nowhere.
     None,
+}
+
+impl Egress {
+    /// The word in settings, in the database and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Internet => "internet",
+            Self::None => "none",
+        }
+    }
+}
+
+impl FromStr for Egress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "internet" => Ok(Self::Internet),
+            "none" => Ok(Self::None),
+            other => Err(format!("'{other}' is neither internet nor none")),
+        }
+    }
 }
 
 /// How a workload is confined: an argument to the backend, decided by the provider.
@@ -329,6 +355,12 @@ pub trait Backend: Send + Sync + 'static {
     /// rules). Called when the provider is purged, after its instances are gone. Does nothing if
     /// there is nothing.
     async fn clean_up(&self) -> Result<(), BackendError>;
+
+    /// What contains its guests' traffic, where there is such a thing. Whoever runs the backend raises
+    /// it before a guest is started, and keeps it up.
+    fn firewall(&self) -> Option<&Arc<Firewall>> {
+        None
+    }
 
     /// Its images.
     fn images(&self) -> &dyn ImageStore;

@@ -118,6 +118,24 @@ pub(super) struct StartArgs {
     /// Rent to strangers although guests can reach this host and its network; advertised [env: GOLEM_PROVIDER_ALLOW_UNCONTAINED]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_uncontained: Option<String>,
+    /// Where new VMs' traffic may go: internet or none; advertised [env: GOLEM_PROVIDER_EGRESS] [default: internet]
+    #[arg(long, value_name = "WHERE")]
+    egress: Option<String>,
+    /// Who answers the guests' questions for names, separated by commas [env: GOLEM_PROVIDER_RESOLVERS] [default: this host's resolvers]
+    #[arg(long, value_name = "IPS")]
+    resolvers: Option<String>,
+    /// What guests reach although it is in a blocked range: 10.0.0.0/24 or 10.0.0.5:443, separated by commas [env: GOLEM_PROVIDER_ALLOW_DESTINATIONS]
+    #[arg(long, value_name = "NETWORKS")]
+    allow_destinations: Option<String>,
+    /// Megabits per second that one VM may send, and receive [env: GOLEM_PROVIDER_VM_BANDWIDTH_MBIT] [default: 100]
+    #[arg(long, value_name = "N")]
+    vm_bandwidth_mbit: Option<String>,
+    /// Connections that one VM may open per second [env: GOLEM_PROVIDER_VM_NEW_CONNECTIONS] [default: 100]
+    #[arg(long, value_name = "N")]
+    vm_new_connections: Option<String>,
+    /// Connections that one VM may have at a time [env: GOLEM_PROVIDER_VM_CONNECTIONS] [default: 4096]
+    #[arg(long, value_name = "N")]
+    vm_connections: Option<String>,
     /// Serve unsigned requestors (the Python original); all of them are one owner [env: GOLEM_PROVIDER_ALLOW_UNSIGNED]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_unsigned: Option<String>,
@@ -188,6 +206,12 @@ impl StartArgs {
             ("GOLEM_PROVIDER_DEFAULT_IMAGE", &self.default_image),
             ("GOLEM_PROVIDER_TRUSTED_REQUESTORS", &self.trusted_requestors),
             ("GOLEM_PROVIDER_ALLOW_UNCONTAINED", &self.allow_uncontained),
+            ("GOLEM_PROVIDER_EGRESS", &self.egress),
+            ("GOLEM_PROVIDER_RESOLVERS", &self.resolvers),
+            ("GOLEM_PROVIDER_ALLOW_DESTINATIONS", &self.allow_destinations),
+            ("GOLEM_PROVIDER_VM_BANDWIDTH_MBIT", &self.vm_bandwidth_mbit),
+            ("GOLEM_PROVIDER_VM_NEW_CONNECTIONS", &self.vm_new_connections),
+            ("GOLEM_PROVIDER_VM_CONNECTIONS", &self.vm_connections),
             ("GOLEM_PROVIDER_ALLOW_UNSIGNED", &self.allow_unsigned),
             ("GOLEM_PROVIDER_LAUNCH_TIMEOUT_SECONDS", &self.launch_timeout),
             ("GOLEM_PROVIDER_FORWARDER", &forwarder),
@@ -305,6 +329,12 @@ mod tests {
             "--default-image=1",
             "--trusted-requestors=1",
             "--allow-uncontained",
+            "--egress=1",
+            "--resolvers=1",
+            "--allow-destinations=1",
+            "--vm-bandwidth-mbit=1",
+            "--vm-new-connections=1",
+            "--vm-connections=1",
             "--allow-unsigned",
             "--launch-timeout=1",
             "--forwarder=1",

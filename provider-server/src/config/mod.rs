@@ -3,7 +3,7 @@
 mod table;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,9 +13,13 @@ use golem_vm_protocol::KeyId;
 use golem_vm_protocol::advertisement::{MAX_NAME_CHARS, Prices, is_country, is_host};
 use golem_vm_protocol::text::is_printable;
 
-use crate::backend::BackendKind;
+use crate::backend::{BackendKind, Egress};
+use crate::containment::{Caps, Destination, Rules, resolvers};
 
 pub use table::TABLE;
+
+/// Most destinations that can be opened: each may be a rule that every packet is compared with.
+const MAX_DESTINATIONS: usize = 64;
 
 /// What the owner set.
 #[derive(Debug, Clone)]
@@ -60,6 +64,8 @@ pub struct Config {
     pub trusted_requestors: BTreeSet<KeyId>,
     /// Whether strangers are served although guests are not contained.
     pub allow_uncontained: bool,
+    /// What guests may do with the network.
+    pub network: NetworkSettings,
     /// Whether unsigned requestors are served.
     pub allow_unsigned: bool,
     /// How long a VM may take to come up.
@@ -94,6 +100,70 @@ pub struct OfferSettings {
     pub overcommit_cpu: f64,
     /// Factor for disk, at least 1.
     pub overcommit_storage: f64,
+}
+
+/// What guests may do with the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// Where new VMs' traffic may go.
+    pub egress: Egress,
+    /// Who answers their questions for names; `None` for the host's resolvers.
+    pub resolvers: Option<Vec<Ipv4Addr>>,
+    /// What they reach although it is in a blocked range.
+    pub allowed: Vec<Destination>,
+    /// How much one of them may use.
+    pub caps: Caps,
+}
+
+impl NetworkSettings {
+    /// The same, with the host's resolvers where none are set.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            resolvers: self.resolvers.clone().unwrap_or_else(resolvers::of_host),
+            allowed: self.allowed.clone(),
+            caps: self.caps,
+        }
+    }
+
+    fn read(settings: &Settings) -> Result<Self, SettingsError> {
+        let resolvers: Vec<Ipv4Addr> = settings.list("GOLEM_PROVIDER_RESOLVERS")?;
+        if resolvers.iter().any(|one| one.is_loopback() || one.is_unspecified()) {
+            return Err(settings.invalid(
+                "GOLEM_PROVIDER_RESOLVERS",
+                "guests can't ask what listens on loopback; name an address that others can reach",
+            ));
+        }
+        let allowed: Vec<Destination> = settings.list("GOLEM_PROVIDER_ALLOW_DESTINATIONS")?;
+        if allowed.len() > MAX_DESTINATIONS {
+            return Err(settings.invalid(
+                "GOLEM_PROVIDER_ALLOW_DESTINATIONS",
+                format!("more than {MAX_DESTINATIONS} destinations"),
+            ));
+        }
+        Ok(Self {
+            egress: settings
+                .parsed("GOLEM_PROVIDER_EGRESS", str::parse)?
+                .unwrap_or(Egress::Internet),
+            resolvers: Some(resolvers).filter(|list| !list.is_empty()),
+            allowed,
+            caps: Caps {
+                bandwidth_mbit: count(settings, "GOLEM_PROVIDER_VM_BANDWIDTH_MBIT", 100_000)?,
+                new_connections: count(settings, "GOLEM_PROVIDER_VM_NEW_CONNECTIONS", 100_000)?,
+                connections: count(settings, "GOLEM_PROVIDER_VM_CONNECTIONS", 1_000_000)?,
+            },
+        })
+    }
+}
+
+/// A number from 1 to `most`.
+fn count(settings: &Settings, name: &str, most: u32) -> Result<u32, SettingsError> {
+    let number: u32 = settings.get(name)?;
+    if (1..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(settings.invalid(name, format!("has to be from 1 to {most}")))
+    }
 }
 
 impl Config {
@@ -181,6 +251,7 @@ impl Config {
                 .into_iter()
                 .collect(),
             allow_uncontained: settings.flag("GOLEM_PROVIDER_ALLOW_UNCONTAINED")?,
+            network: NetworkSettings::read(settings)?,
             allow_unsigned: settings.flag("GOLEM_PROVIDER_ALLOW_UNSIGNED")?,
             launch_timeout: seconds(settings, "GOLEM_PROVIDER_LAUNCH_TIMEOUT_SECONDS", 10)?,
             forwarder: settings.get_opt("GOLEM_PROVIDER_FORWARDER")?,
@@ -319,6 +390,10 @@ mod tests {
             ("GOLEM_PROVIDER_DISCOVERY_URL", "https://x"),
             ("GOLEM_PROVIDER_TRUSTED_REQUESTORS", "me"),
             ("GOLEM_PROVIDER_BACKEND", "vmware"),
+            ("GOLEM_PROVIDER_EGRESS", "lan"),
+            ("GOLEM_PROVIDER_RESOLVERS", "127.0.0.53"),
+            ("GOLEM_PROVIDER_ALLOW_DESTINATIONS", "0.0.0.0/0"),
+            ("GOLEM_PROVIDER_VM_BANDWIDTH_MBIT", "0"),
         ] {
             let message = load(&[(name, value)]).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");

@@ -1,6 +1,6 @@
 //! The table in the kernel: put there, looked after, put back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::netlink::Changes;
 use super::nft::{self, NftError};
 use super::ruleset::{Ruleset, without_meters};
-use super::{Mac, Names, Rules, on_link};
+use super::{Guest, Names, Rules, on_link};
 
 /// How often the table is looked at although nothing was said to have changed.
 const LOOK: Duration = Duration::from_secs(3);
@@ -38,7 +38,18 @@ pub struct Firewall {
 struct State {
     /// What was loaded last; `None` as long as the table is not meant to be there.
     loaded: Option<Loaded>,
-    quarantined: BTreeSet<Mac>,
+    /// The guests that run, whether or not they are cut off.
+    guests: BTreeMap<VmId, Guest>,
+    /// Those that are cut off, whether or not they run.
+    quarantined: BTreeSet<VmId>,
+}
+
+impl State {
+    /// Who may use the network.
+    fn heard(&self) -> BTreeSet<Guest> {
+        let heard = self.guests.iter().filter(|(vm, _)| !self.quarantined.contains(vm));
+        heard.map(|(_, guest)| *guest).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -76,7 +87,7 @@ impl Firewall {
         let trial = &self.names.trial;
         let on_link = on_link::networks().await?;
         let state = self.state.lock().await;
-        let text = self.text(trial, &on_link, &state.quarantined);
+        let text = self.text(trial, &on_link, &state.heard());
         let loaded = nft::load(&text).await;
         let listed = match &loaded {
             Ok(()) => nft::list(trial).await.map(drop),
@@ -98,9 +109,14 @@ impl Firewall {
     /// Why it could not be put there.
     pub async fn raise(&self, quarantined: impl IntoIterator<Item = VmId>) -> Result<(), String> {
         let mut state = self.state.lock().await;
-        state.quarantined = quarantined.into_iter().map(Mac::of).collect();
-        state.loaded = None;
-        self.load(&mut state).await
+        state.quarantined = quarantined.into_iter().collect();
+        let on_link = on_link::networks().await?;
+        self.load(&mut state, &on_link, Change::Table).await
+    }
+
+    /// Whether the table was raised: whether guests are contained here.
+    pub async fn is_raised(&self) -> bool {
+        self.state.lock().await.loaded.is_some()
     }
 
     /// Makes sure that the table is there as it was loaded, and puts it back if not. Does nothing
@@ -114,26 +130,52 @@ impl Firewall {
         let began = Instant::now();
         bridge_filter()?;
         let on_link = on_link::networks().await?;
-        let is_current = loaded.text == self.text(&self.names.table, &on_link, &state.quarantined);
+        let is_current = loaded.text == self.text(&self.names.table, &on_link, &state.heard());
         let is_there = match nft::list(&self.names.table).await {
             Ok(listing) => without_meters(&listing) == loaded.listing,
             Err(NftError::NoTable) => false,
             Err(error) => return Err(error.to_string()),
         };
-        if is_current && is_there {
-            return Ok(());
-        }
-        self.load(&mut state).await?;
-        let took = began.elapsed();
-        if is_there {
-            tracing::info!(?took, "this host's networks changed: the firewall's rules follow");
-        } else {
+        if !is_there {
+            self.load(&mut state, &on_link, Change::Table).await?;
+            let took = began.elapsed();
             tracing::warn!(
                 ?took,
                 "somebody removed or changed the firewall's rules for guests: they are back"
             );
+        } else if !is_current {
+            self.load(&mut state, &on_link, Change::Sets).await?;
+            tracing::info!("this host's networks changed, and the firewall's rules with them");
         }
         Ok(())
+    }
+
+    /// Lets a guest that runs use the network with the address that it has now, unless it is cut
+    /// off. Until then nothing that it sends is let through. Does nothing when that is known.
+    ///
+    /// # Errors
+    /// Why it can't use the network.
+    pub async fn admit(&self, vm: VmId, guest: Guest) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        if state.guests.get(&vm) == Some(&guest) {
+            return Ok(());
+        }
+        // Whoever had the address before does not run any more.
+        state.guests.retain(|_, other| other.address != guest.address);
+        state.guests.insert(vm, guest);
+        self.refill(&mut state).await
+    }
+
+    /// Forgets the address of a guest that does not run. Does nothing when there is none.
+    ///
+    /// # Errors
+    /// Why its address can still be used.
+    pub async fn dismiss(&self, vm: VmId) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        if state.guests.remove(&vm).is_none() {
+            return Ok(());
+        }
+        self.refill(&mut state).await
     }
 
     /// Cuts a VM off from all network, or lets it back.
@@ -149,15 +191,15 @@ impl Firewall {
         }
         let before = state.quarantined.clone();
         if cut_off {
-            state.quarantined.insert(Mac::of(vm));
+            state.quarantined.insert(vm);
         } else {
-            state.quarantined.remove(&Mac::of(vm));
+            state.quarantined.remove(&vm);
         }
-        let loaded = self.load(&mut state).await;
-        if loaded.is_err() {
+        let refilled = self.refill(&mut state).await;
+        if refilled.is_err() {
             state.quarantined = before;
         }
-        loaded
+        refilled
     }
 
     /// Removes the table. Does nothing if there is none, or if this process may not have made one.
@@ -215,24 +257,59 @@ impl Firewall {
         }
     }
 
-    fn text(
-        &self,
-        table: &str,
-        on_link: &BTreeSet<Ipv4Net>,
-        quarantined: &BTreeSet<Mac>,
-    ) -> String {
-        let ruleset = Ruleset { names: &self.names, rules: &self.rules, on_link, quarantined };
-        ruleset.text(table)
+    fn ruleset<'a>(
+        &'a self,
+        on_link: &'a BTreeSet<Ipv4Net>,
+        guests: &'a BTreeSet<Guest>,
+    ) -> Ruleset<'a> {
+        Ruleset { names: &self.names, rules: &self.rules, on_link, guests }
     }
 
-    async fn load(&self, state: &mut State) -> Result<(), String> {
+    fn text(&self, table: &str, on_link: &BTreeSet<Ipv4Net>, guests: &BTreeSet<Guest>) -> String {
+        self.ruleset(on_link, guests).text(table)
+    }
+
+    /// Brings the table, if it was raised, to what the state is.
+    async fn refill(&self, state: &mut State) -> Result<(), String> {
+        if state.loaded.is_none() {
+            return Ok(());
+        }
         let on_link = on_link::networks().await?;
-        let text = self.text(&self.names.table, &on_link, &state.quarantined);
-        nft::load(&text).await.map_err(|error| error.to_string())?;
-        let listing = nft::list(&self.names.table).await.map_err(|error| error.to_string())?;
+        let update = self.load(state, &on_link, Change::Sets).await;
+        match update {
+            Ok(()) => Ok(()),
+            // The table has just been removed by somebody.
+            Err(_) => self.load(state, &on_link, Change::Table).await,
+        }
+    }
+
+    async fn load(
+        &self,
+        state: &mut State,
+        on_link: &BTreeSet<Ipv4Net>,
+        change: Change,
+    ) -> Result<(), String> {
+        let guests = state.heard();
+        let (table, ruleset) = (&self.names.table, self.ruleset(on_link, &guests));
+        let text = ruleset.text(table);
+        let transaction = match change {
+            Change::Table => &text,
+            Change::Sets => &ruleset.update(table),
+        };
+        nft::load(transaction).await.map_err(|error| error.to_string())?;
+        let listing = nft::list(table).await.map_err(|error| error.to_string())?;
         state.loaded = Some(Loaded { text, listing: without_meters(&listing) });
         Ok(())
     }
+}
+
+/// How much of the table is loaded anew.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    /// All of it; what the kernel has counted begins again.
+    Table,
+    /// What is in the sets.
+    Sets,
 }
 
 async fn next_change(changes: Option<&mut Changes>) -> Option<()> {

@@ -109,7 +109,9 @@ mod tests {
     fn hardware_addresses_are_read_and_written() {
         let text = "02:42:ac:11:00:0f";
         assert_eq!(text.parse::<Mac>().unwrap().to_string(), text);
-        for bad in ["", "02:42:ac:11:00", "02:42:ac:11:00:0f:01", "02:42:ac:11:00:+f", "2:42:ac:11:00:0f"] {
+        for bad in
+            ["", "02:42:ac:11:00", "02:42:ac:11:00:0f:01", "02:42:ac:11:00:+f", "2:42:ac:11:00:0f"]
+        {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

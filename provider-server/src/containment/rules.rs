@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::Destination;
 
 /// What the owner decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules {
     /// Who answers guests' questions for names; guests reach port 53 there and nothing else.
     pub resolvers: Vec<Ipv4Addr>,

@@ -13,7 +13,7 @@ use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{Owner, ValidCreate};
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{BackendKind, Capabilities, Containment};
+use crate::backend::{BackendKind, Capabilities, Containment, Egress};
 use crate::capacity::Amount;
 use crate::images::ImageCatalog;
 use crate::vm::admission::{Bounds, Idempotency, RepeatedRequest};
@@ -37,6 +37,8 @@ pub struct Conditions {
     pub trusted: BTreeSet<KeyId>,
     /// Whether strangers are served although guests are not contained.
     pub allow_uncontained: bool,
+    /// Where new VMs' traffic may go.
+    pub egress: Egress,
     /// Which backend makes new VMs.
     pub backend: BackendKind,
     /// What that backend can do.
@@ -131,6 +133,7 @@ impl Rental {
             image_digest: image.digest,
             backend: self.conditions.backend,
             isolation: self.conditions.capabilities.isolation,
+            egress: self.conditions.egress,
             prices: self.conditions.prices,
         })
     }

@@ -18,7 +18,7 @@ use crate::vm::{OperationRecord, VmError, VmRecord, VmState};
 pub(super) const VM_COLUMNS: &str = "vm.id, vm.owner, vm.name, vm.state, vm.message, vm.code, vm.cpu, \
     vm.memory_gb, vm.storage_gb, vm.image, vm.image_digest, vm.backend, vm.isolation, vm.core_month, \
     vm.gb_ram_month, vm.gb_storage_month, vm.host_key_private, vm.host_key, vm.authorized_keys, \
-    vm.operation, vm.created_at, vm.updated_at, coalesce(port.host_port, 0)";
+    vm.operation, vm.created_at, vm.updated_at, coalesce(port.host_port, 0), vm.egress, vm.quarantined_at";
 
 /// `vm` with the port of its SSH.
 pub(super) const VM_FROM: &str = "vm LEFT JOIN port ON port.vm = vm.id AND port.purpose = 'ssh'";
@@ -75,6 +75,7 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
             image_digest: ImageDigest::new(row.get::<_, String>(10)?),
             backend: parsed(row, 11)?,
             isolation: parsed::<Isolation>(row, 12)?,
+            egress: parsed(row, 23)?,
             prices: Prices {
                 core_month: unsigned(row, 13)?,
                 gb_ram_month: unsigned(row, 14)?,
@@ -87,6 +88,7 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
         created_at: Timestamp::from_unix_micros(row.get(20)?),
         updated_at: Timestamp::from_unix_micros(row.get(21)?),
         ssh_port: row.get(22)?,
+        quarantined_at: row.get::<_, Option<i64>>(24)?.map(Timestamp::from_unix_micros),
     })
 }
 

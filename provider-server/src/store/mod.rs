@@ -88,6 +88,9 @@ const MIGRATIONS: &[&str] = &["
         envelope   TEXT NOT NULL,
         created_at INTEGER NOT NULL
     ) STRICT;
+", "
+    ALTER TABLE vm ADD COLUMN egress TEXT NOT NULL DEFAULT 'internet' CHECK (egress IN ('internet', 'none'));
+    ALTER TABLE vm ADD COLUMN quarantined_at INTEGER;
 "];
 
 /// A handle to the provider's database. Cheap to clone.

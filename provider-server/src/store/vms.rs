@@ -65,6 +65,20 @@ impl VmRepository for ProviderStore {
             .await
     }
 
+    async fn set_quarantined(&self, id: VmId, quarantined: bool) -> Result<VmRecord, VmError> {
+        let now = self.now();
+        self.store
+            .write("vm.set_quarantined", move |db| {
+                // The first time counts.
+                db.execute(
+                    "UPDATE vm SET quarantined_at = iif(?2, coalesce(quarantined_at, ?3), NULL) WHERE id = ?1",
+                    params![id.to_string(), quarantined, now.unix_micros()],
+                )?;
+                expect(db, id)
+            })
+            .await
+    }
+
     async fn set_phase(&self, id: VmId, phase: &'static str) -> Result<(), VmError> {
         let now = self.now();
         self.store.write("vm.set_phase", move |db| operations::set_phase(db, id, phase, now)).await
@@ -207,8 +221,8 @@ fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> {
     db.execute(
         "INSERT INTO vm (id, owner, name, state, cpu, memory_gb, storage_gb, image, image_digest, backend, \
          isolation, core_month, gb_ram_month, gb_storage_month, host_key_private, host_key, authorized_keys, \
-         operation, created_at, updated_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?19)",
+         operation, created_at, updated_at, egress) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?19, ?20)",
         params![
             record.id.to_string(),
             OwnerColumn(record.owner).to_string(),
@@ -229,6 +243,7 @@ fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> {
             keys,
             record.operation,
             record.created_at.unix_micros(),
+            terms.egress.as_str(),
         ],
     )?;
     db.execute(

@@ -112,6 +112,7 @@ impl VmManager {
             host_key: HostKey::generate().map_err(VmError::Internal)?,
             authorized_keys: creation.request.ssh_keys,
             operation: format!("op_{}", &VmId::random().map_err(random)?.to_string()[3..]),
+            quarantined_at: None,
             created_at: now,
             updated_at: now,
         };

@@ -60,6 +60,8 @@ pub struct Terms {
     pub backend: BackendKind,
     /// How it is kept apart from the host.
     pub isolation: Isolation,
+    /// Where its traffic may go.
+    pub egress: Egress,
     /// What it costs.
     pub prices: Prices,
 }
@@ -85,6 +87,8 @@ pub struct VmRecord {
     pub authorized_keys: Vec<SshPublicKey>,
     /// The operation that made it.
     pub operation: String,
+    /// Since when the provider's owner has cut it off from the network.
+    pub quarantined_at: Option<Timestamp>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When its state last changed.
@@ -122,7 +126,7 @@ impl VmRecord {
                 processes: size.cpu.saturating_mul(PROCESSES_PER_CPU),
                 open_files: OPEN_FILES,
             },
-            confinement: Confinement { egress: Egress::Internet },
+            confinement: Confinement { egress: self.terms.egress },
             access: Some(SshAccess {
                 host_key_private: self.host_key.private.clone(),
                 host_key: self.host_key.public.clone(),

@@ -40,6 +40,9 @@ pub trait VmRepository: Send + Sync + 'static {
     /// Writes a VM's state, and returns it as it is now.
     async fn set_state(&self, id: VmId, state: VmState) -> Result<VmRecord, VmError>;
 
+    /// Writes whether a VM is cut off from the network, and returns it as it is now.
+    async fn set_quarantined(&self, id: VmId, quarantined: bool) -> Result<VmRecord, VmError>;
+
     /// Writes how far the making of a VM is.
     async fn set_phase(&self, id: VmId, phase: &'static str) -> Result<(), VmError>;
 

@@ -19,6 +19,7 @@ use golem_vm_provider::backend::{
     Backend, Confinement, Egress, ImageDigest, InstanceId, InstanceSpec, Limits, Observation,
     SshAccess,
 };
+use golem_vm_provider::containment::{Firewall, Rules};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 
@@ -34,7 +35,9 @@ pub(crate) struct Provider {
 impl Provider {
     pub(crate) fn new() -> Self {
         let id = KeyPair::generate().unwrap().id();
-        let backend = DockerBackend::connect(id, &Surroundings::of_this_process()).unwrap();
+        let firewall = Firewall::new(&id, Rules::default());
+        let backend =
+            DockerBackend::connect(id, &Surroundings::of_this_process(), firewall).unwrap();
         Self { id, backend }
     }
 

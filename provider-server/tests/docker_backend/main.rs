@@ -20,6 +20,7 @@ use golem_vm_provider::backend::docker::endpoint::Surroundings;
 use golem_vm_provider::backend::{
     Backend, BackendError, Containment, Egress, ImageDigest, ImageStore, Metering, Observation,
 };
+use golem_vm_provider::containment::{Firewall, Rules};
 use registry::Registry;
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -302,7 +303,9 @@ async fn probing_leaves_nothing_behind() {
         assert!(capabilities.enforced.iter().any(|name| name == limit), "{capabilities:#?}");
     }
     assert!(!capabilities.enforced.iter().any(|name| name == "storage"));
-    assert!(matches!(capabilities.containment, Containment::Uncontained(_)));
+    let contained = capabilities.containment == Containment::Contained;
+    assert_eq!(contained, rustix::process::geteuid().is_root(), "{:?}", capabilities.containment);
+    assert_eq!(capabilities.enforced.iter().any(|name| name == "bandwidth"), contained);
     assert!(capabilities.findings.iter().all(|finding| !finding.detail.is_empty()));
     assert_eq!(provider.belongings().await, Vec::<String>::new());
     let identity = provider.backend.engine_identity().await.unwrap();
@@ -312,7 +315,9 @@ async fn probing_leaves_nothing_behind() {
 #[tokio::test]
 async fn calls_at_once_make_one_network() {
     let provider = Provider::new();
-    let second = DockerBackend::connect(provider.id, &Surroundings::of_this_process()).unwrap();
+    let firewall = Firewall::new(&provider.id, Rules::default());
+    let second =
+        DockerBackend::connect(provider.id, &Surroundings::of_this_process(), firewall).unwrap();
     let absent = ImageDigest::new(format!("sha256:{}", "0".repeat(64)));
     let (one, two) = (Vm::new(&absent), Vm::new(&absent));
     // Both fail for the want of an image, but make the network first.
@@ -353,7 +358,8 @@ async fn an_engine_that_is_not_there_is_unavailable_and_nothing_is_absent() {
         docker_host: Some("unix:///nonexistent/docker.sock".to_owned()),
         ..Surroundings::default()
     };
-    let backend = DockerBackend::connect(provider, &around).unwrap();
+    let firewall = Firewall::new(&provider, Rules::default());
+    let backend = DockerBackend::connect(provider, &around, firewall).unwrap();
     let vm = Vm::new(&ImageDigest::new("sha256:0"));
     let expected = "the Docker Engine does not answer on unix:///nonexistent/docker.sock: there is \
                     no such socket. Is it running?";

@@ -15,8 +15,10 @@ use golem_vm_protocol::KeyId;
 
 use super::engine::{CHANGE, CallError, Engine, QUERY};
 use super::probe::EngineTraits;
+use super::spec::Network;
 use super::{files, network, spec};
 use crate::backend::{BackendError, Egress, InstanceId, InstanceSpec, Observation};
+use crate::containment::Guest;
 
 /// The image's init ends with this when there is no host key in the container.
 const NO_HOST_KEY: i64 = 78;
@@ -47,7 +49,7 @@ impl Instances<'_> {
     pub(super) async fn ensure(
         self,
         wanted: &InstanceSpec,
-        network: &str,
+        network: Network<'_>,
         traits: EngineTraits,
     ) -> Result<(), BackendError> {
         let what = format!("can't create the container {}", wanted.id);
@@ -95,7 +97,7 @@ impl Instances<'_> {
     async fn create(
         self,
         wanted: &InstanceSpec,
-        network: &str,
+        network: Network<'_>,
         traits: EngineTraits,
     ) -> Result<(), CallError> {
         let body = spec::container(wanted, self.provider, network, traits)
@@ -265,15 +267,18 @@ impl Instances<'_> {
         })
     }
 
-    /// See [`crate::backend::Backend::observe`].
-    pub(super) async fn observe(self, id: InstanceId) -> Result<Observation, BackendError> {
+    /// See [`crate::backend::Backend::observe`]; and the guest's end of the network, while it runs.
+    pub(super) async fn observe(
+        self,
+        id: InstanceId,
+    ) -> Result<(Observation, Option<Guest>), BackendError> {
         let found = self
             .inspect(id)
             .await
             .map_err(|error| error.into_backend(&format!("can't look at the container {id}")))?;
         Ok(match found.filter(|container| self.owns(container)) {
-            None => Observation::Absent,
-            Some(container) => seen(&container),
+            None => (Observation::Absent, None),
+            Some(container) => (seen(&container), guest(&container)),
         })
     }
 
@@ -362,6 +367,15 @@ fn seen(container: &ContainerInspectResponse) -> Observation {
         Some(Status::DEAD) => broken("the engine could not remove all of the container"),
         _ => broken("the engine does not say in which state the container is"),
     }
+}
+
+/// A running container's end of its network.
+fn guest(container: &ContainerInspectResponse) -> Option<Guest> {
+    let networks = container.network_settings.as_ref()?.networks.as_ref()?;
+    networks.values().find_map(|end| {
+        let address = end.ip_address.as_deref()?.parse().ok()?;
+        Some(Guest { address, mac: end.mac_address.as_deref()?.parse().ok()? })
+    })
 }
 
 /// The published port where there is one, else port 22 of the container's own address.

@@ -42,11 +42,13 @@ mod recipe;
 mod spec;
 mod tags;
 
+use crate::containment::{Firewall, Guest};
 use endpoint::{Disk, Endpoint, EndpointError, Surroundings};
 use engine::Engine;
 use instance::Instances;
 use metering::Meter;
 use probe::EngineTraits;
+use spec::Network;
 
 /// One provider's part of one engine.
 #[derive(Debug)]
@@ -54,6 +56,7 @@ pub struct DockerBackend {
     engine: Arc<Engine>,
     provider: KeyId,
     traits: OnceCell<EngineTraits>,
+    firewall: Arc<Firewall>,
     meter: Meter,
     /// Held while a network is made.
     networks: Mutex<()>,
@@ -67,12 +70,17 @@ impl DockerBackend {
     ///
     /// # Errors
     /// When the environment names an engine that can't be spoken to from here.
-    pub fn connect(provider: KeyId, around: &Surroundings) -> Result<Self, EndpointError> {
+    pub fn connect(
+        provider: KeyId,
+        around: &Surroundings,
+        firewall: Arc<Firewall>,
+    ) -> Result<Self, EndpointError> {
         let endpoint = Endpoint::choose(around, &Disk)?;
         Ok(Self {
             engine: Arc::new(Engine::new(endpoint)),
             provider,
             traits: OnceCell::new(),
+            firewall,
             meter: Meter::default(),
             networks: Mutex::new(()),
             builds: Mutex::new(()),
@@ -102,11 +110,24 @@ impl DockerBackend {
         Instances { engine: &self.engine, provider: &self.provider }
     }
 
+    /// Has the firewall know the address that a guest has now, or that it has none.
+    async fn heard(&self, id: InstanceId, guest: Option<Guest>) -> Result<(), BackendError> {
+        let known = match guest {
+            Some(guest) => self.firewall.admit(id.vm(), guest).await,
+            None => self.firewall.dismiss(id.vm()).await,
+        };
+        known.map_err(not_contained)
+    }
+
     async fn traits(&self) -> Result<EngineTraits, BackendError> {
         let traits = self.traits.get_or_try_init(|| probe::traits(&self.engine)).await;
         let what = "can't ask the engine about itself";
         traits.copied().map_err(|error| error.into_backend(what))
     }
+}
+
+fn not_contained(reason: String) -> BackendError {
+    BackendError::Unavailable(format!("guests can't be contained at the moment: {reason}"))
 }
 
 #[async_trait]
@@ -117,7 +138,7 @@ impl Backend for DockerBackend {
 
     async fn probe(&self) -> Result<Capabilities, BackendError> {
         let _one_at_a_time = self.networks.lock().await;
-        probe::probe(&self.engine, &self.provider).await
+        probe::probe(&self.engine, &self.provider, &self.firewall).await
     }
 
     async fn ensure(&self, spec: &InstanceSpec) -> Result<(), BackendError> {
@@ -127,24 +148,40 @@ impl Backend for DockerBackend {
             let _one_at_a_time = self.networks.lock().await;
             network::ensure(&self.engine, &self.provider, egress).await?
         };
-        Box::pin(self.instances().ensure(spec, &network, traits)).await
+        // The engine's own choice where its guests are not contained: it may be in another network.
+        let resolvers = match self.firewall.is_raised().await {
+            true => self.firewall.rules().resolvers.as_slice(),
+            false => &[],
+        };
+        let network = Network { name: &network, resolvers };
+        Box::pin(self.instances().ensure(spec, network, traits)).await
     }
 
     async fn start(&self, id: InstanceId) -> Result<(), BackendError> {
-        self.instances().start(id).await
+        self.firewall.hold().await.map_err(not_contained)?;
+        self.instances().start(id).await?;
+        let (_, guest) = self.instances().observe(id).await?;
+        self.heard(id, guest).await
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), BackendError> {
-        self.instances().stop(id, grace).await
+        self.instances().stop(id, grace).await?;
+        self.heard(id, None).await
     }
 
     async fn destroy(&self, id: InstanceId) -> Result<(), BackendError> {
         self.meter.forget(id);
-        self.instances().destroy(id).await
+        self.instances().destroy(id).await?;
+        self.heard(id, None).await
     }
 
     async fn observe(&self, id: InstanceId) -> Result<Observation, BackendError> {
-        self.instances().observe(id).await
+        let (observation, guest) = self.instances().observe(id).await?;
+        // The engine has answered, whatever became of the firewall.
+        if let Err(error) = self.heard(id, guest).await {
+            tracing::warn!(instance = %id, "{error}");
+        }
+        Ok(observation)
     }
 
     async fn list(&self) -> Result<Vec<InstanceId>, BackendError> {
@@ -155,8 +192,13 @@ impl Backend for DockerBackend {
         let _one_at_a_time = self.networks.lock().await;
         let _no_build = self.builds.lock().await;
         network::remove_all(&self.engine, &self.provider).await?;
+        self.firewall.remove().await.map_err(BackendError::Failed)?;
         let swept = build::sweep(&self.engine, &self.provider).await;
         swept.map_err(|error| error.into_backend("can't remove what builds left"))
+    }
+
+    fn firewall(&self) -> Option<&Arc<Firewall>> {
+        Some(&self.firewall)
     }
 
     fn images(&self) -> &dyn ImageStore {

@@ -14,9 +14,8 @@ use golem_vm_protocol::KeyId;
 use super::engine::{CHANGE, CallError, Engine, QUERY};
 use super::spec::{EGRESS, PROVIDER, egress_word};
 use crate::backend::{BackendError, Egress};
-
-/// Longest name of a Linux network interface (IFNAMSIZ less the NUL).
-const INTERFACE_NAME_MAX: usize = 15;
+use crate::containment::Names;
+use crate::containment::names::interface;
 
 /// The bridge driver's options: its interface's name, and whether those on it can talk to each other.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -41,16 +40,11 @@ pub(super) fn name(provider: &KeyId, egress: Egress) -> String {
 
 /// The network's interface on the host.
 fn bridge(provider: &KeyId, egress: Egress) -> String {
+    let names = Names::of(provider);
     match egress {
-        Egress::Internet => interface("gvm-", provider),
-        Egress::None => interface("gvi-", provider),
+        Egress::Internet => names.internet,
+        Egress::None => names.internal,
     }
-}
-
-fn interface(prefix: &str, provider: &KeyId) -> String {
-    let mut name = format!("{prefix}{provider}");
-    name.truncate(INTERFACE_NAME_MAX);
-    name
 }
 
 /// Makes sure that the network exists, and returns its name.
@@ -66,21 +60,22 @@ pub(super) async fn ensure(
     if !find(engine, &labels).await.map_err(failed)?.is_empty() {
         return Ok(name);
     }
-    // The engine's own choice first.
-    let mut subnets = std::iter::once(None).chain(fallback_subnets(provider).map(Some));
-    let mut refusal = CallError::Failed("no subnet is free".to_owned());
-    loop {
-        let Some(subnet) = subnets.next() else { return Err(refusal.into_backend(&what)) };
-        match create(engine, request(provider, egress, subnet)).await {
-            Ok(()) => return Ok(name),
-            Err(error) if no_free_subnet(&error) => refusal = error,
-            Err(error) => {
-                // Another process of the same provider may have been quicker.
-                let found = find(engine, &labels).await.map_err(failed)?;
-                return if found.is_empty() { Err(failed(error)) } else { Ok(name) };
-            }
+    match create(engine, provider, |subnet| request(provider, egress, subnet)).await {
+        Ok(()) => Ok(name),
+        Err(error) if no_free_subnet(&error) => Err(failed(error)),
+        Err(error) => {
+            // Another process of the same provider may have been quicker.
+            let found = find(engine, &labels).await.map_err(failed)?;
+            if found.is_empty() { Err(failed(error)) } else { Ok(name) }
         }
     }
+}
+
+/// Makes a network like the one that guests reach the internet from, for trying what becomes of it;
+/// returns the name of its interface.
+pub(super) async fn create_trial(engine: &Engine, provider: &KeyId) -> Result<String, CallError> {
+    create(engine, provider, |subnet| trial_request(provider, subnet)).await?;
+    Ok(interface("gvt-", provider))
 }
 
 /// Removes all networks of this provider.
@@ -121,20 +116,28 @@ fn egress_label(egress: Egress) -> String {
     format!("{EGRESS}={}", egress_word(egress))
 }
 
-/// Makes a network.
-pub(super) async fn create(
+/// Makes a network, in a subnet of the engine's choice, or in one of ours if it has none left.
+async fn create(
     engine: &Engine,
-    request: NetworkCreateRequest,
+    provider: &KeyId,
+    request: impl Fn(Option<String>) -> NetworkCreateRequest,
 ) -> Result<(), CallError> {
-    engine
-        .call(CHANGE, |docker| async move { docker.create_network(request).await })
-        .await
-        .map(|_| ())
+    let mut refusal = CallError::Failed("no subnet is free".to_owned());
+    for subnet in std::iter::once(None).chain(fallback_subnets(provider).map(Some)) {
+        let request = request(subnet);
+        let made =
+            engine.call(CHANGE, |docker| async move { docker.create_network(request).await }).await;
+        match made {
+            Ok(_) => return Ok(()),
+            Err(error) if no_free_subnet(&error) => refusal = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refusal)
 }
 
-/// A network like the one that guests reach the internet from, for trying whether it can be made.
-pub(super) fn trial_request(provider: &KeyId) -> NetworkCreateRequest {
-    let mut request = request(provider, Egress::Internet, None);
+fn trial_request(provider: &KeyId, subnet: Option<String>) -> NetworkCreateRequest {
+    let mut request = request(provider, Egress::Internet, subnet);
     request.name = format!("golem-{}-trial", provider.short());
     let bridge = interface("gvt-", provider);
     request.options.get_or_insert_default().insert(BRIDGE_NAME.to_owned(), bridge);
@@ -201,7 +204,7 @@ fn routed_networks(table: &str) -> Vec<(u32, u32)> {
 }
 
 /// Whether the engine has no addresses left for another network, or not those that were asked for.
-pub(super) fn no_free_subnet(error: &CallError) -> bool {
+fn no_free_subnet(error: &CallError) -> bool {
     error.says("could not find an available")
         || error.says("all predefined address pools")
         || error.says("Pool overlaps")
@@ -223,7 +226,7 @@ mod tests {
     fn names_fit_and_differ() {
         let provider = provider();
         for egress in [Egress::Internet, Egress::None] {
-            assert_eq!(bridge(&provider, egress).len(), INTERFACE_NAME_MAX);
+            assert_eq!(bridge(&provider, egress).len(), 15, "IFNAMSIZ less the NUL");
         }
         assert_ne!(bridge(&provider, Egress::Internet), bridge(&provider, Egress::None));
         assert_ne!(name(&provider, Egress::Internet), name(&provider, Egress::None));

@@ -1,6 +1,6 @@
 //! What the engine can do here and now.
 
-use bollard::models::{NetworkCreateRequest, SystemInfo};
+use bollard::models::SystemInfo;
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::vm::Isolation;
@@ -9,6 +9,7 @@ use super::endpoint::Address;
 use super::engine::{CallError, Engine, QUERY};
 use super::network;
 use crate::backend::{BackendError, Capabilities, Containment, Finding};
+use crate::containment::Firewall;
 
 /// The oldest API that containers are private enough with (Engine 19.03).
 const API_MIN: (u32, u32) = (1, 40);
@@ -76,7 +77,11 @@ pub(super) async fn traits(engine: &Engine) -> Result<EngineTraits, CallError> {
 }
 
 /// See [`crate::backend::Backend::probe`].
-pub(super) async fn probe(engine: &Engine, provider: &KeyId) -> Result<Capabilities, BackendError> {
+pub(super) async fn probe(
+    engine: &Engine,
+    provider: &KeyId,
+    firewall: &Firewall,
+) -> Result<Capabilities, BackendError> {
     let failed = |error: CallError| error.into_backend("can't ask the engine about itself");
     let version =
         engine.call(QUERY, |docker| async move { docker.version().await }).await.map_err(failed)?;
@@ -87,24 +92,22 @@ pub(super) async fn probe(engine: &Engine, provider: &KeyId) -> Result<Capabilit
 
     let mut findings = vec![engine_finding(engine, &name, &api)];
     findings.extend(reach(engine, EngineTraits::here(&info)));
-    let (enforced, limits) = limits(&info);
+    let (mut enforced, limits) = limits(&info);
     findings.extend(limits);
     findings.extend(hardening(&info));
-    findings.push(try_network(engine, provider).await?);
+    let (network, bridge) = try_network(engine, provider).await?;
+    findings.push(network);
+    let containment = contained(bridge, firewall).await;
+    if containment == Containment::Contained {
+        enforced.push("bandwidth".to_owned());
+        findings.extend(names(firewall));
+    }
     findings.extend(warnings(&info));
-    let reason = "guests can reach this host's own addresses and its local network: no firewall \
-                  rules are installed yet";
-    findings.push(Finding::bad(
-        "containment",
-        reason,
-        "serve trusted requestors only, or set GOLEM_PROVIDER_ALLOW_UNCONTAINED=true where the host \
-         and its network are expendable",
-    ));
     Ok(Capabilities {
         isolation: Isolation::Container,
         version: name,
         enforced,
-        containment: Containment::Uncontained(reason.to_owned()),
+        containment,
         findings,
         data_root: info.docker_root_dir.map(Into::into),
     })
@@ -232,38 +235,84 @@ fn hardening(info: &SystemInfo) -> Vec<Finding> {
 }
 
 /// Makes a network as guests get it, looks at it, and removes it.
-async fn try_network(engine: &Engine, provider: &KeyId) -> Result<Finding, BackendError> {
+async fn try_network(engine: &Engine, provider: &KeyId) -> Result<(Finding, Bridge), BackendError> {
     const SUBJECT: &str = "networks";
     network::remove_trial(engine, provider).await?;
-    let request: NetworkCreateRequest = network::trial_request(provider);
-    match network::create(engine, request).await {
-        Ok(()) => {}
+    let interface = match network::create_trial(engine, provider).await {
+        Ok(interface) => interface,
         Err(CallError::Unavailable(text)) => return Err(BackendError::Unavailable(text)),
-        // The engine has room for about thirty; guests' networks have a range to fall back to.
-        Err(error) if network::no_free_subnet(&error) => {
-            return Ok(Finding::good(
-                SUBJECT,
-                "the engine's address pools are used up; addresses of 10.213.0.0/16 are used",
-            ));
-        }
         Err(CallError::Refused { message, .. } | CallError::Failed(message)) => {
-            return Ok(Finding::bad(
+            let finding = Finding::bad(
                 SUBJECT,
                 format!("no network can be made for guests: {message}"),
                 "see that iptables works and look at the engine's log",
-            ));
+            );
+            return Ok((finding, Bridge::None));
         }
-    }
+    };
+    let bridge = if Firewall::has_interface(&interface) { Bridge::Here } else { Bridge::Elsewhere };
     let filter = std::fs::read_to_string(BRIDGE_FILTER);
     network::remove_trial(engine, provider).await?;
-    Ok(match filter.as_deref().map(str::trim) {
+    let finding = match filter.as_deref().map(str::trim) {
         Ok("0") => Finding::bad(
             SUBJECT,
             format!("VMs can reach one another, because {BRIDGE_FILTER} is 0"),
             "set it to 1 (sysctl net.bridge.bridge-nf-call-iptables=1)",
         ),
         _ => Finding::good(SUBJECT, "a network can be made, on which VMs can't reach one another"),
-    })
+    };
+    Ok((finding, bridge))
+}
+
+/// Where the engine makes its bridges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bridge {
+    /// In this process's network namespace.
+    Here,
+    /// Where this process can't see them.
+    Elsewhere,
+    /// Nowhere: it makes none.
+    None,
+}
+
+/// Whether rules of this host hold for guests, found by making the bridge and loading the rules.
+async fn contained(bridge: Bridge, firewall: &Firewall) -> Containment {
+    let reason = match bridge {
+        Bridge::Here => match firewall.trial().await {
+            Ok(()) => return Containment::Contained,
+            Err(reason) => reason,
+        },
+        Bridge::Elsewhere => {
+            "the engine's networks are not in this host's network: it is rootless, \
+                              in a virtual machine of its own, or on another machine. Run \
+                              golem-provider beside a Docker Engine that runs as root"
+                .to_owned()
+        }
+        Bridge::None => "the engine makes no networks for guests".to_owned(),
+    };
+    Containment::Uncontained(format!(
+        "guests can reach this host's own addresses and its local network, because no firewall rules \
+         can be set for them: {reason}"
+    ))
+}
+
+/// Whether names resolve in guests.
+fn names(firewall: &Firewall) -> Option<Finding> {
+    const SUBJECT: &str = "resolvers";
+    let resolvers = &firewall.rules().resolvers;
+    if resolvers.is_empty() {
+        return Some(Finding::bad(
+            SUBJECT,
+            "this host's own resolvers can't be asked by guests (they are on loopback or have no IPv4 \
+             address), so the engine chooses others",
+            "set GOLEM_PROVIDER_RESOLVERS to resolvers that guests may ask",
+        ));
+    }
+    let list = resolvers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Some(Finding::good(
+        SUBJECT,
+        format!("guests ask {list} for names, and reach port 53 only there"),
+    ))
 }
 
 fn warnings(info: &SystemInfo) -> Option<Finding> {

@@ -2,6 +2,7 @@
 //! container, and the labels by which it is known again.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 
 use bollard::models::{
     ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
@@ -60,10 +61,16 @@ const OPEN_FILES_SOFT: u64 = 1024;
 
 /// The word for an egress in labels.
 pub(super) const fn egress_word(egress: Egress) -> &'static str {
-    match egress {
-        Egress::Internet => "internet",
-        Egress::None => "none",
-    }
+    egress.as_str()
+}
+
+/// The network that a container is connected to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Network<'a> {
+    /// Its name.
+    pub(super) name: &'a str,
+    /// Who answers questions for names on it; empty for the engine's own choice.
+    pub(super) resolvers: &'a [Ipv4Addr],
 }
 
 /// A fingerprint of everything that a container is made from.
@@ -101,7 +108,7 @@ pub(super) fn fingerprint(spec: &InstanceSpec) -> String {
 pub(super) fn container(
     spec: &InstanceSpec,
     provider: &KeyId,
-    network: &str,
+    network: Network<'_>,
     traits: EngineTraits,
 ) -> Result<ContainerCreateBody, BackendError> {
     let labels = HashMap::from([
@@ -110,7 +117,7 @@ pub(super) fn container(
         (SPEC.to_owned(), fingerprint(spec)),
         (EGRESS.to_owned(), egress_word(spec.confinement.egress).to_owned()),
     ]);
-    let endpoints = HashMap::from([(network.to_owned(), EndpointSettings::default())]);
+    let endpoints = HashMap::from([(network.name.to_owned(), EndpointSettings::default())]);
     Ok(ContainerCreateBody {
         hostname: Some(spec.hostname.as_str().to_owned()),
         image: Some(spec.image.as_str().to_owned()),
@@ -131,7 +138,7 @@ pub(super) fn container(
 
 fn host_config(
     spec: &InstanceSpec,
-    network: &str,
+    network: Network<'_>,
     traits: EngineTraits,
 ) -> Result<HostConfig, BackendError> {
     let limits = &spec.limits;
@@ -165,7 +172,11 @@ fn host_config(
         cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
         privileged: Some(false),
         ipc_mode: Some("private".to_owned()),
-        network_mode: Some(network.to_owned()),
+        network_mode: Some(network.name.to_owned()),
+        dns: (!network.resolvers.is_empty())
+            .then(|| network.resolvers.iter().map(ToString::to_string).collect()),
+        // None, instead of the host's: they are about its own network.
+        dns_search: Some(vec![".".to_owned()]),
         port_bindings: traits
             .publishes_ports()
             .then(|| HashMap::from([(SSH_PORT_KEY.to_owned(), Some(vec![published]))])),
@@ -238,12 +249,15 @@ pub(super) mod tests {
         }
     }
 
+    const NETWORK: Network<'_> =
+        Network { name: "golem-net", resolvers: &[Ipv4Addr::new(10, 0, 0, 2)] };
+
     fn provider() -> KeyId {
         KeyPair::from_secret_bytes([9; 32]).unwrap().id()
     }
 
     fn made(spec: &InstanceSpec, traits: EngineTraits) -> ContainerCreateBody {
-        container(spec, &provider(), "golem-net", traits).unwrap()
+        container(spec, &provider(), NETWORK, traits).unwrap()
     }
 
     #[test]
@@ -274,7 +288,8 @@ pub(super) mod tests {
         );
         for memory_mib in [0, 5, u64::MAX, 1 << 44] {
             small.limits.memory_mib = memory_mib;
-            let error = container(&small, &provider(), "n", EngineTraits::default()).unwrap_err();
+            let error =
+                container(&small, &provider(), NETWORK, EngineTraits::default()).unwrap_err();
             assert!(matches!(error, BackendError::Failed(_)));
         }
     }
@@ -297,6 +312,8 @@ pub(super) mod tests {
         assert_eq!(host.oom_kill_disable, None);
         assert_eq!(host.network_mode.as_deref(), Some("golem-net"));
         assert_eq!(host.port_bindings, None);
+        assert_eq!(host.dns, Some(vec!["10.0.0.2".to_owned()]));
+        assert_eq!(host.dns_search, Some(vec![".".to_owned()]), "not the host's");
         let restart = host.restart_policy.unwrap();
         assert_eq!(restart.name, Some(RestartPolicyNameEnum::NO));
         let log = host.log_config.unwrap();
