@@ -13,8 +13,9 @@ use golem_vm_node::{ready, shutdown};
 
 use crate::config::{
     ALLOW_UNSIGNED, CLEANUP_INTERVAL, Config, DATABASE_DIR, DATABASE_NAME, DATABASE_URL, DEBUG,
-    EXPIRY, HOST, PORT, PUBLIC_NAMES, READS_PER_MINUTE, SEARCHES_PER_MINUTE, SETTINGS,
-    TRUSTED_PROXIES, WRITES_PER_MINUTE,
+    EXPIRY, HOST, MAX_PER_ADDRESS, MAX_PROVIDERS, PORT, PORT_CHECKERS, PUBLIC_NAMES,
+    READS_PER_MINUTE, SEARCHES_PER_MINUTE, SETTINGS, TRUSTED_PROXIES, UNPROVEN_ENDPOINTS,
+    WRITES_PER_MINUTE,
 };
 use crate::server::Server;
 
@@ -60,6 +61,18 @@ struct Start {
     /// Serve providers that do not sign (the Python original's); they are listed as unverified.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_unsigned: Option<String>,
+    /// Port checkers, by id, whose attestations show that an endpoint is its provider's.
+    #[arg(long, value_name = "IDS")]
+    port_checkers: Option<String>,
+    /// List whatever endpoints providers name: for closed test networks only.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    unproven_endpoints: Option<String>,
+    /// Providers listed from one address at a time; 0 is no limit [default: 16].
+    #[arg(long, value_name = "N")]
+    max_providers_per_address: Option<String>,
+    /// Providers listed in all [default: 20000].
+    #[arg(long, value_name = "N")]
+    max_providers: Option<String>,
     /// Reverse proxies whose Forwarded or X-Forwarded-For header is believed.
     #[arg(long, value_name = "ADDRESS|CIDR,...")]
     trusted_proxies: Option<String>,
@@ -107,6 +120,10 @@ impl Start {
             (PORT, &self.port),
             (PUBLIC_NAMES, &self.public_names),
             (ALLOW_UNSIGNED, &self.allow_unsigned),
+            (PORT_CHECKERS, &self.port_checkers),
+            (UNPROVEN_ENDPOINTS, &self.unproven_endpoints),
+            (MAX_PER_ADDRESS, &self.max_providers_per_address),
+            (MAX_PROVIDERS, &self.max_providers),
             (TRUSTED_PROXIES, &self.trusted_proxies),
             (SEARCHES_PER_MINUTE, &self.searches_per_minute),
             (READS_PER_MINUTE, &self.reads_per_minute),
@@ -173,6 +190,10 @@ mod tests {
             port: Some(String::new()),
             public_names: Some(String::new()),
             allow_unsigned: Some(String::new()),
+            port_checkers: Some(String::new()),
+            unproven_endpoints: Some(String::new()),
+            max_providers_per_address: Some(String::new()),
+            max_providers: Some(String::new()),
             trusted_proxies: Some(String::new()),
             searches_per_minute: Some(String::new()),
             reads_per_minute: Some(String::new()),

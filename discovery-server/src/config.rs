@@ -9,6 +9,10 @@ use golem_vm_node::settings::{
 };
 use golem_vm_node::sqlite;
 
+use crate::registry::Policy;
+use crate::registry::crowd::Bounds;
+use crate::registry::endpoints::EndpointPolicy;
+
 /// Where it listens.
 pub const HOST: &str = "GOLEM_DISCOVERY_HOST";
 /// On which port.
@@ -27,6 +31,14 @@ pub const CLEANUP_INTERVAL: &str = "GOLEM_DISCOVERY_CLEANUP_INTERVAL_SECONDS";
 pub const EXPIRY: &str = "GOLEM_DISCOVERY_ADVERTISEMENT_EXPIRY_MINUTES";
 /// What it is called.
 pub const PUBLIC_NAMES: &str = "GOLEM_DISCOVERY_PUBLIC_NAMES";
+/// How many providers one address may have listed.
+pub const MAX_PER_ADDRESS: &str = "GOLEM_DISCOVERY_MAX_PROVIDERS_PER_ADDRESS";
+/// How many are listed in all.
+pub const MAX_PROVIDERS: &str = "GOLEM_DISCOVERY_MAX_PROVIDERS";
+/// Whose attestations are accepted.
+pub const PORT_CHECKERS: &str = "GOLEM_DISCOVERY_PORT_CHECKERS";
+/// Whether endpoints count without a proof.
+pub const UNPROVEN_ENDPOINTS: &str = "GOLEM_DISCOVERY_UNPROVEN_ENDPOINTS";
 /// Whose word on a client's address is taken.
 pub const TRUSTED_PROXIES: &str = "GOLEM_DISCOVERY_TRUSTED_PROXIES";
 /// How often somebody may look up one entry.
@@ -71,6 +83,36 @@ pub static SETTINGS: SettingsTable = SettingsTable {
             default: Some("false"),
             expected: "true or false",
             help: "serve providers that do not sign (the Python original's); they are listed as unverified",
+        },
+        SettingSpec {
+            names: &[PORT_CHECKERS, "DISCOVERY_PORT_CHECKERS"],
+            toml_key: "port_checkers",
+            default: None,
+            expected: "a list of port checkers' ids",
+            help: "port checkers whose attestations show that an endpoint is its provider's; without one, every \
+                   endpoint has to be the address that the advertisement comes from",
+        },
+        SettingSpec {
+            names: &[UNPROVEN_ENDPOINTS, "DISCOVERY_UNPROVEN_ENDPOINTS"],
+            toml_key: "unproven_endpoints",
+            default: Some("false"),
+            expected: "true or false",
+            help: "list whatever endpoints providers name: for closed test networks only",
+        },
+        SettingSpec {
+            names: &[MAX_PER_ADDRESS, "DISCOVERY_MAX_PROVIDERS_PER_ADDRESS"],
+            toml_key: "max_providers_per_address",
+            default: Some("16"),
+            expected: "a number, 0 for no limit",
+            help: "providers listed from one IPv4 address or IPv6 /64 at a time; this machine itself \
+                   (127.0.0.1, ::1) is not counted",
+        },
+        SettingSpec {
+            names: &[MAX_PROVIDERS, "DISCOVERY_MAX_PROVIDERS"],
+            toml_key: "max_providers",
+            default: Some("20000"),
+            expected: "a number from 1 to 1000000",
+            help: "providers listed in all; at up to 25 KB of memory each",
         },
         SettingSpec {
             names: &[TRUSTED_PROXIES, "DISCOVERY_TRUSTED_PROXIES"],
@@ -174,8 +216,8 @@ pub struct Config {
     pub database: Option<PathBuf>,
     /// The least time between two sweeps.
     pub cleanup_interval: Duration,
-    /// How long an advertisement is listed after its last refresh.
-    pub expiry: Duration,
+    /// How long an advertisement is listed, how many of them, and with which endpoints.
+    pub policy: Policy,
     /// The `host:port` names that signed requests may be meant for.
     pub public_names: Vec<String>,
     /// Whether unsigned providers are served.
@@ -193,6 +235,8 @@ impl Config {
     /// [`SettingsError`] about the first one that can't be used.
     pub fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         let minutes = settings.parsed(EXPIRY, |text| number(text, 1, 1440))?.unwrap_or(5);
+        let total =
+            settings.parsed(MAX_PROVIDERS, |text| number(text, 1, 1_000_000))?.unwrap_or(20_000);
         let seconds =
             settings.parsed(CLEANUP_INTERVAL, |text| number(text, 1, 86_400))?.unwrap_or(60);
         Ok(Self {
@@ -203,7 +247,17 @@ impl Config {
             database_name: settings.parsed(DATABASE_NAME, file_name)?.unwrap_or_default(),
             database: settings.parsed(DATABASE_URL, sqlite::parse_url)?,
             cleanup_interval: Duration::from_secs(seconds),
-            expiry: Duration::from_secs(minutes * 60),
+            policy: Policy {
+                expiry: Duration::from_secs(minutes * 60),
+                bounds: Bounds {
+                    per_address: settings.get(MAX_PER_ADDRESS)?,
+                    total: usize::try_from(total).unwrap_or(usize::MAX),
+                },
+                endpoints: EndpointPolicy {
+                    checkers: settings.list(PORT_CHECKERS)?,
+                    unproven: settings.flag(UNPROVEN_ENDPOINTS)?,
+                },
+            },
             public_names: settings
                 .list::<PublicName>(PUBLIC_NAMES)?
                 .into_iter()
@@ -263,7 +317,7 @@ mod tests {
     fn defaults_are_those_of_the_original() {
         let config = load(&[]).unwrap();
         assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 9001));
-        assert_eq!(config.expiry, Duration::from_secs(300));
+        assert_eq!(config.policy.expiry, Duration::from_secs(300));
         assert_eq!(config.cleanup_interval, Duration::from_secs(60));
         assert!(!config.debug && !config.allow_unsigned && config.public_names.is_empty());
         assert_eq!(config.database_in(Path::new("/d")), Path::new("/d/state.db"));
@@ -298,7 +352,7 @@ mod tests {
         .unwrap();
         assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 2));
         assert_eq!(config.database_in(Path::new("/d")), Path::new("discovery.db"));
-        assert_eq!(config.expiry, Duration::from_secs(420));
+        assert_eq!(config.policy.expiry, Duration::from_secs(420));
         assert_eq!(config.public_names, ["disco.example:9001", "[2001:db8::1]:9001"]);
         assert!(config.allow_unsigned);
     }

@@ -43,7 +43,8 @@ impl Server {
         let key = key_file::load_or_create(&data_dir.key_path())?;
         let database = config.database_in(data_dir.path());
         let store = SqliteStore::open(&database)?;
-        let registry = Registry::open(Arc::new(store.clone()), clock.clone(), config.expiry)
+        let policy = config.policy.clone();
+        let registry = Registry::open(Arc::new(store.clone()), clock.clone(), policy)
             .await
             .with_context(|| format!("can't read the advertisements in {}", database.display()))?;
         let registry = Arc::new(registry);
@@ -57,9 +58,14 @@ impl Server {
                  providers can't publish here; set it to the host:port under which they reach it"
             );
         }
+        if config.policy.endpoints.unproven {
+            tracing::warn!(
+                "endpoints are listed without a proof: anybody can send requestors to anybody; for test networks only"
+            );
+        }
         if config.allow_unsigned {
             tracing::warn!(
-                "unsigned providers are served: anybody can replace what they advertise"
+                "unsigned providers are served: whoever comes first from an address has the id"
             );
         }
         let ready = Ready::new(SETTINGS.service, key.id(), address);

@@ -16,7 +16,7 @@ use crate::vm::{Isolation, VmResources};
 /// How long, in seconds, an advertisement may promise to be good for.
 pub const MAX_VALIDITY_SECONDS: u64 = 24 * 3600;
 /// How far, in seconds, `issued_at` may lie in the future for clocks that differ.
-const CLOCK_TOLERANCE_SECONDS: u64 = 120;
+pub const CLOCK_TOLERANCE_SECONDS: u64 = 120;
 /// Longest name of a provider in characters.
 pub const MAX_NAME_CHARS: usize = 64;
 const MAX_ENDPOINTS: usize = 8;
@@ -294,8 +294,17 @@ fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
     };
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    is_host(host) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(inside) => return inside.parse::<std::net::Ipv6Addr>().is_ok() && is_port(port),
+        // Without brackets nobody can tell where an IPv6 address ends and the port begins.
+        None if host.contains(':') => return false,
+        None => host,
+    };
+    is_host(host) && is_port(port)
+}
+
+fn is_port(port: &str) -> bool {
+    port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// The original's price fields, in USD and GLM per month.

@@ -168,7 +168,8 @@ impl PortAttestation {
 }
 
 /// Whether two hosts are the same one, as written: no name is resolved.
-fn same_host(one: &str, other: &str) -> bool {
+#[must_use]
+pub fn same_host(one: &str, other: &str) -> bool {
     match (one.parse::<IpAddr>(), other.parse::<IpAddr>()) {
         (Ok(one), Ok(other)) => one.to_canonical() == other.to_canonical(),
         (Err(_), Err(_)) => is_host(one) && one.eq_ignore_ascii_case(other),

@@ -100,6 +100,7 @@ fn with_address(mut response: Response, address: IpAddr) -> Response {
 async fn withdraw(
     State(api): State<Api>,
     caller: Caller,
+    Extension(PeerAddr(peer)): Extension<PeerAddr>,
     Path(provider_id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Withdrawn>, ProblemResponse> {
@@ -120,7 +121,8 @@ async fn withdraw(
             }
         }
     }
-    if api.registry.withdraw(&provider_id).await? {
+    let unsigned_from = (caller == Caller::Anonymous).then_some(peer.ip());
+    if api.registry.withdraw(&provider_id, unsigned_from).await? {
         Ok(Json(Withdrawn { status: "success".to_owned() }))
     } else {
         Err(not_found(&provider_id))

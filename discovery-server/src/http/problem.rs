@@ -7,6 +7,9 @@ use crate::registry::PublishError;
 use crate::registry::feed::StoreFailure;
 use crate::registry::search::SearchError;
 
+/// When to ask again for a place on the list.
+const NO_ROOM_RETRY_SECONDS: u64 = 60;
+
 impl From<PublishError> for ProblemResponse {
     fn from(error: PublishError) -> Self {
         let known_sequence = match &error {
@@ -20,9 +23,16 @@ impl From<PublishError> for ProblemResponse {
             }
             PublishError::NotTheSender { .. } => ErrorCode::Forbidden,
             PublishError::NotNewer { .. } => ErrorCode::SequenceNotNewer,
+            PublishError::Endpoint(_) => ErrorCode::AddressNotYours,
+            PublishError::InUse => ErrorCode::Forbidden,
+            PublishError::AddressFull(_) => ErrorCode::RateLimited,
+            PublishError::Full => ErrorCode::Unavailable,
         };
+        // Room comes with the next expiry.
+        let no_room = matches!(error, PublishError::AddressFull(_) | PublishError::Full);
+        let retry_after = no_room.then_some(NO_ROOM_RETRY_SECONDS);
         let detail = golem_vm_protocol::text::printable(&error.to_string(), 500);
-        Self(Box::new(Problem { known_sequence, ..Problem::new(code, detail) }))
+        Self(Box::new(Problem { known_sequence, retry_after, ..Problem::new(code, detail) }))
     }
 }
 

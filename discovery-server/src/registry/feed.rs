@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use golem_vm_protocol::document::DocumentDigest;
 use golem_vm_protocol::time::Timestamp;
 
+use super::crowd::{Bounds, NoRoom};
+
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -38,6 +40,17 @@ pub struct Publication {
     pub at: Timestamp,
     /// When it leaves the list, unless it is refreshed.
     pub expires_at: Timestamp,
+}
+
+/// A withdrawal on its way into the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// Whose advertisement.
+    pub provider_id: String,
+    /// Where the request came from, if that is all that says who sent it.
+    pub unsigned_from: Option<String>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// What became of an advertisement.
@@ -81,11 +94,22 @@ pub struct Row {
 pub enum PublishOutcome {
     /// It is in the store as this row.
     Stored(Row),
+    /// It is not.
+    Refused(Refusal),
+}
+
+/// Why a publication was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
     /// One that is as new or newer is known.
     NotNewer {
         /// Its sequence.
         known: u64,
     },
+    /// The unsigned id is in use from another address.
+    InUse,
+    /// There is no room.
+    NoRoom(NoRoom),
 }
 
 /// Why the store did not do what it was asked.
@@ -121,17 +145,18 @@ impl StoreFailure {
 /// go past a change that is not visible yet.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Stores `publication` if [`super::rules::publish`] allows it over what is there. Atomic, and
+    /// Stores `publication` if [`super::rules::publish`] allows it over what is there and, where the
+    /// provider is not listed now, [`super::crowd::admit`] finds room within `bounds`. Atomic, and
     /// durable when it returns.
     async fn publish_if_newer(
         &self,
         publication: Publication,
+        bounds: Bounds,
     ) -> Result<PublishOutcome, StoreFailure>;
 
     /// Turns a live row into a withdrawn one ([`super::rules::withdraw`]). The change's revision,
-    /// or `None` when nothing was live. Durable when it returns.
-    async fn withdraw(&self, provider_id: &str, at: Timestamp)
-    -> Result<Option<u64>, StoreFailure>;
+    /// or `None` when nothing was live, or it is another's. Durable when it returns.
+    async fn withdraw(&self, withdrawal: Withdrawal) -> Result<Option<u64>, StoreFailure>;
 
     /// The rows that changed after `revision`, each once with its latest state, in the order of
     /// their revisions, at most `limit`. After 0: every row.

@@ -10,6 +10,8 @@
 //! written as JSON. The index is built from the store's change feed and from nothing else, after a
 //! restart as in operation, so what another process writes to the same store shows up here too.
 
+pub mod crowd;
+pub mod endpoints;
 pub mod feed;
 pub mod index;
 mod listing;
@@ -26,11 +28,15 @@ use std::time::Duration;
 use axum::body::Bytes;
 use golem_vm_node::clock::Clock;
 use golem_vm_protocol::KeyId;
-use golem_vm_protocol::advertisement::{Advertisement, AdvertisementError};
+use golem_vm_protocol::advertisement::{
+    Advertisement, AdvertisementError, CLOCK_TOLERANCE_SECONDS, MAX_VALIDITY_SECONDS,
+};
 use golem_vm_protocol::document::{DocumentError, Envelope};
 use golem_vm_protocol::time::Timestamp;
 
-use feed::{Content, Publication, PublishOutcome, Row, Store, StoreFailure};
+use crowd::{Bounds, NoRoom};
+use endpoints::{EndpointPolicy, UnprovenEndpoint};
+use feed::{Content, Publication, PublishOutcome, Refusal, Row, Store, StoreFailure, Withdrawal};
 use index::{Index, Listed};
 use search::{Page, Search};
 use unsigned::{UnsignedId, ValidUnsigned};
@@ -38,10 +44,12 @@ use unsigned::{UnsignedId, ValidUnsigned};
 /// Rows read from the feed, or moved to their grave, in one step.
 const BATCH: usize = 512;
 
-/// For how long the grave of a signed advertisement remembers its last sequence. No advertisement
-/// is good for more than 24 hours, so an older one can't come back after that anyway; the rest
-/// helps a provider that was restored from a backup to learn its sequence.
-pub const SIGNED_TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// For how long the grave of a signed advertisement remembers its last sequence: from when the
+/// provider was last heard of. What that key signed before then was issued at most
+/// [`CLOCK_TOLERANCE_SECONDS`] later, and is good for [`MAX_VALIDITY_SECONDS`] at most; after that an
+/// older one is refused because it has expired, and nothing needs to be remembered.
+pub const SIGNED_TOMBSTONE_RETENTION: Duration =
+    Duration::from_secs(MAX_VALIDITY_SECONDS + CLOCK_TOLERANCE_SECONDS);
 /// For how long an unsigned one leaves a grave: only other readers of the feed need it.
 pub const UNSIGNED_TOMBSTONE_RETENTION: Duration = Duration::from_secs(3600);
 
@@ -72,16 +80,48 @@ pub enum PublishError {
         /// The highest sequence that was published by that key.
         known: u64,
     },
+    /// It says to be where it may not be.
+    #[error(transparent)]
+    Endpoint(#[from] UnprovenEndpoint),
+    /// Another unsigned provider has that id.
+    #[error(
+        "this id is in use from another address; only a signed provider can move: choose another id, or wait until \
+         the other has expired"
+    )]
+    InUse,
+    /// The address has as many entries as it may.
+    #[error(
+        "{0} providers are listed from this address, which is as many as one address may have; the operator sets \
+         GOLEM_DISCOVERY_MAX_PROVIDERS_PER_ADDRESS"
+    )]
+    AddressFull(usize),
+    /// The list is full.
+    #[error(
+        "this server lists as many providers as it can; who is listed stays so, newcomers have to wait"
+    )]
+    Full,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreFailure),
+}
+
+/// What the operator allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// An advertisement that is not refreshed leaves the list after this, or when it says so
+    /// itself, whichever comes first.
+    pub expiry: Duration,
+    /// How many may be listed.
+    pub bounds: Bounds,
+    /// Which endpoints count.
+    pub endpoints: EndpointPolicy,
 }
 
 /// The registry. Share it behind an [`Arc`].
 pub struct Registry {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    expiry: Duration,
+    policy: Policy,
     // A std lock: held for a search or for a batch of insertions, never across an await. Searches
     // run side by side.
     index: RwLock<Index>,
@@ -91,25 +131,24 @@ pub struct Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry").field("expiry", &self.expiry).finish_non_exhaustive()
+        f.debug_struct("Registry").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
 impl Registry {
-    /// A registry over what `store` holds. An advertisement that is not refreshed leaves the list
-    /// after `expiry`, or when it says so itself, whichever comes first.
+    /// A registry over what `store` holds.
     ///
     /// # Errors
     /// When the store can't be read.
     pub async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        expiry: Duration,
+        policy: Policy,
     ) -> Result<Self, StoreFailure> {
         let registry = Self {
             store,
             clock,
-            expiry,
+            policy,
             index: RwLock::default(),
             catching_up: tokio::sync::Mutex::default(),
         };
@@ -141,6 +180,7 @@ impl Registry {
         let verified = envelope.open::<Advertisement>()?;
         let now = self.now();
         Advertisement::check(&verified, now)?;
+        let proven_until = endpoints::check(&verified.content, peer, &self.policy.endpoints, now)?;
         let sent = verified.content.sequence;
         let carried = serde_json::to_string(envelope).map_err(StoreFailure::unwritable)?;
         let publication = Publication {
@@ -148,53 +188,86 @@ impl Registry {
             content: Content::Signed { sequence: sent, digest: verified.digest, envelope: carried },
             observed_address: peer.to_string(),
             at: now,
-            expires_at: verified.content.expires_at.min(now.plus(self.expiry)),
+            expires_at: [Some(verified.content.expires_at), proven_until]
+                .into_iter()
+                .flatten()
+                .fold(now.plus(self.policy.expiry), Timestamp::min),
         };
-        self.put(publication).await?.map_err(|known| PublishError::NotNewer { sent, known })
+        self.put(publication, sent).await
     }
 
-    /// Takes an advertisement that nobody signed, and returns its entry as JSON. It replaces
-    /// whatever came under that id before.
+    /// Takes an advertisement that nobody signed, and returns its entry as JSON. It replaces what
+    /// came under that id from the same address.
     ///
     /// # Errors
-    /// [`PublishError::Store`].
+    /// [`PublishError`].
     pub async fn publish_unsigned(
         &self,
         id: &UnsignedId,
         advertisement: &ValidUnsigned,
         peer: IpAddr,
     ) -> Result<Bytes, PublishError> {
-        let body = serde_json::to_string(advertisement.get()).map_err(StoreFailure::unwritable)?;
+        let said = advertisement.get();
+        let is_there = said.ip_address.parse::<IpAddr>().is_ok_and(|ip| ip == peer.to_canonical());
+        if !is_there && !self.policy.endpoints.unproven {
+            return Err(UnprovenEndpoint {
+                peer,
+                host: said.ip_address.clone(),
+                port: None,
+                accepts_checkers: false,
+            }
+            .into());
+        }
+        let body = serde_json::to_string(said).map_err(StoreFailure::unwritable)?;
         let now = self.now();
         let publication = Publication {
             provider_id: id.as_str().to_owned(),
             content: Content::Unsigned { body },
             observed_address: peer.to_string(),
             at: now,
-            expires_at: now.plus(self.expiry),
+            expires_at: now.plus(self.policy.expiry),
         };
-        let never_older = |known| PublishError::NotNewer { sent: 0, known };
-        self.put(publication).await?.map_err(never_older)
+        self.put(publication, 0).await
     }
 
-    /// Stores and lists; the inner error is the known sequence.
-    async fn put(&self, publication: Publication) -> Result<Result<Bytes, u64>, StoreFailure> {
-        let row = match self.store.publish_if_newer(publication).await? {
+    /// Stores and lists.
+    async fn put(&self, publication: Publication, sent: u64) -> Result<Bytes, PublishError> {
+        let bounds = self.policy.bounds;
+        let row = match self.store.publish_if_newer(publication, bounds).await? {
             PublishOutcome::Stored(row) => row,
-            PublishOutcome::NotNewer { known } => return Ok(Err(known)),
+            PublishOutcome::Refused(refusal) => {
+                return Err(match refusal {
+                    Refusal::NotNewer { known } => PublishError::NotNewer { sent, known },
+                    Refusal::InUse => PublishError::InUse,
+                    Refusal::NoRoom(NoRoom::Address) => {
+                        PublishError::AddressFull(bounds.per_address)
+                    }
+                    Refusal::NoRoom(NoRoom::List) => PublishError::Full,
+                });
+            }
         };
         self.catch_up_to(row.revision).await?;
         // From the row and not from the index, where a newer one may stand by now.
         let listed = Listed::from_row(&row).map_err(StoreFailure::damaged)?;
-        Ok(Ok(listed.json))
+        Ok(listed.json)
     }
 
-    /// Takes an advertisement off the list; its last sequence stays known. Whether it was there.
+    /// Takes an advertisement off the list; its last sequence stays known. `unsigned_from` is where
+    /// the request came from, if nobody signed it. Whether there was anything to take off.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn withdraw(&self, provider_id: &str) -> Result<bool, StoreFailure> {
-        match self.store.withdraw(provider_id, self.now()).await? {
+    pub async fn withdraw(
+        &self,
+        provider_id: &str,
+        unsigned_from: Option<IpAddr>,
+    ) -> Result<bool, StoreFailure> {
+        let withdrawal = Withdrawal {
+            provider_id: provider_id.to_owned(),
+            unsigned_from: unsigned_from.map(|address| address.to_string()),
+            at: self.now(),
+        };
+        match self.store.withdraw(withdrawal).await? {
             Some(revision) => {
                 self.catch_up_to(revision).await?;
                 Ok(true)

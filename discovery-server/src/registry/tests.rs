@@ -25,9 +25,14 @@ impl Market {
     }
 
     async fn over(store: MemoryStore, clock: Arc<ManualClock>) -> Self {
-        let expiry = Duration::from_secs(300);
+        Self::with(store, clock, Bounds::default()).await
+    }
+
+    async fn with(store: MemoryStore, clock: Arc<ManualClock>, bounds: Bounds) -> Self {
+        let endpoints = EndpointPolicy { checkers: vec![key(50).id()], unproven: false };
+        let policy = Policy { expiry: Duration::from_secs(300), bounds, endpoints };
         let registry =
-            Registry::open(Arc::new(store.clone()), clock.clone(), expiry).await.unwrap();
+            Registry::open(Arc::new(store.clone()), clock.clone(), policy).await.unwrap();
         Self { clock, store, registry }
     }
 
@@ -44,8 +49,8 @@ impl Market {
             platform: "x86_64".into(),
             resources: VmResources { cpu: 2, memory: 4, storage: 40 },
             endpoints: vec![Endpoint::Direct {
-                api: "192.0.2.1:7466".into(),
-                ssh_host: "192.0.2.1".into(),
+                api: "203.0.113.9:7466".into(),
+                ssh_host: "203.0.113.9".into(),
             }],
             offers: vec![Offer {
                 backend: "docker".into(),
@@ -107,7 +112,7 @@ async fn the_flat_fields_come_from_the_document() {
     let envelope = Envelope::seal(&document, &key(1)).unwrap();
     let entry = market.send(&key(1), &envelope).await.unwrap();
     assert_eq!(entry.provider_id, key(1).id().to_string());
-    assert_eq!((entry.ip_address.as_str(), entry.country.as_str()), ("192.0.2.1", "SE"));
+    assert_eq!((entry.ip_address.as_str(), entry.country.as_str()), ("203.0.113.9", "SE"));
     assert_eq!(entry.provider_name.as_deref(), Some("attic"));
     assert_eq!(entry.resources, document.resources);
     assert!(entry.verified);
@@ -163,8 +168,8 @@ async fn sequences_rise_for_ever() {
 
     // Withdrawn, it is gone; and what was said before stays said.
     let id = key(1).id().to_string();
-    assert!(market.registry.withdraw(&id).await.unwrap());
-    assert!(!market.registry.withdraw(&id).await.unwrap());
+    assert!(market.registry.withdraw(&id, None).await.unwrap());
+    assert!(!market.registry.withdraw(&id, None).await.unwrap());
     assert_eq!(market.registry.get(&id), None);
     assert_eq!(market.ids(&[]), Vec::<String>::new());
     assert!(refused(market.publish(&key(1), &old).await.unwrap_err()));
@@ -191,7 +196,7 @@ async fn what_expired_is_not_listed_and_then_cleared_away() {
     market.clock.advance(1);
     assert_eq!(market.ids(&[]), [key(1).id().to_string()]);
     assert_eq!(market.registry.get(&key(2).id().to_string()), None);
-    assert!(!market.registry.withdraw(&key(2).id().to_string()).await.unwrap());
+    assert!(!market.registry.withdraw(&key(2).id().to_string(), None).await.unwrap());
     assert_eq!(market.registry.sweep().await.unwrap(), 1);
     assert_eq!(market.registry.len(), 1);
 
@@ -199,9 +204,11 @@ async fn what_expired_is_not_listed_and_then_cleared_away() {
     assert_eq!(market.ids(&[]), Vec::<String>::new());
     market.registry.sweep().await.unwrap();
     assert_eq!((market.registry.len(), market.registry.next_expiry()), (0, None));
-    // The sequence is remembered for a month.
+    // The sequence is remembered for as long as anything that the key signed can be good.
+    market.clock.advance(24 * 3600 - 600);
+    market.registry.sweep().await.unwrap();
     assert_eq!(market.store.changes_since(0, 10).await.unwrap().len(), 2);
-    market.clock.advance(31 * 24 * 3600);
+    market.clock.advance(2 * 600);
     market.registry.sweep().await.unwrap();
     assert_eq!(market.store.changes_since(0, 10).await.unwrap(), []);
 }
@@ -223,7 +230,7 @@ async fn filters_pass_what_they_should() {
     market.publish(&key(1), &market.advertisement(&key(1), 1)).await.unwrap();
     market.publish(&key(2), &big).await.unwrap();
     let plain: UnsignedAdvertisement = serde_json::from_str(
-        r#"{"ip_address":"127.0.0.1","country":"SE","resources":{"cpu":4,"memory":8,"storage":80}}"#,
+        r#"{"ip_address":"203.0.113.9","country":"SE","resources":{"cpu":4,"memory":8,"storage":80}}"#,
     )
     .unwrap();
     let id = UnsignedId::parse("0xABC").unwrap();
@@ -273,7 +280,7 @@ async fn pages_cover_everything_once_whatever_changes_meanwhile() {
         let ids: Vec<_> = entries.into_iter().map(|entry| entry.provider_id).collect();
         // The entry at which the page ended disappears: the next one goes on behind it.
         if let Some(last) = ids.last() {
-            market.registry.withdraw(last).await.unwrap();
+            market.registry.withdraw(last, None).await.unwrap();
         }
         seen.extend(ids);
         after = page.next;
@@ -295,7 +302,140 @@ async fn what_another_process_writes_shows_up() {
     assert!(there.registry.is_empty());
     there.registry.catch_up().await.unwrap();
     assert_eq!(there.ids(&[]), here.ids(&[]));
-    there.registry.withdraw(&key(1).id().to_string()).await.unwrap();
+    there.registry.withdraw(&key(1).id().to_string(), None).await.unwrap();
     here.registry.catch_up().await.unwrap();
     assert!(here.registry.is_empty());
+}
+
+/// A market with little room, and one advertisement of `seed` from `address`.
+async fn crowded(bounds: Bounds) -> Market {
+    Market::with(MemoryStore::default(), Arc::new(ManualClock::at(NOW)), bounds).await
+}
+
+impl Market {
+    async fn publish_from(
+        &self,
+        seed: u8,
+        address: &str,
+    ) -> Result<AdvertisementEntry, PublishError> {
+        let api = format!("{address}:7466");
+        let endpoints = vec![Endpoint::Direct { api, ssh_host: address.to_owned() }];
+        let sequence = self.clock.now();
+        let document = Advertisement { endpoints, ..self.advertisement(&key(seed), sequence) };
+        let envelope = Envelope::seal(&document, &key(seed)).unwrap();
+        let json =
+            self.registry.publish(key(seed).id(), &envelope, address.parse().unwrap()).await?;
+        Ok(serde_json::from_slice(&json).unwrap())
+    }
+
+    fn is_listed(&self, seed: u8) -> bool {
+        self.registry.get(&key(seed).id().to_string()).is_some()
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_no_more_than_its_places() {
+    let market = crowded(Bounds { per_address: 2, total: 100 }).await;
+    market.publish_from(1, "192.0.2.1").await.unwrap();
+    market.publish_from(2, "192.0.2.1").await.unwrap();
+    let refused = market.publish_from(3, "192.0.2.1").await.unwrap_err();
+    assert!(matches!(refused, PublishError::AddressFull(2)), "{refused}");
+    market.publish_from(3, "192.0.2.2").await.unwrap();
+    // Those that are there go on, and a place that is given back can be taken.
+    market.clock.advance(100);
+    market.publish_from(1, "192.0.2.1").await.unwrap();
+    market.registry.withdraw(&key(1).id().to_string(), None).await.unwrap();
+    market.publish_from(4, "192.0.2.1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_identities_pushes_nobody_off_the_list_and_gives_way() {
+    let market = crowded(Bounds { per_address: 2, total: 4 }).await;
+    market.publish_from(1, "192.0.2.1").await.unwrap();
+    market.clock.advance(1);
+    // The flood, out of one network.
+    for (seed, address) in [(11, "198.51.100.1"), (12, "198.51.101.1"), (13, "198.51.102.1")] {
+        market.publish_from(seed, address).await.unwrap();
+        market.clock.advance(1);
+    }
+    let refused = market.publish_from(14, "198.51.103.1").await.unwrap_err();
+    assert!(matches!(refused, PublishError::Full), "{refused}");
+    // Who is listed can refresh; a newcomer from elsewhere takes the place of the flood's youngest.
+    market.publish_from(1, "192.0.2.1").await.unwrap();
+    market.publish_from(2, "203.0.113.1").await.unwrap();
+    assert!(market.is_listed(1) && market.is_listed(2));
+    assert!(market.is_listed(11) && market.is_listed(12) && !market.is_listed(13));
+    assert!(matches!(market.publish_from(13, "198.51.102.1").await, Err(PublishError::Full)));
+    assert_eq!(market.registry.len(), 4);
+}
+
+#[tokio::test]
+async fn an_endpoint_is_where_it_came_from_or_proven_by_an_accepted_checker() {
+    use golem_vm_protocol::attestation::PortAttestation;
+    use golem_vm_protocol::port_ranges::PortRanges;
+
+    let market = Market::open().await;
+    let mut sequence = 0;
+    let mut publish = async |api: &str, ssh_host: &str, attestations: Vec<Envelope>| {
+        sequence += 1;
+        let endpoints = vec![Endpoint::Direct { api: api.into(), ssh_host: ssh_host.into() }];
+        let document = market.advertisement(&key(1), sequence);
+        let document = Advertisement { endpoints, attestations, ..document };
+        market.publish(&key(1), &document).await
+    };
+    let now = market.registry.now();
+    let good = PortAttestation {
+        provider_id: key(1).id(),
+        host: "vm.example".into(),
+        ports: PortRanges::fitting([7466, 50800]),
+        observed_at: now,
+        expires_at: now.plus(Duration::from_secs(120)),
+    };
+    let by = |checker: u8, word: PortAttestation| Envelope::seal(&word, &key(checker)).unwrap();
+    let refused = |result: Result<AdvertisementEntry, PublishError>| {
+        assert!(matches!(result, Err(PublishError::Endpoint(_))), "{result:?}");
+    };
+    publish("203.0.113.9:7466", "203.0.113.9", Vec::new()).await.unwrap();
+    refused(publish("198.51.100.1:7466", "203.0.113.9", Vec::new()).await);
+    refused(publish("203.0.113.9:7466", "198.51.100.1", Vec::new()).await);
+    refused(publish("vm.example:7466", "vm.example", Vec::new()).await);
+
+    let entry = publish("vm.example:7466", "VM.example", vec![by(50, good.clone())]).await.unwrap();
+    assert_eq!(entry.expires_at, Some(good.expires_at), "no longer than it is proven");
+    let other = |change: fn(&mut PortAttestation)| {
+        let mut word = good.clone();
+        change(&mut word);
+        vec![by(50, word)]
+    };
+    refused(publish("vm.example:7466", "vm.example", vec![by(51, good.clone())]).await);
+    refused(publish("vm.example:7467", "vm.example", vec![by(50, good.clone())]).await);
+    refused(publish("other.example:7466", "vm.example", vec![by(50, good.clone())]).await);
+    let foreign = other(|word| word.provider_id = key(2).id());
+    refused(publish("vm.example:7466", "vm.example", foreign).await);
+    let expired = other(|word| word.expires_at = word.observed_at);
+    refused(publish("vm.example:7466", "vm.example", expired).await);
+    let forged = Envelope { signature: "A".repeat(86), ..by(50, good.clone()) };
+    refused(publish("vm.example:7466", "vm.example", vec![forged]).await);
+}
+
+#[tokio::test]
+async fn an_unsigned_provider_is_where_it_says_and_keeps_its_id() {
+    let market = Market::open().await;
+    let said = |ip: &str| {
+        let json = serde_json::json!({
+            "ip_address": ip, "country": "SE", "resources": {"cpu": 1, "memory": 1, "storage": 10},
+        });
+        ValidUnsigned::check(serde_json::from_value(json).unwrap()).unwrap()
+    };
+    let id = UnsignedId::parse("0xABC").unwrap();
+    let other = IpAddr::from([198, 51, 100, 1]);
+    let here = said("203.0.113.9");
+    let error = market.registry.publish_unsigned(&id, &here, other).await.unwrap_err();
+    assert!(matches!(error, PublishError::Endpoint(_)), "{error}");
+    market.registry.publish_unsigned(&id, &here, PEER).await.unwrap();
+    let theirs = said("198.51.100.1");
+    let error = market.registry.publish_unsigned(&id, &theirs, other).await.unwrap_err();
+    assert!(matches!(error, PublishError::InUse), "{error}");
+    assert!(!market.registry.withdraw("0xABC", Some(other)).await.unwrap());
+    assert!(market.registry.withdraw("0xABC", Some(PEER)).await.unwrap());
 }

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use golem_vm_protocol::FieldError;
 use golem_vm_protocol::advertisement::UnsignedAdvertisement;
-use golem_vm_protocol::identity::{KEY_ID_LENGTH, KeyPrefix};
+use golem_vm_protocol::identity::{KEY_PREFIX_MIN_LENGTH, KeyPrefix};
 use golem_vm_protocol::text::is_printable;
-use golem_vm_protocol::{FieldError, KeyId};
 
 /// Longest id of an unsigned provider in bytes.
 pub const MAX_ID_BYTES: usize = 128;
@@ -24,7 +24,9 @@ impl UnsignedId {
     /// What is wrong with it, for a person.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if looks_like_a_key(text) {
-            return Err("this id is a key: who has it signs its requests");
+            return Err(
+                "its first eight characters read like the beginning of a key, which stands for somebody who signs",
+            );
         }
         let good = (1..=MAX_ID_BYTES).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
@@ -42,11 +44,11 @@ impl UnsignedId {
     }
 }
 
-/// Whether a person could take `text` for the id of a key, whether or not it is one.
+/// Whether a person could take `text` for the id of a key, whether or not it is one: ids are shown
+/// and typed by their beginning, so that is what must not read like a key's.
 fn looks_like_a_key(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    lower.parse::<KeyId>().is_ok()
-        || (lower.len() == KEY_ID_LENGTH && lower.parse::<KeyPrefix>().is_ok())
+    let beginning = text.get(..KEY_PREFIX_MIN_LENGTH).map(str::to_ascii_lowercase);
+    beginning.is_some_and(|beginning| beginning.parse::<KeyPrefix>().is_ok())
 }
 
 /// An unsigned advertisement whose fields are as they have to be.
@@ -120,13 +122,25 @@ mod tests {
     #[test]
     fn an_id_is_never_a_key_nor_looks_like_one() {
         let key = KeyPair::from_secret_bytes([7; 32]).unwrap().id().to_string();
-        for bad in
-            [key.as_str(), &key.to_uppercase(), &"y".repeat(52), "", "a b", "a\u{7f}", "ü", "a/b"]
-        {
+        for bad in [
+            key.as_str(),
+            &key.to_uppercase(),
+            &"y".repeat(52),
+            &key[..8],
+            &key[..20],
+            "",
+            "a b",
+            "a\u{7f}",
+            "ü",
+            "a/b",
+        ] {
             assert!(UnsignedId::parse(bad).is_err(), "{bad}");
         }
-        assert!(UnsignedId::parse(&"x".repeat(129)).is_err());
-        for good in ["0x21995069BEb0FA8324d32Ba3783387B6F13261d6", "provider-1", &"x".repeat(128)] {
+        assert!(UnsignedId::parse(&format!("{}-evil", &key[..8])).is_err());
+        assert!(UnsignedId::parse(&"0".repeat(129)).is_err());
+        for good in
+            ["0x21995069BEb0FA8324d32Ba3783387B6F13261d6", "provider-1", "short", &"0".repeat(128)]
+        {
             assert!(UnsignedId::parse(good).is_ok(), "{good}");
         }
     }

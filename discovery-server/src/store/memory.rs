@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use golem_vm_protocol::time::Timestamp;
 
-use crate::registry::feed::{Publication, PublishOutcome, Row, State, Store, StoreFailure};
+use crate::registry::crowd::{self, Bounds, Crowd, NoRoom, Place, Room};
+use crate::registry::feed::{
+    Publication, PublishOutcome, Refusal, Row, State, Store, StoreFailure, Withdrawal,
+};
 use crate::registry::rules;
 
 /// A store that lasts as long as its last handle.
@@ -33,6 +36,63 @@ impl Rows {
     }
 }
 
+impl Rows {
+    fn expire(&mut self, now: Timestamp, limit: usize) -> usize {
+        let over = |row: &&Row| row.state == State::Live && !row.is_live(now);
+        let over: Vec<Row> = self.by_id.values().filter(over).take(limit).cloned().collect();
+        let count = over.len();
+        for row in over {
+            let revision = self.next_revision();
+            self.put(rules::expire(row, revision));
+        }
+        count
+    }
+
+    fn live(&self) -> impl Iterator<Item = (&Row, Place)> {
+        let live = self.by_id.values().filter(|row| row.state == State::Live);
+        live.map(|row| (row, Place::of(&row.observed_address)))
+    }
+
+    /// As [`super::room::make`] does it.
+    fn make_room(
+        &mut self,
+        from: &Place,
+        bounds: &Bounds,
+        is_known: bool,
+        now: Timestamp,
+    ) -> Result<(), NoRoom> {
+        if self.live().count() >= bounds.total {
+            self.expire(now, usize::MAX);
+        }
+        let mut networks: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+        let mut crowd = Crowd { total: self.live().count(), ..Crowd::default() };
+        for (row, place) in self.live() {
+            let counted = from.address.is_some() && place.address == from.address;
+            crowd.from_address += usize::from(counted && row.is_live(now));
+            crowd.from_network += usize::from(place.network == from.network);
+            networks.entry(place.network).or_default().push(row);
+        }
+        crowd.known_from_address = self
+            .by_id
+            .values()
+            .filter(|row| {
+                from.address.is_some() && Place::of(&row.observed_address).address == from.address
+            })
+            .count();
+        let most = networks.values().max_by_key(|rows| rows.len());
+        crowd.from_most_crowded = most.map_or(0, Vec::len);
+        let youngest = most.and_then(|rows| rows.iter().max_by_key(|row| row.created_at));
+        let youngest = youngest.map(|row| (*row).clone());
+        if crowd::admit(&crowd, bounds, is_known)? == Room::OfTheMostCrowded
+            && let Some(youngest) = youngest
+        {
+            let revision = self.next_revision();
+            self.put(rules::expire(youngest, revision));
+        }
+        Ok(())
+    }
+}
+
 impl MemoryStore {
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,27 +104,30 @@ impl Store for MemoryStore {
     async fn publish_if_newer(
         &self,
         publication: Publication,
+        bounds: Bounds,
     ) -> Result<PublishOutcome, StoreFailure> {
+        let (at, from) = (publication.at, Place::of(&publication.observed_address));
         let mut rows = self.rows();
         let revision = rows.next_revision();
-        let existing = rows.by_id.get(&publication.provider_id);
-        match rules::publish(existing, publication, revision) {
-            Ok(row) => {
-                rows.put(row.clone());
-                Ok(PublishOutcome::Stored(row))
-            }
-            Err(known) => Ok(PublishOutcome::NotNewer { known }),
+        let existing = rows.by_id.get(&publication.provider_id).cloned();
+        let row = match rules::publish(existing.as_ref(), publication, revision) {
+            Ok(row) => row,
+            Err(refusal) => return Ok(PublishOutcome::Refused(refusal)),
+        };
+        if !existing.as_ref().is_some_and(|row| row.is_live(at))
+            && let Err(reason) = rows.make_room(&from, &bounds, existing.is_some(), at)
+        {
+            return Ok(PublishOutcome::Refused(Refusal::NoRoom(reason)));
         }
+        rows.put(row.clone());
+        Ok(PublishOutcome::Stored(row))
     }
 
-    async fn withdraw(
-        &self,
-        provider_id: &str,
-        at: Timestamp,
-    ) -> Result<Option<u64>, StoreFailure> {
+    async fn withdraw(&self, withdrawal: Withdrawal) -> Result<Option<u64>, StoreFailure> {
         let mut rows = self.rows();
         let revision = rows.next_revision();
-        let gone = rules::withdraw(rows.by_id.get(provider_id), at, revision);
+        let existing = rows.by_id.get(&withdrawal.provider_id);
+        let gone = rules::withdraw(existing, &withdrawal, revision);
         Ok(gone.map(|gone| {
             rows.put(gone);
             revision
@@ -81,20 +144,7 @@ impl Store for MemoryStore {
     }
 
     async fn expire(&self, now: Timestamp, limit: usize) -> Result<usize, StoreFailure> {
-        let mut rows = self.rows();
-        let over: Vec<Row> = rows
-            .by_id
-            .values()
-            .filter(|row| row.state == State::Live && !row.is_live(now))
-            .take(limit)
-            .cloned()
-            .collect();
-        let count = over.len();
-        for row in over {
-            let revision = rows.next_revision();
-            rows.put(rules::expire(row, revision));
-        }
-        Ok(count)
+        Ok(self.rows().expire(now, limit))
     }
 
     async fn clear_graves(

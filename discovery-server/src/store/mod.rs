@@ -1,6 +1,7 @@
 //! Where advertisements are kept: SQLite, or memory for tests.
 
 mod memory;
+mod room;
 mod row;
 mod schema;
 mod sqlite;

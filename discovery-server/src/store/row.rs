@@ -4,6 +4,7 @@ use golem_vm_protocol::time::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Params, named_params};
 
+use crate::registry::crowd::Place;
 use crate::registry::feed::{Row, State};
 
 const COLUMNS: &str = "provider_id, revision, sequence, digest, state, content, observed_address, \
@@ -30,12 +31,13 @@ pub(super) fn find(connection: &Connection, provider_id: &str) -> rusqlite::Resu
 /// Writes `row` over what is there of that provider.
 pub(super) fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
     let sequence = row.signed.map(|(sequence, _)| i64::try_from(sequence).unwrap_or(i64::MAX));
+    let place = Place::of(&row.observed_address);
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO advertisements (provider_id, revision, sequence, digest, state, \
-             content, observed_address, created_at, updated_at, last_seen, expires_at) VALUES \
-             (:provider_id, :revision, :sequence, :digest, :state, :content, :observed_address, \
-             :created_at, :updated_at, :last_seen, :expires_at)",
+             content, observed_address, created_at, updated_at, last_seen, expires_at, address, network) \
+             VALUES (:provider_id, :revision, :sequence, :digest, :state, :content, :observed_address, \
+             :created_at, :updated_at, :last_seen, :expires_at, :address, :network)",
         )?
         .execute(named_params! {
             ":provider_id": row.provider_id,
@@ -49,6 +51,8 @@ pub(super) fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
             ":updated_at": row.updated_at.unix_micros(),
             ":last_seen": row.last_seen.unix_micros(),
             ":expires_at": row.expires_at.unix_micros(),
+            ":address": place.address,
+            ":network": place.network,
         })?;
     Ok(())
 }

@@ -28,4 +28,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
         revision INTEGER NOT NULL
     ) STRICT;
     INSERT INTO feed (only, revision) VALUES (1, 0);",
+    // Where an entry comes from, as it is counted. Rows of before have none until their provider
+    // is heard of again, which takes minutes.
+    "ALTER TABLE advertisements ADD COLUMN address TEXT;
+    ALTER TABLE advertisements ADD COLUMN network TEXT NOT NULL DEFAULT '';
+    CREATE INDEX advertisements_by_address ON advertisements (address, state, expires_at);
+    CREATE INDEX advertisements_by_network ON advertisements (network, created_at) WHERE state = 'live';
+    CREATE INDEX advertisements_graves_by_network ON advertisements (network, last_seen) WHERE state <> 'live';",
 ];

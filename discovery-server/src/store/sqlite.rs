@@ -8,9 +8,12 @@ use golem_vm_node::sqlite::{Durability, FailureKind, SqliteError};
 use golem_vm_node::store::{Store as Database, StoreError};
 use golem_vm_protocol::time::Timestamp;
 
-use super::row;
 use super::schema::MIGRATIONS;
-use crate::registry::feed::{Publication, PublishOutcome, Row, Store, StoreFailure};
+use super::{room, row};
+use crate::registry::crowd::{Bounds, Place};
+use crate::registry::feed::{
+    Publication, PublishOutcome, Refusal, Row, Store, StoreFailure, Withdrawal,
+};
 use crate::registry::rules;
 
 /// A handle to the file. Cheap to clone.
@@ -75,35 +78,36 @@ impl Store for SqliteStore {
     async fn publish_if_newer(
         &self,
         publication: Publication,
+        bounds: Bounds,
     ) -> Result<PublishOutcome, StoreFailure> {
         let job = move |connection: &rusqlite::Connection| -> Result<_, JobError> {
+            let (at, from) = (publication.at, Place::of(&publication.observed_address));
             let existing = row::find(connection, &publication.provider_id)?;
             // The revision is drawn for nothing when it is refused: a gap in the feed does no harm.
             let revision = row::next_revision(connection)?;
-            Ok(match rules::publish(existing.as_ref(), publication, revision) {
-                Ok(stored) => {
-                    row::put(connection, &stored)?;
-                    PublishOutcome::Stored(stored)
-                }
-                Err(known) => PublishOutcome::NotNewer { known },
-            })
+            let stored = match rules::publish(existing.as_ref(), publication, revision) {
+                Ok(stored) => stored,
+                Err(refusal) => return Ok(PublishOutcome::Refused(refusal)),
+            };
+            if !existing.as_ref().is_some_and(|row| row.is_live(at))
+                && let Err(reason) = room::make(connection, &from, &bounds, existing.is_some(), at)?
+            {
+                return Ok(PublishOutcome::Refused(Refusal::NoRoom(reason)));
+            }
+            row::put(connection, &stored)?;
+            Ok(PublishOutcome::Stored(stored))
         };
         Ok(self.database.write("publish", job).await?)
     }
 
-    async fn withdraw(
-        &self,
-        provider_id: &str,
-        at: Timestamp,
-    ) -> Result<Option<u64>, StoreFailure> {
-        let provider_id = provider_id.to_owned();
+    async fn withdraw(&self, withdrawal: Withdrawal) -> Result<Option<u64>, StoreFailure> {
         let job = move |connection: &rusqlite::Connection| -> Result<_, JobError> {
-            let existing = row::find(connection, &provider_id)?;
-            if !existing.as_ref().is_some_and(|row| row.is_live(at)) {
+            let existing = row::find(connection, &withdrawal.provider_id)?;
+            if !existing.as_ref().is_some_and(|row| row.is_live(withdrawal.at)) {
                 return Ok(None);
             }
             let revision = row::next_revision(connection)?;
-            let Some(gone) = rules::withdraw(existing.as_ref(), at, revision) else {
+            let Some(gone) = rules::withdraw(existing.as_ref(), &withdrawal, revision) else {
                 return Ok(None);
             };
             row::put(connection, &gone)?;
@@ -124,15 +128,7 @@ impl Store for SqliteStore {
     async fn expire(&self, now: Timestamp, limit: usize) -> Result<usize, StoreFailure> {
         let limit = integer(limit as u64);
         let job = move |connection: &rusqlite::Connection| -> Result<_, JobError> {
-            let condition =
-                "WHERE state = 'live' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
-            let over = row::select(connection, condition, [now.unix_micros(), limit])?;
-            let count = over.len();
-            for live in over {
-                let revision = row::next_revision(connection)?;
-                row::put(connection, &rules::expire(live, revision))?;
-            }
-            Ok(count)
+            Ok(room::expire(connection, now, limit)?)
         };
         Ok(self.database.write("expire", job).await?)
     }

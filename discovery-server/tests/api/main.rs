@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attackers;
 mod market;
 mod process;
 mod unsigned;

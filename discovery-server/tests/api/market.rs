@@ -123,8 +123,8 @@ impl Market {
             platform: "x86_64".into(),
             resources: VmResources { cpu: 2, memory: 4, storage: 40 },
             endpoints: vec![Endpoint::Direct {
-                api: "192.0.2.1:7466".into(),
-                ssh_host: "192.0.2.1".into(),
+                api: "127.0.0.1:7466".into(),
+                ssh_host: "127.0.0.1".into(),
             }],
             offers: vec![Offer {
                 backend: "docker".into(),

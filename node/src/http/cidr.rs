@@ -10,6 +10,14 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// The range of the first `bits` of `address` (at most 32, of IPv6 128).
+    #[must_use]
+    pub fn around(address: IpAddr, bits: u8) -> Self {
+        let address = address.to_canonical();
+        let bits = bits.min(if address.is_ipv4() { 32 } else { 128 });
+        Self { network: masked(address, bits), bits }
+    }
+
     /// Whether `address` lies in it.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
