@@ -64,7 +64,7 @@ codes! {
     Forbidden = "forbidden", 403, "Forbidden";
     /// The provider serves only requestors it trusts.
     NotTrusted = "not_trusted", 403, "Not a trusted requestor";
-    /// A check was asked for an address that is not the caller's own.
+    /// A check was asked for, or an endpoint advertised at, an address that is not the caller's own.
     AddressNotYours = "address_not_yours", 403, "Not your address";
     /// There is no such path or thing.
     NotFound = "not_found", 404, "Not Found";
