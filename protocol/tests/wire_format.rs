@@ -122,6 +122,12 @@ fn vm() -> Vm {
         image_digest: Some(DocumentDigest::of(b"image").to_string()),
         backend: Some("docker".into()),
         isolation: Some(Isolation::Container),
+        egress: Some("internet".into()),
+        prices: Some(Prices {
+            core_month: 5_000_000,
+            gb_ram_month: 2_000_000,
+            gb_storage_month: 100_000,
+        }),
         host_key: Some(SSH_KEY.trim_end_matches(" ann@attic").parse().unwrap()),
         ssh_user: Some("ubuntu".into()),
         job_id: Some("op_1".into()),

@@ -14,8 +14,8 @@ Exit codes:
   6    security: a signature or an SSH host key is not the right one
   7    took too long
   130  interrupted
-`golem vm ssh` ends with the remote command's exit code (128 + N if signal N ended it),
-with 255 if the connection fails, or with 6 if another host key answers.";
+`golem vm ssh` ends with the remote command's exit code, with 255 if a signal ended it or the
+connection fails, with 6 if another host key answers, or with 128 + N if signal N ended golem.";
 
 /// Whose turn it is, which is also the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -273,6 +273,22 @@ fn changed_terms_are_accepted_only_if_they_are_no_worse() {
 }
 
 #[test]
+fn a_failure_is_told_once() {
+    let market = Market::new();
+    market.provider.set(|state| {
+        state.refuse = Some((ErrorCode::InsufficientCapacity, "the-reason"));
+    });
+    for more in [&[][..], &["--provider-id", "provider-1"][..]] {
+        let ran = market.home.golem(&[&["vm", "create", "box"], more].concat()).exits(5);
+        assert_eq!(ran.stderr.matches("the-reason").count(), 1, "{}", ran.stderr);
+    }
+    let other = market.cheaper(2);
+    other.set(|state| state.refuse = Some((ErrorCode::PortsExhausted, "another-reason")));
+    let ran = market.home.golem(&["vm", "create", "box"]).exits(5);
+    assert_eq!(ran.stderr.matches("the-reason").count(), 1, "{}", ran.stderr);
+}
+
+#[test]
 fn a_request_signed_before_the_providers_start_is_signed_once_more() {
     let market = Market::new();
     market.provider.set(|state| state.stale_once = true);
@@ -286,7 +302,8 @@ fn the_wrong_machine_behind_the_port_is_refused() {
     let key = market.home.ssh_key("ed25519");
     for more in [&[][..], &["--builtin"][..]] {
         let key = key.to_str().unwrap();
-        let all = [&["vm", "create", "box", "--ssh-key", key], more].concat();
+        let named = ["vm", "create", "box", "--provider-id", "provider-1", "--ssh-key", key];
+        let all = [&named, more].concat();
         market
             .home
             .golem(&all)

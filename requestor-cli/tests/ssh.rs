@@ -46,11 +46,9 @@ fn output_and_exit_codes_pass_through() {
         let ran = rented.home.golem(&ssh(client, &["printf", "%s-%s", "a", "--json"])).exits(0);
         assert_eq!(ran.stdout, "a---json");
         // By a signal.
-        rented.home.golem(&ssh(client, &["--", "kill -TERM $$"])).exits(if client.is_empty() {
-            255
-        } else {
-            143
-        });
+        for signal in ["TERM", "KILL"] {
+            rented.home.golem(&ssh(client, &["--", &format!("kill -{signal} $$")])).exits(255);
+        }
         // The command's own 255 is no failure of the connection.
         let ran = rented.home.golem(&ssh(client, &["--", "exit 255"])).exits(255);
         assert_eq!(ran.stderr, "");
@@ -237,4 +235,56 @@ fn a_key_in_the_agent_serves_both_clients() {
     agent.kill().unwrap();
     agent.wait().unwrap();
     let _ = &rented.discovery;
+}
+
+#[test]
+fn the_agent_is_forwarded_only_when_asked_for() {
+    let rented = rented();
+    let socket = rented.home.path().join("agent");
+    let mut agent = std::process::Command::new("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !socket.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let with_agent = |arguments: &[&str]| {
+        let mut command = rented.home.command(arguments);
+        Ran::of(command.env("SSH_AUTH_SOCK", &socket).output().unwrap())
+    };
+    let show = "echo agent:$SSH_AUTH_SOCK; ssh-add -l";
+    for client in CLIENTS {
+        let ran = with_agent(&ssh(client, &["--", show]));
+        assert!(ran.stdout.starts_with("agent:\n"), "{client:?}: {}", ran.stdout);
+        let asked = [&["vm", "ssh", "-A"], client, &["box", "--", show]].concat();
+        let ran = with_agent(&asked).exits(1);
+        assert!(ran.stdout.contains("The agent has no identities"), "{client:?}: {ran:?}");
+    }
+    // Nor by way of a person's own settings for all hosts.
+    let block = rented.home.golem(&["vm", "ssh-config", "box"]).exits(0).stdout;
+    let file = rented.home.path().join("c");
+    let trace = rented.home.path().join("trace");
+    let settings = format!(
+        "{block}\nHost *\n  ForwardAgent yes\n  ForwardX11 yes\n  PermitLocalCommand yes\n  \
+         LocalCommand touch {}\n",
+        trace.display()
+    );
+    std::fs::write(&file, settings).unwrap();
+    let ran = std::process::Command::new("ssh")
+        .arg("-F")
+        .arg(&file)
+        .args(["box", "echo agent:$SSH_AUTH_SOCK display:$DISPLAY"])
+        .env("HOME", rented.home.path())
+        .env("SSH_AUTH_SOCK", &socket)
+        .env("DISPLAY", ":1")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "agent: display:\n");
+    assert!(!trace.exists(), "nothing ran on this machine");
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let without = ["vm", "ssh", "-A", "--builtin", "box", "--", "true"];
+    rented.home.golem(&without).exits(2).says("there is no SSH agent to forward");
 }

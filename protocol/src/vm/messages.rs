@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Isolation, SshPublicKey, VmName, VmResources, VmSize};
 use crate::KeyId;
+use crate::advertisement::Prices;
 use crate::document::DocumentDigest;
 use crate::problem::FieldError;
 use crate::time::{NaiveUtc, Timestamp};
@@ -217,6 +218,12 @@ pub struct Vm {
     /// How it is kept apart from its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// Where its traffic may go: `internet` or `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
+    /// What it is rented for, agreed when it was created: micro-USD per month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Prices>,
     /// Its SSH host key, made by the provider; pin this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<SshPublicKey>,

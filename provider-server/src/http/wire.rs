@@ -21,6 +21,8 @@ pub(super) fn vm(record: VmRecord) -> Vm {
         image_digest: Some(record.terms.image_digest.to_string()),
         backend: Some(record.terms.backend.to_string()),
         isolation: Some(record.terms.isolation),
+        egress: Some(record.terms.egress.as_str().to_owned()),
+        prices: Some(record.terms.prices),
         host_key: Some(record.host_key.public),
         ssh_user: Some(SSH_USER.to_owned()),
         job_id: Some(record.operation),

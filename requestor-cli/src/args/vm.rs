@@ -37,7 +37,8 @@ Examples:
     #[command(
         visible_alias = "connect",
         after_help = "\
-The exit code is the remote command's. With --json nothing is opened: it prints where and how to
+The exit code is the remote command's; 255 when a signal ended it, or the connection failed. No
+agent, port or display of yours is forwarded unless you ask for it. With --json nothing is opened: it prints where and how to
 connect. For scp, rsync and editors see `golem vm ssh-config`.
 
 Examples:
@@ -170,6 +171,10 @@ pub struct SshArgs {
     /// Use the built-in client rather than the system's OpenSSH
     #[arg(long)]
     pub builtin: bool,
+    /// Let the VM use your SSH agent while you are logged in: whoever has root there, its provider
+    /// too, can then log in as you elsewhere
+    #[arg(short = 'A', long)]
+    pub forward_agent: bool,
     /// Log in as this user
     #[arg(short = 'l', long = "login", value_name = "USER")]
     pub user: Option<String>,

@@ -52,6 +52,17 @@ pub enum CallError {
     /// Signed by the provider, and still not an answer.
     #[error("the provider's answer can't be understood: {0}")]
     Malformed(String),
+    /// Signed by the provider, which now names another SSH host key than the one it named first.
+    #[error(
+        "it names another SSH host key for this VM ({named}) than at first ({pinned}): another \
+         machine stands in its place"
+    )]
+    OtherHostKey {
+        /// Fingerprint of the first one, which stays pinned.
+        pinned: String,
+        /// Fingerprint of the other one.
+        named: String,
+    },
     /// The request can't be made on this machine.
     #[error("{0}")]
     Local(String),
@@ -127,7 +138,7 @@ impl CallError {
         let kind = match &self {
             Self::Unreachable(_) | Self::Lost(_) => Kind::Unreachable,
             Self::TimedOut(_) => Kind::TimedOut,
-            Self::NotTheProvider(_) => Kind::Security,
+            Self::NotTheProvider(_) | Self::OtherHostKey { .. } => Kind::Security,
             Self::Refused(problem) => refusal_kind(problem.code),
             Self::Malformed(_) | Self::Local(_) => Kind::Other,
         };
@@ -147,6 +158,8 @@ impl CallError {
                 .hint("the provider may be down for a moment: try again, or choose another one (golem vm providers)"),
             (Self::NotTheProvider(_), _) => error
                 .hint("do not trust that address: the provider may have moved, or somebody is in between"),
+            (Self::OtherHostKey { .. }, _) => error
+                .hint("nothing was sent to that machine; what was in yours may be gone or copied: give it back, and tell the provider's owner"),
             (_, Some(ErrorCode::ClockSkew)) => error.hint(
                 "set this machine's clock (timedatectl set-ntp true), then try again; if it is right, \
                  the provider's is wrong",

@@ -78,6 +78,7 @@ fn reconcile(app: &App<'_>, provider: &ProviderRef, vms: &[Vm], known: &[Rental]
             Some(vm) => {
                 matched.push(&vm.id);
                 rentals.observed(rental.row, vm, now())?;
+                tell_swapped(app, &rental, vm);
             }
             // Its create may be on its way while the provider wrote the list.
             None if rental.may_be_in_flight(now()) => {}
@@ -105,6 +106,21 @@ fn reconcile(app: &App<'_>, provider: &ProviderRef, vms: &[Vm], known: &[Rental]
         }
     }
     Ok(())
+}
+
+/// A provider that names another host key than at first has put another machine in the VM's place.
+/// The first key stays pinned, so nobody logs in there; that is told.
+fn tell_swapped(app: &App<'_>, rental: &Rental, vm: &Vm) {
+    if let (Some(ssh), Some(named)) = (&rental.ssh, &vm.host_key)
+        && ssh.host_key.without_comment() != named.without_comment()
+    {
+        let error = CallError::OtherHostKey {
+            pinned: ssh.host_key.fingerprint(),
+            named: named.fingerprint(),
+        };
+        let at = label(&rental.provider.name, &rental.provider.id);
+        app.ui.warn(&format!("'{}' at {at}: {error}; nobody logs in there", rental.name));
+    }
 }
 
 /// Whether a row is about this VM: by id where it is known, else by name.
@@ -198,6 +214,7 @@ pub(super) async fn one(app: &App<'_>, rental: Rental) -> Result<Option<Seen>> {
         }
         Ok(vm) => {
             rentals.observed(rental.row, &vm, now())?;
+            tell_swapped(app, &rental, &vm);
             let rental = rentals.by_row(rental.row)?.unwrap_or(rental);
             Ok(Some(Seen { rental, stale: None }))
         }

@@ -1,7 +1,7 @@
 //! `golem vm ssh`
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use golem_vm_protocol::vm::VmStatus;
 
@@ -59,14 +59,22 @@ async fn with_openssh(
     program: &Path,
     args: &SshArgs,
 ) -> Result<u8> {
-    let options =
-        openssh::Options { user: args.user.as_deref(), force_tty: args.tty, batch: false };
+    let options = openssh::Options {
+        user: args.user.as_deref(),
+        force_tty: args.tty,
+        batch: false,
+        forward_agent: args.forward_agent,
+    };
     let arguments = openssh::session(target, &options, &args.command);
-    let code = openssh::run(program, &arguments).await.map_err(|error| {
+    let ended = openssh::run(program, &arguments).await.map_err(|error| {
         CliError::new(Kind::SshConnection, format!("can't start {}", program.display()))
             .because(error)
             .hint(format!("golem vm ssh --builtin {}", rental.name))
     })?;
+    let code = match ended {
+        openssh::Ended::With(code) => code,
+        openssh::Ended::Signalled(signal) => return Ok(128 + signal),
+    };
     // 255 is the client's own; it may also be the command's, and then there is nothing to tell.
     if code == 255 {
         match login::diagnose(target).await {
@@ -91,7 +99,8 @@ async fn with_builtin(
         None => sources.default_key()?.0,
     };
     let connector = app.client()?.connector();
-    let mut connection = match login::connect(connector, target).await {
+    let agent = forwarded_agent(app, args)?;
+    let mut connection = match login::connect(connector, target, agent.as_deref()).await {
         Ok(connection) => connection,
         Err(error @ SshError::WrongHostKey { .. }) => return Err(wrong_host_key(rental, &error)),
         Err(error) => {
@@ -122,11 +131,29 @@ async fn with_builtin(
     connection.close().await;
     match ended {
         Ended::With(code) | Ended::Signalled(code) => Ok(code),
+        // As OpenSSH ends then, which does not say which signal it was.
+        Ended::BySignal(signal) => {
+            app.ui.detail(&format!("the remote command was ended by signal {signal}"));
+            Ok(Kind::SshConnection.exit_code())
+        }
         Ended::Unknown => Err(CliError::new(
             Kind::SshConnection,
             format!("the connection to '{}' was lost", rental.name),
         )
         .hint(format!("golem vm info {}", rental.name))),
+    }
+}
+
+/// The agent's socket, if the VM may use it.
+fn forwarded_agent(app: &App<'_>, args: &SshArgs) -> Result<Option<PathBuf>> {
+    if !args.forward_agent {
+        return Ok(None);
+    }
+    match app.environment.variable("SSH_AUTH_SOCK") {
+        Some(socket) if cfg!(unix) => Ok(Some(socket.into())),
+        _ => Err(CliError::usage("there is no SSH agent to forward")
+            .because("SSH_AUTH_SOCK names none")
+            .hint("start one (eval $(ssh-agent); ssh-add), or leave out --forward-agent")),
     }
 }
 
@@ -153,14 +180,19 @@ fn next_step(rental: &Rental) -> String {
 
 /// The failure of a login to the wrong machine.
 pub(super) fn wrong_host_key(rental: &Rental, error: &SshError) -> CliError {
+    not_that_vm(rental, error)
+        .hint(format!("see what its provider says: golem vm info {}", rental.name))
+        .hint(format!("or give it back: golem vm destroy {}", rental.name))
+}
+
+/// What a wrong host key means, whatever is done about it.
+pub(super) fn not_that_vm(rental: &Rental, error: &SshError) -> CliError {
     CliError::new(
         Kind::Security,
         format!("what answers at the address of '{}' is not that VM", rental.name),
     )
     .because(error)
     .because(WRONG_HOST_KEY)
-    .hint(format!("see what its provider says: golem vm info {}", rental.name))
-    .hint(format!("or give it back: golem vm destroy {}", rental.name))
 }
 
 /// A rental with what is needed to log in, asked of its provider.
@@ -218,6 +250,14 @@ pub(super) fn usable_access(
                 .to_owned(),
         ));
     };
+    if let Some(pinned) = rental.ssh.as_ref().map(|ssh| &ssh.host_key)
+        && pinned.without_comment() != host_key.without_comment()
+    {
+        return Err(CallError::OtherHostKey {
+            pinned: pinned.fingerprint(),
+            named: host_key.fingerprint(),
+        });
+    }
     let host = access.ssh_host.as_str();
     let plain = !host.is_empty()
         && !host.starts_with('-')

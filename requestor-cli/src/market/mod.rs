@@ -1,6 +1,7 @@
 //! What is on offer, and which of it suits best. No I/O: the advertisements are signed documents
 //! that were checked before they got here.
 
+mod changes;
 mod ranking;
 
 use golem_vm_protocol::advertisement::{
@@ -13,7 +14,7 @@ use golem_vm_protocol::vm::{AcceptedOffer, Isolation};
 use golem_vm_protocol::{KeyId, KeyPrefix, VmResources};
 
 use crate::client::listing::Listing;
-use crate::rentals::ProviderRef;
+use crate::rentals::{Agreed, ProviderRef};
 
 /// Hours in a month, as the original counts them.
 const HOURS_PER_MONTH: f64 = 730.0;
@@ -117,6 +118,12 @@ impl Candidate {
         AcceptedOffer { sequence: self.advertisement.sequence, digest: self.digest }
     }
 
+    /// What a VM from it is promised to be.
+    #[must_use]
+    pub fn agreed(&self, isolation: Option<Isolation>) -> Agreed {
+        Agreed { prices: self.advertisement.prices, offer: self.offer(isolation).cloned() }
+    }
+
     /// The price of a size, in micro-USD per month.
     #[must_use]
     pub fn price(&self, size: &VmResources) -> u64 {
@@ -137,6 +144,7 @@ impl Candidate {
     }
 }
 
+pub use changes::{Change, changes};
 pub use ranking::{Reason, ranked};
 
 /// A provider's label and the beginning of its id, safe to print.

@@ -170,6 +170,7 @@ mod tests {
             resources: golem_vm_protocol::VmResources { cpu: 1, memory: 1, storage: 10 },
             usd_micro_month: None,
             identity: None,
+            agreed: None,
         };
         rentals.insert(&new, at(0)).unwrap();
         let digest = DocumentDigest::of(b"x");

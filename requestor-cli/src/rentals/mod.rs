@@ -17,10 +17,12 @@
 //! columns it is about.
 
 mod advertised;
+mod agreed;
 mod row;
 mod schema;
 
 pub use advertised::Recall;
+pub use agreed::Agreed;
 
 use std::path::Path;
 use std::time::Duration;
@@ -112,6 +114,8 @@ pub struct Rental {
     pub created_at: Timestamp,
     /// Why it does not work, in the provider's words.
     pub problem: Option<String>,
+    /// What the provider promised; not known of a VM that was created elsewhere.
+    pub agreed: Option<Agreed>,
 }
 
 impl Rental {
@@ -145,6 +149,8 @@ pub struct NewRental {
     pub usd_micro_month: Option<u64>,
     /// What `ssh -i` is to be given.
     pub identity: Option<std::path::PathBuf>,
+    /// What the provider promised.
+    pub agreed: Option<Agreed>,
 }
 
 /// The database of rentals.
@@ -230,10 +236,10 @@ impl Rentals {
     pub fn insert(&self, new: &NewRental, now: Timestamp) -> Result<Rental> {
         let inserted = self.connection.execute(
             "INSERT INTO rentals (name, state, provider_id, provider_name, endpoints,
-               idempotency_key, request, cpu, memory, storage, usd_micro_month, identity,
+               idempotency_key, request, cpu, memory, storage, usd_micro_month, identity, agreed,
                status, status_at, created_at)
              VALUES (:name, 'pending', :provider_id, :provider_name, :endpoints, :key, :request,
-               :cpu, :memory, :storage, :price, :identity, 'creating', :now, :now)",
+               :cpu, :memory, :storage, :price, :identity, :agreed, 'creating', :now, :now)",
             named_params! {
                 ":name": new.name.as_str(),
                 ":provider_id": new.provider.id.to_string(),
@@ -246,6 +252,7 @@ impl Rentals {
                 ":storage": new.resources.storage,
                 ":price": new.usd_micro_month.and_then(|price| i64::try_from(price).ok()),
                 ":identity": new.identity.as_ref().map(|path| path.to_string_lossy().into_owned()),
+                ":agreed": new.agreed.as_ref().and_then(|a| serde_json::to_string(a).ok()),
                 ":now": now.unix_micros(),
             },
         );
@@ -371,6 +378,7 @@ impl Rentals {
             resources: vm.resources,
             usd_micro_month: None,
             identity: None,
+            agreed: None,
         };
         let rental = self.insert(&new, vm.created_at.0)?;
         self.observed(rental.row, vm, now)?;

@@ -11,7 +11,7 @@ use super::{ProviderRef, Rental, SshAccess, State};
 
 pub(super) const COLUMNS: &str = "row, name, state, provider_id, provider_name, endpoints, \
     idempotency_key, request, cpu, memory, storage, usd_micro_month, isolation, image, vm_id, \
-    operation_id, ssh_host, ssh_port, ssh_user, host_key, identity, status, status_at, created_at, problem";
+    operation_id, ssh_host, ssh_port, ssh_user, host_key, identity, status, status_at, created_at, problem, agreed";
 
 pub(super) const fn state_text(state: State) -> &'static str {
     match state {
@@ -89,5 +89,9 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Rental> {
         status_at: Timestamp::from_unix_micros(row.get(22)?),
         created_at: Timestamp::from_unix_micros(row.get(23)?),
         problem: row.get(24)?,
+        agreed: row
+            .get::<_, Option<String>>(25)?
+            .map(|text| serde_json::from_str(&text).map_err(|error| wrong(25, &error)))
+            .transpose()?,
     })
 }

@@ -41,4 +41,6 @@ CREATE TABLE advertised (
   seen_at     INTEGER NOT NULL               -- microseconds since the Unix epoch
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX advertised_age ON advertised (seen_at);
+", "
+ALTER TABLE rentals ADD COLUMN agreed TEXT;  -- JSON: what the provider promised
 "];

@@ -26,6 +26,7 @@ fn new(name: &str, key: &str) -> NewRental {
         resources: VmResources { cpu: 1, memory: 1, storage: 10 },
         usd_micro_month: Some(8_000_000),
         identity: Some("/home/me/.ssh/id_ed25519".into()),
+        agreed: None,
     }
 }
 
@@ -54,6 +55,8 @@ fn vm(name: &str, status: VmStatus) -> Vm {
         image_digest: None,
         backend: Some("docker".into()),
         isolation: Some(Isolation::Container),
+        egress: None,
+        prices: None,
         host_key: Some(KEY.parse().unwrap()),
         ssh_user: None,
         job_id: None,

@@ -30,14 +30,18 @@ pub enum LoginError {
     NotLetIn(String),
 }
 
-/// Reaches the VM and exchanges keys, once.
+/// Reaches the VM and exchanges keys, once. It may use the `agent` behind this socket, if any.
 ///
 /// # Errors
 /// [`SshError`].
-pub async fn connect(connector: &Connector, target: &Target<'_>) -> Result<Connection, SshError> {
+pub async fn connect(
+    connector: &Connector,
+    target: &Target<'_>,
+    agent: Option<&Path>,
+) -> Result<Connection, SshError> {
     let access = target.access;
     let stream = connector.ssh(&access.host, access.port).await.map_err(SshError::Unreachable)?;
-    Connection::open(stream, &access.host_key).await
+    Connection::open(stream, &access.host_key, agent).await
 }
 
 /// Logs in and runs a command that does nothing. What is not up yet is waited for; a wrong host
@@ -76,7 +80,7 @@ async fn once(
     program: Option<&Path>,
     interactive: bool,
 ) -> Result<(), LoginError> {
-    let mut connection = connect(connector, target).await.map_err(sorted)?;
+    let mut connection = connect(connector, target, None).await.map_err(sorted)?;
     let with_openssh = matches!(key.usable_by, Use::OpenSsh | Use::Passphrase);
     if let Some(program) = program.filter(|_| with_openssh) {
         // The host key was right; OpenSSH checks it once more by itself.
@@ -104,7 +108,7 @@ fn sorted(error: SshError) -> LoginError {
 /// wrong machine, an unreachable one, or (then `None`) something that the client has told itself.
 pub async fn diagnose(target: &Target<'_>) -> Option<LoginError> {
     let connector = Connector { deadline: Duration::from_secs(5) };
-    match connect(&connector, target).await {
+    match connect(&connector, target, None).await {
         Ok(connection) => {
             connection.close().await;
             None

@@ -20,6 +20,8 @@ pub struct Options<'a> {
     pub batch: bool,
     /// A terminal on the other side also for a command.
     pub force_tty: bool,
+    /// The VM may use the person's SSH agent.
+    pub forward_agent: bool,
 }
 
 /// `Name value` pairs that make the client accept one host key, offer one identity and nothing else.
@@ -36,6 +38,9 @@ fn settings(target: &Target<'_>) -> Vec<(&'static str, String)> {
         ("KbdInteractiveAuthentication", "no".to_owned()),
         ("ForwardAgent", "no".to_owned()),
         ("ForwardX11", "no".to_owned()),
+        ("ForwardX11Trusted", "no".to_owned()),
+        ("PermitLocalCommand", "no".to_owned()),
+        ("Tunnel", "no".to_owned()),
     ];
     if target.identity.is_some() {
         settings.push(("IdentitiesOnly", "yes".to_owned()));
@@ -57,6 +62,7 @@ fn arguments(target: &Target<'_>, options: &Options<'_>) -> Vec<OsString> {
         arguments.extend(["-i".into(), escaped(identity).into()]);
     }
     for (name, value) in settings(target) {
+        let value = if options.forward_agent && name == "ForwardAgent" { "yes" } else { &value };
         arguments.extend(["-o".into(), format!("{name}={value}").into()]);
     }
     if options.batch {
@@ -137,6 +143,15 @@ pub fn config_block(target: &Target<'_>, host: &str) -> String {
     block
 }
 
+/// How the client ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this exit code.
+    With(u8),
+    /// After this process was asked to end by a signal of this number, which was passed on.
+    Signalled(u8),
+}
+
 /// What the client's end means as an exit code: its own, or 128 and the signal that ended it.
 fn exit_code(status: ExitStatus) -> u8 {
     #[cfg(unix)]
@@ -151,7 +166,7 @@ fn exit_code(status: ExitStatus) -> u8 {
 ///
 /// # Errors
 /// When the program can't be started.
-pub async fn run(program: &Path, arguments: &[OsString]) -> std::io::Result<u8> {
+pub async fn run(program: &Path, arguments: &[OsString]) -> std::io::Result<Ended> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -160,9 +175,13 @@ pub async fn run(program: &Path, arguments: &[OsString]) -> std::io::Result<u8> 
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut quit = signal(SignalKind::quit())?;
         let mut child = tokio::process::Command::new(program).args(arguments).spawn()?;
+        let mut asked_to_end = None;
         loop {
             let passed_on = tokio::select! {
-                status = child.wait() => return status.map(exit_code),
+                status = child.wait() => {
+                    let code = exit_code(status?);
+                    return Ok(asked_to_end.map_or(Ended::With(code), Ended::Signalled));
+                }
                 _ = terminate.recv() => rustix::process::Signal::TERM,
                 _ = hang_up.recv() => rustix::process::Signal::HUP,
                 _ = interrupt.recv() => continue,
@@ -173,10 +192,14 @@ pub async fn run(program: &Path, arguments: &[OsString]) -> std::io::Result<u8> 
                 // It may have ended this very moment; then the loop sees that.
                 let _ = rustix::process::kill_process(pid, passed_on);
             }
+            asked_to_end = u8::try_from(passed_on.as_raw()).ok();
         }
     }
     #[cfg(not(unix))]
-    tokio::process::Command::new(program).args(arguments).status().await.map(exit_code)
+    {
+        let status = tokio::process::Command::new(program).args(arguments).status().await;
+        status.map(|status| Ended::With(exit_code(status)))
+    }
 }
 
 /// Logs in and runs `true`. With `interactive` the client may ask for a passphrase or a touch.
@@ -257,6 +280,9 @@ mod tests {
             "KbdInteractiveAuthentication=no",
             "ForwardAgent=no",
             "ForwardX11=no",
+            "ForwardX11Trusted=no",
+            "PermitLocalCommand=no",
+            "Tunnel=no",
             "IdentitiesOnly=yes",
         ];
         let mut begin: Vec<&'static str> = vec!["-F", "none", "-p", "50800", "-i", "/k/id"];

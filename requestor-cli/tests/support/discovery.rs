@@ -14,6 +14,8 @@ struct Listed {
     entries: Vec<Value>,
     page: Option<usize>,
     searches: usize,
+    /// What takes the place of an entry from the next question on.
+    later: Vec<Value>,
 }
 
 pub struct Discovery {
@@ -38,6 +40,7 @@ impl Discovery {
                 };
             }
             listed.searches += 1;
+            let later = std::mem::take(&mut listed.later);
             let cursor = query
                 .split('&')
                 .find_map(|pair| pair.strip_prefix("cursor="))
@@ -46,6 +49,10 @@ impl Discovery {
             let entries: Vec<_> = listed.entries.iter().skip(cursor).take(page).collect();
             let next = cursor + entries.len();
             let mut answer = json(200, &entries);
+            for new in later {
+                listed.entries.retain(|entry| entry["provider_id"] != new["provider_id"]);
+                listed.entries.push(new);
+            }
             if next < listed.entries.len()
                 && let Answer::Reply { headers, .. } = &mut answer
             {
@@ -64,6 +71,11 @@ impl Discovery {
     pub fn list(&self, provider: &Provider) {
         self.withdraw(provider);
         self.list_value(provider.entry());
+    }
+
+    /// Lists a provider as it advertises itself now, but only after the next search.
+    pub fn list_later(&self, provider: &Provider) {
+        self.listed.lock().unwrap().later.push(provider.entry());
     }
 
     pub fn withdraw(&self, provider: &Provider) {

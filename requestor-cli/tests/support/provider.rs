@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use golem_vm_protocol::advertisement::{Advertisement, Pricing};
+use golem_vm_protocol::advertisement::{Advertisement, Prices, Pricing};
 use golem_vm_protocol::document::Envelope;
 use golem_vm_protocol::signature::{RequestParts, RequestSignature, sign_response, verify_request};
 use golem_vm_protocol::time::Timestamp;
@@ -64,6 +64,10 @@ pub struct State {
     pub refuse_stale_offer: bool,
     pub ssh: Option<(u16, String, String, PathBuf)>,
     pub host_key: Option<String>,
+    /// What it changes in the VM before it tells of it.
+    pub lie: Option<fn(&mut Vm)>,
+    /// What it changes in the access before it tells of it.
+    pub access_lie: Option<fn(&mut VmAccess)>,
     /// Every request, as method and target.
     pub log: Vec<String>,
 }
@@ -105,6 +109,8 @@ impl Provider {
             refuse_stale_offer: false,
             ssh: None,
             host_key: None,
+            lie: None,
+            access_lie: None,
             log: Vec::new(),
         }));
         let server = serve(handler(key.clone(), Arc::clone(&state)));
@@ -151,6 +157,13 @@ impl Provider {
         self.state.lock().unwrap().vms.iter().map(|rented| rented.vm.id.clone()).collect()
     }
 
+    /// Puts other machines in the place of all its VMs: from now on it names this host key.
+    pub fn swap_vms(&self, host_key: &str) {
+        for rented in &mut self.state.lock().unwrap().vms {
+            rented.vm.host_key = Some(host_key.parse().unwrap());
+        }
+    }
+
     /// The VM is gone, whoever did it.
     pub fn lose_vms(&self) {
         self.state.lock().unwrap().vms.clear();
@@ -178,8 +191,7 @@ impl Provider {
             "endpoints": [{"kind": "relay-of-tomorrow"},
                 {"kind": "direct", "api": self.address.to_string(), "ssh_host": "127.0.0.1"}],
             "offers": offers,
-            "prices": {"core_month": state.core_month, "gb_ram_month": 2_000_000,
-                       "gb_storage_month": 100_000},
+            "prices": prices(&state),
             "overcommit": {"cpu": state.overcommit, "storage": 1.0},
         });
         if state.ports_verified {
@@ -205,6 +217,10 @@ impl Provider {
             "last_seen": now(), "expires_at": advertisement.expires_at, "document": envelope,
         })
     }
+}
+
+fn prices(state: &State) -> Prices {
+    Prices { core_month: state.core_month, gb_ram_month: 2_000_000, gb_storage_month: 100_000 }
 }
 
 type Said = (u16, Value);
@@ -331,6 +347,8 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
                 image_digest: Some("sha256:0123".into()),
                 backend: Some("docker".into()),
                 isolation: Some(state.isolation),
+                egress: Some("internet".into()),
+                prices: Some(prices(state)),
                 host_key: Some(host_key.parse().unwrap()),
                 ssh_user: None,
                 job_id: Some(format!("job-{id}")),
@@ -398,7 +416,11 @@ fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str]) -> Said
     };
     let rented = &mut state.vms[at];
     match (method, action) {
-        (&Method::GET, []) => (200, serde_json::to_value(&rented.vm).unwrap()),
+        (&Method::GET, []) => {
+            let mut vm = rented.vm.clone();
+            state.lie.inspect(|lie| lie(&mut vm));
+            (200, serde_json::to_value(vm).unwrap())
+        }
         (&Method::DELETE, []) => {
             state.vms.remove(at);
             (200, Value::Null)
@@ -413,7 +435,7 @@ fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str]) -> Said
             (202, serde_json::to_value(pending).unwrap())
         }
         (&Method::GET, ["access"]) => {
-            let access = VmAccess {
+            let mut access = VmAccess {
                 ssh_host: "127.0.0.1".into(),
                 ssh_port: port,
                 vm_id: rented.vm.id.clone(),
@@ -421,6 +443,7 @@ fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str]) -> Said
                 ssh_user: Some(user),
                 host_key: rented.vm.host_key.clone(),
             };
+            state.access_lie.inspect(|lie| lie(&mut access));
             (200, serde_json::to_value(access).unwrap())
         }
         (&Method::GET, ["stats"]) => {

@@ -57,7 +57,7 @@ impl Sshd {
     /// Another machine takes its place: same port, other host key.
     pub fn swap_host_key(&mut self) {
         self.stop();
-        keygen(&self.dir.path().join("host"));
+        self.host_key = keygen(&self.dir.path().join("host"));
         let again = || {
             let mut child = spawn(self.dir.path());
             answers(self.port, &mut child).then_some(child)

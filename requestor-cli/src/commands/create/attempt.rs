@@ -8,7 +8,7 @@ use golem_vm_protocol::{ErrorCode, Problem};
 use tokio::time::{Instant, sleep};
 
 use super::super::refresh;
-use super::super::ssh::{usable_access, wrong_host_key};
+use super::super::ssh::{not_that_vm, usable_access, wrong_host_key};
 use super::wanted::Wanted;
 use crate::app::{App, now};
 use crate::client::provider::{Access, CallError, Created, vm_id};
@@ -246,26 +246,28 @@ impl Attempt<'_> {
                     .await);
             }
         }
-        if let (Some(wanted), Some(made)) = (self.wanted.isolation, vm.isolation)
-            && wanted != made
+        let Some(agreed) = &rental.agreed else { return Ok(()) };
+        let image = self.wanted.image.as_deref();
+        let mut broken = agreed.broken_by(vm, &self.wanted.resources, image);
+        // A provider that advertises no offers was not asked which kind it makes, but this is.
+        if agreed.offer.is_none()
+            && let Some(wanted) = self.wanted.isolation
+            && vm.isolation != Some(wanted)
         {
-            let error = CliError::new(
-                Kind::Refused,
-                format!(
-                    "{} made a {made}, not a {wanted}",
-                    label(&rental.provider.name, &rental.provider.id)
-                ),
-            );
-            return Err(self.undo(rental, error).await);
+            broken.push(format!("it is not a {wanted}"));
         }
-        if vm.resources != self.wanted.resources {
-            let error = CliError::new(
-                Kind::Refused,
-                format!("{} made another size", label(&rental.provider.name, &rental.provider.id)),
-            );
-            return Err(self.undo(rental, error).await);
+        if broken.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let error = CliError::new(
+            Kind::Security,
+            format!(
+                "{} made another VM than it advertised; it is given back",
+                label(&rental.provider.name, &rental.provider.id)
+            ),
+        );
+        let error = broken.into_iter().fold(error, CliError::because);
+        Err(self.undo(rental, error).await)
     }
 
     /// Waits until the VM's SSH port is open, and gives where it is.
@@ -298,8 +300,9 @@ impl Attempt<'_> {
             let again = error.is_worth_a_retry() && started.elapsed() < ACCESS;
             if !again {
                 return Err(match error {
-                    CallError::Malformed(_) => {
-                        self.undo(rental, error.into_cli(&self.doing(), &rental.provider)).await
+                    CallError::Malformed(_) | CallError::OtherHostKey { .. } => {
+                        let told = error.into_cli(&self.doing(), &rental.provider);
+                        self.undo_if_new(rental, told).await
                     }
                     _ => self.abandon(rental, error).await,
                 });
@@ -327,17 +330,14 @@ impl Attempt<'_> {
         let check =
             login::check(app.client()?.connector(), &target, key, program.as_deref(), interactive);
         let address = format!("{}:{}", target.access.host, target.access.port);
-        let kept = |error: CliError| {
-            error
-                .hint(format!("the VM is rented and kept; try again: golem vm ssh {}", rental.name))
-                .hint(format!("or give it back: golem vm destroy {}", rental.name))
-        };
         match check.await {
             Ok(()) => Ok(()),
-            Err(LoginError::WrongHostKey(error)) => {
-                Err(Failure::Final(wrong_host_key(rental, &error)))
-            }
+            Err(LoginError::WrongHostKey(error)) => Err(match self.may_give_back() {
+                true => self.undo(rental, not_that_vm(rental, &error)).await,
+                false => Failure::Final(wrong_host_key(rental, &error)),
+            }),
             Err(LoginError::NotLetIn(why)) => Err(Failure::Final(kept(
+                rental,
                 CliError::other(format!(
                     "'{}' was made, but logging in as {} at {address} with {} failed",
                     rental.name,
@@ -355,10 +355,9 @@ impl Attempt<'_> {
                     ),
                 )
                 .because(error);
-                Err(match self.wanted.provider {
-                    // The person wanted this very provider: what to do is theirs to say.
-                    Some(_) => Failure::Final(kept(told)),
-                    None => self.undo(rental, told).await,
+                Err(match self.may_give_back() {
+                    true => self.undo(rental, told).await,
+                    false => Failure::Final(kept(rental, told)),
                 })
             }
         }
@@ -375,6 +374,21 @@ impl Attempt<'_> {
         let told = error.into_cli(&self.doing(), &rental.provider);
         self.app.ui.detail("should the VM exist there, it is destroyed when that provider answers");
         Failure::Next(told)
+    }
+
+    /// Whether a VM that can't be logged in to may be given back without asking: not where the
+    /// person wanted this very provider, and not where the create was cut off before, for then
+    /// somebody may have used the VM since.
+    fn may_give_back(&self) -> bool {
+        !self.resumed && self.wanted.provider.is_none()
+    }
+
+    /// Destroys a VM that was made just now and is not good; keeps one that was there before.
+    async fn undo_if_new(&self, rental: &Rental, why: CliError) -> Failure {
+        match self.resumed {
+            true => Failure::Final(kept(rental, why)),
+            false => self.undo(rental, why).await,
+        }
     }
 
     /// Destroys a VM that exists and is not good, now or when the provider answers.
@@ -410,6 +424,13 @@ impl Attempt<'_> {
             CliError::other(format!("'{}' was destroyed by another golem meanwhile", rental.name))
         })
     }
+}
+
+/// A failure that leaves the VM rented.
+fn kept(rental: &Rental, error: CliError) -> CliError {
+    error
+        .hint(format!("the VM is rented and kept; try again: golem vm ssh {}", rental.name))
+        .hint(format!("or give it back: golem vm destroy {}", rental.name))
 }
 
 /// Whether the VM's own entry names no other host key than the access does.

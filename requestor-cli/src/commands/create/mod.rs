@@ -30,7 +30,7 @@ use super::{discovered, info, refresh};
 use crate::app::{App, now};
 use crate::args::CreateArgs;
 use crate::error::{CliError, Kind, Result};
-use crate::market::{Candidate, dollars, label, usd};
+use crate::market::{Candidate, changes, dollars, label, usd};
 use crate::rentals::{NewRental, Rental, State};
 
 /// Most providers that are tried.
@@ -182,7 +182,7 @@ async fn create(app: &App<'_>, args: &CreateArgs, current: &Cell<Option<i64>>) -
                 Err(Failure::OfferChanged(error)) if again => error,
                 Err(Failure::OfferChanged(error)) => {
                     current.set(None);
-                    match renewed(app, &discovery, &wanted, &candidate, error).await {
+                    match renewed(app, &discovery, &wanted, &candidate, chosen, error).await {
                         Ok(new) => {
                             candidate = new;
                             continue;
@@ -283,16 +283,19 @@ fn intend(app: &App<'_>, wanted: &Wanted, candidate: &Candidate) -> Result<Renta
         resources: wanted.resources,
         usd_micro_month: Some(candidate.price(&wanted.resources)),
         identity: Some(wanted.key.identity.clone()),
+        agreed: Some(candidate.agreed(wanted.isolation)),
     };
     app.rentals()?.insert(&new, now())
 }
 
-/// The provider's new terms, if they suit as well as those that were accepted.
+/// The provider's new terms, if they suit as well as those that were accepted, or a person who has
+/// `chosen` this provider accepts them.
 async fn renewed(
     app: &App<'_>,
     discovery: &crate::client::discovery::Discovery,
     wanted: &Wanted,
     old: &Candidate,
+    chosen: bool,
     refused: CliError,
 ) -> Result<Candidate> {
     let listing = discovered::one(app, discovery, &old.id).await?;
@@ -305,17 +308,25 @@ async fn renewed(
     if let Some(objection) = wanted.wish.objection(&new.advertisement) {
         return Err(refused.because(format!("by now it {objection}")));
     }
-    let (before, after) = (old.price(&wanted.resources), new.price(&wanted.resources));
-    let (shown_before, shown_after) = (dollars(usd(before)), dollars(usd(after)));
-    if after > before {
-        return Err(refused
-            .because(format!(
-                "it asks {shown_after} per month now, and asked {shown_before} before"
-            ))
-            .hint("the same command again accepts the new price"));
+    let changes = changes(old, &new, &wanted.resources, wanted.isolation, wanted.image.as_deref());
+    let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let worse = changes.iter().any(|change| change.worse);
+    if worse && chosen && app.ui.can_ask() {
+        app.ui.note(&format!("{} has changed its terms: {}", new.label(), told.join("; ")));
+        return if app.ui.confirm("Accept the new ones?") { Ok(new) } else { Err(refused) };
     }
+    if worse {
+        let refused = told.iter().fold(refused, CliError::because);
+        return Err(if chosen {
+            refused.hint("the same command again accepts the new terms")
+        } else {
+            refused
+        });
+    }
+    let told =
+        if told.is_empty() { "none of those that matter here".to_owned() } else { told.join("; ") };
     app.ui.note(&format!(
-        "{} has changed its terms meanwhile ({shown_before} before, {shown_after} per month now); going on with them",
+        "{} has changed its terms meanwhile ({told}); going on, for none is worse",
         new.label()
     ));
     Ok(new)

@@ -49,6 +49,22 @@ fn usable(identity: &AgentIdentity) -> Option<SshPublicKey> {
     format!("{line} {comment}").parse().or_else(|_| line.parse()).ok()
 }
 
+/// Lets the other side speak with the agent behind a socket, until either ends it.
+#[cfg(unix)]
+pub(super) async fn forward(
+    socket: std::path::PathBuf,
+    mut channel: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+) {
+    if let Ok(mut agent) = tokio::net::UnixStream::connect(socket).await {
+        // Whichever side breaks off: the channel ends with it.
+        let _ = tokio::io::copy_bidirectional(&mut channel, &mut agent).await;
+    }
+}
+
+/// Agents have no sockets here: nothing is forwarded.
+#[cfg(not(unix))]
+pub(super) async fn forward(_: std::path::PathBuf, _: impl Sized) {}
+
 pub(super) async fn authenticate(
     handle: &mut Handle<Pinned>,
     user: &str,

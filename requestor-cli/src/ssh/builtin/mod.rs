@@ -6,14 +6,15 @@ pub mod key_file;
 pub mod session;
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::vm::SshPublicKey;
-use russh::client::{self, AuthResult};
+use russh::client::{self, AuthResult, ChannelOpenHandle, Msg, Session};
 use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{Disconnect, Preferred, cipher};
+use russh::{Channel, ChannelOpenFailure, Disconnect, Preferred, cipher};
 use tokio::time::timeout;
 
 use super::keys::{LoginKey, Use};
@@ -21,6 +22,9 @@ use crate::client::connector::{ConnectError, Stream};
 
 /// How long key exchange and login may take.
 const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// What the other side hears that wants to open something on this machine.
+const REFUSED: ChannelOpenFailure = ChannelOpenFailure::AdministrativelyProhibited;
 
 /// Why there is no session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,10 +51,13 @@ pub enum SshError {
     Key(String),
 }
 
-/// Accepts one host key.
+/// Accepts one host key, and nothing that the other side wants to open on this machine, but for
+/// the agent where the person asked for that.
 struct Pinned {
     key: SshPublicKey,
     presented: Arc<Mutex<Option<String>>>,
+    /// The agent's socket, if the other side may use it.
+    agent: Option<PathBuf>,
 }
 
 impl client::Handler for Pinned {
@@ -74,11 +81,102 @@ impl client::Handler for Pinned {
         }
         Ok(same)
     }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        match self.agent.clone() {
+            Some(socket) => {
+                reply.accept().await;
+                tokio::spawn(agent::forward(socket, channel.into_stream()));
+            }
+            None => reply.reject(REFUSED).await,
+        }
+        Ok(())
+    }
+
+    // russh accepts what follows unless it is told otherwise.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(REFUSED).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(REFUSED).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(REFUSED).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(REFUSED).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(REFUSED).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(REFUSED).await;
+        Ok(())
+    }
 }
 
 /// A connection whose host key was found right.
 pub struct Connection {
     handle: client::Handle<Pinned>,
+    forwards_agent: bool,
 }
 
 fn config(pinned: &SshPublicKey) -> client::Config {
@@ -111,13 +209,21 @@ fn config(pinned: &SshPublicKey) -> client::Config {
 
 impl Connection {
     /// Exchanges keys over `stream`. Nothing of the person's is sent before the host key was
-    /// found to be `pinned`.
+    /// found to be `pinned`. The other side may use the `agent` behind this socket, if any.
     ///
     /// # Errors
     /// [`SshError::WrongHostKey`] or [`SshError::Broken`].
-    pub async fn open(stream: Stream, pinned: &SshPublicKey) -> Result<Self, SshError> {
+    pub async fn open(
+        stream: Stream,
+        pinned: &SshPublicKey,
+        agent: Option<&Path>,
+    ) -> Result<Self, SshError> {
         let presented = Arc::new(Mutex::new(None));
-        let handler = Pinned { key: pinned.clone(), presented: Arc::clone(&presented) };
+        let handler = Pinned {
+            key: pinned.clone(),
+            presented: Arc::clone(&presented),
+            agent: agent.map(Path::to_owned),
+        };
         let opening = client::connect_stream(Arc::new(config(pinned)), stream, handler);
         let opened = timeout(HANDSHAKE, opening).await;
         let seen = presented.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -125,7 +231,7 @@ impl Connection {
             return Err(SshError::WrongHostKey { presented, pinned: pinned.fingerprint() });
         }
         match opened {
-            Ok(Ok(handle)) => Ok(Self { handle }),
+            Ok(Ok(handle)) => Ok(Self { handle, forwards_agent: agent.is_some() }),
             Ok(Err(russh::Error::NoCommonAlgo { kind: russh::AlgorithmKind::Key, .. })) => {
                 // It has no host key of the pinned kind, so it can't be the VM.
                 let presented = "of another kind".to_owned();
@@ -186,3 +292,6 @@ impl Connection {
 fn broken(error: &russh::Error) -> SshError {
     SshError::Broken(printable(&error.to_string(), 200))
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,8 +28,10 @@ pub struct Request {
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// With this exit code; 128 and more for a signal.
+    /// With this exit code.
     With(u8),
+    /// By a signal of this number.
+    BySignal(u8),
     /// This process was asked to end by a signal.
     Signalled(u8),
     /// The connection was gone before the exit code came.
@@ -77,6 +79,9 @@ impl Connection {
                 .request_pty(false, &request.term, columns, rows, 0, 0, &modes)
                 .await
                 .map_err(|error| broken(&error))?;
+        }
+        if self.forwards_agent {
+            channel.agent_forward(true).await.map_err(|error| broken(&error))?;
         }
         let started = match &request.command {
             Some(command) => channel.exec(true, command.as_slice()).await,
@@ -139,7 +144,7 @@ async fn show_output(mut reading: ChannelReadHalf) -> Ended {
                 Ok(())
             }
             ChannelMsg::ExitSignal { signal_name, .. } => {
-                ended = Ended::With(128 + signal_number(&signal_name));
+                ended = Ended::BySignal(signal_number(&signal_name));
                 Ok(())
             }
             ChannelMsg::Failure => return Ended::Unknown,
@@ -235,7 +240,8 @@ impl Drop for RawTerminal {
     }
 }
 
-/// The number of a signal as shells count it (POSIX; the same on Linux, macOS and the BSDs).
+/// The number of a signal as shells count it (POSIX; the same on Linux, macOS and the BSDs); 0 for
+/// one that is not in the protocol's list.
 fn signal_number(signal: &Sig) -> u8 {
     match signal {
         Sig::HUP => 1,
@@ -250,8 +256,7 @@ fn signal_number(signal: &Sig) -> u8 {
         Sig::ALRM => 14,
         Sig::TERM => 15,
         Sig::USR1 => 10,
-        // As OpenSSH's client does for a session that ended without a code: 255.
-        Sig::Custom(_) => 127,
+        Sig::Custom(_) => 0,
     }
 }
 
@@ -261,8 +266,8 @@ mod tests {
 
     #[test]
     fn signals_have_the_numbers_that_shells_use() {
-        assert_eq!(128 + signal_number(&Sig::TERM), 143);
-        assert_eq!(128 + signal_number(&Sig::KILL), 137);
-        assert_eq!(128 + signal_number(&Sig::Custom("X".into())), 255);
+        assert_eq!(signal_number(&Sig::TERM), 15);
+        assert_eq!(signal_number(&Sig::KILL), 9);
+        assert_eq!(signal_number(&Sig::Custom("X".into())), 0);
     }
 }
