@@ -35,7 +35,8 @@ impl Market {
 
 #[test]
 fn a_vm_on_other_terms_is_given_back_and_its_provider_named() {
-    let lies: [(fn(&mut Vm), &str); 8] = [
+    type Lie = fn(&mut Vm);
+    let lies: [(Lie, &str); 8] = [
         (
             |vm| vm.prices.as_mut().unwrap().core_month = 9_000_000,
             "its price is $12.00 per month, not $4.00",
