@@ -37,6 +37,94 @@ pub const VM_STATS: &str = "/api/v1/vms/{name}/stats";
 /// Provider: one asynchronous operation (the original calls it a job).
 pub const VM_OPERATION: &str = "/api/v1/vms/jobs/{job_id}";
 
+/// Which service answers on a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Discovery.
+    Discovery,
+    /// The port checker.
+    PortChecker,
+    /// The provider.
+    Provider,
+    /// The provider's control socket, which is no TCP.
+    ControlSocket,
+}
+
+/// Who gets more than a refusal from a route. docs/http-api.md says the same; both are tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Whoever asks, signed or not.
+    Everybody,
+    /// Whoever signs, for what is then its own.
+    AnyKey,
+    /// The one key whom it concerns: a VM's owner, or the provider whose advertisement it is. To all
+    /// others an owner's VM is one that never was.
+    Concerned,
+    /// The owner of the service, who can open its socket.
+    ServiceOwner,
+}
+
+impl Caller {
+    /// As docs/http-api.md writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Everybody => "everybody",
+            Self::AnyKey => "any key",
+            Self::Concerned => "the key it concerns",
+            Self::ServiceOwner => "the service's owner",
+        }
+    }
+}
+
+/// One method on one path of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Who answers.
+    pub service: Service,
+    /// The method; HEAD goes with every GET.
+    pub method: &'static str,
+    /// The path's pattern.
+    pub pattern: &'static str,
+    /// Who may call it.
+    pub caller: Caller,
+}
+
+const fn route(
+    service: Service,
+    method: &'static str,
+    pattern: &'static str,
+    caller: Caller,
+) -> Route {
+    Route { service, method, pattern, caller }
+}
+
+/// Everything that is served, and to whom. Tests try every route here with every method as everybody
+/// who may not, so that a route can't be added without being tried.
+pub const ROUTES: &[Route] = &[
+    route(Service::Discovery, "GET", HEALTH, Caller::Everybody),
+    route(Service::Discovery, "GET", ADVERTISEMENTS, Caller::Everybody),
+    route(Service::Discovery, "POST", ADVERTISEMENTS, Caller::Concerned),
+    route(Service::Discovery, "GET", ADVERTISEMENT, Caller::Everybody),
+    route(Service::Discovery, "DELETE", ADVERTISEMENT, Caller::Concerned),
+    route(Service::PortChecker, "GET", HEALTH, Caller::Everybody),
+    route(Service::PortChecker, "POST", PORT_CHECKS, Caller::AnyKey),
+    route(Service::PortChecker, "POST", CHECK_PORTS, Caller::AnyKey),
+    route(Service::Provider, "GET", HEALTH, Caller::Everybody),
+    route(Service::Provider, "GET", PROVIDER_INFO, Caller::Everybody),
+    route(Service::Provider, "POST", VMS, Caller::AnyKey),
+    route(Service::Provider, "GET", VMS, Caller::AnyKey),
+    route(Service::Provider, "GET", VM_OPERATION, Caller::Concerned),
+    route(Service::Provider, "GET", VM, Caller::Concerned),
+    route(Service::Provider, "DELETE", VM, Caller::Concerned),
+    route(Service::Provider, "GET", VM_ACCESS, Caller::Concerned),
+    route(Service::Provider, "POST", VM_START, Caller::Concerned),
+    route(Service::Provider, "POST", VM_STOP, Caller::Concerned),
+    route(Service::Provider, "POST", VM_RESTART, Caller::Concerned),
+    route(Service::Provider, "GET", VM_STATS, Caller::Concerned),
+    route(Service::ControlSocket, "GET", SUMMARY, Caller::ServiceOwner),
+];
+
 /// Fills the one parameter of a route.
 fn fill(pattern: &str, value: &str) -> String {
     match (pattern.find('{'), pattern.find('}')) {
@@ -99,6 +187,22 @@ pub fn vm_operation(id: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn every_pattern_is_in_the_table() {
+        let patterns: Vec<&str> = include_str!("route.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub const "))
+            .filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"))
+            .collect();
+        assert!(patterns.len() > 12 && patterns.contains(&VM_OPERATION), "{patterns:?}");
+        for pattern in patterns {
+            assert!(
+                ROUTES.iter().any(|route| route.pattern == pattern),
+                "{pattern} is not in ROUTES: say there who may call it"
+            );
+        }
+    }
 
     #[test]
     fn builders_fill_their_pattern() {

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use golem_vm_protocol::route::Service;
 use golem_vm_protocol::{ErrorCode, route};
 use serde_json::Value;
 
@@ -52,27 +53,44 @@ fn every_error_code_is_listed_with_its_status() {
     assert_eq!(listed, known);
 }
 
+/// Each route has its row under "Who may call what", and its own section or table row.
 #[test]
-fn every_route_is_listed() {
+fn every_route_is_listed_with_whom_it_serves() {
     let Some(page) = page() else { return };
-    for pattern in [
-        route::HEALTH,
-        route::ADVERTISEMENTS,
-        route::ADVERTISEMENT,
-        route::PORT_CHECKS,
-        route::CHECK_PORTS,
-        route::PROVIDER_INFO,
-        route::SUMMARY,
-        route::VMS,
-        route::VM,
-        route::VM_ACCESS,
-        route::VM_START,
-        route::VM_STOP,
-        route::VM_RESTART,
-        route::VM_STATS,
-        route::VM_OPERATION,
-    ] {
-        assert!(page.contains(&format!("{pattern}`")), "{pattern} is not in docs/http-api.md");
+    let table = between(&page, "<!-- routes -->", "<!-- end -->");
+    let listed: Vec<&str> =
+        table.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+    let expected: Vec<String> = route::ROUTES
+        .iter()
+        .map(|route| {
+            let service = match route.service {
+                Service::Discovery => "discovery",
+                Service::PortChecker => "port checker",
+                Service::Provider => "provider",
+                Service::ControlSocket => "provider, control socket",
+            };
+            format!(
+                "| {service} | `{} {}` | {} |",
+                route.method,
+                route.pattern,
+                route.caller.as_str()
+            )
+        })
+        .collect();
+    assert_eq!(
+        listed,
+        expected,
+        "docs/http-api.md should have these rows:\n{}",
+        expected.join("\n")
+    );
+    for route in route::ROUTES {
+        let described = format!("{} {}`", route.method, route.pattern);
+        assert!(
+            page.matches(&described).count() > 1,
+            "{} {} is not described in docs/http-api.md",
+            route.method,
+            route.pattern
+        );
     }
 }
 

@@ -1,6 +1,10 @@
 //! The provider's API over real sockets, on the in-memory backend.
 #![allow(clippy::unwrap_used)]
 
+mod strangers;
+mod unsigned;
+mod wire;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -76,6 +80,15 @@ impl Ground {
     }
 
     async fn provider(&self, change: impl FnOnce(&mut Conditions)) -> Provider {
+        self.provider_for(false, change).await
+    }
+
+    /// One that serves unsigned requestors too, if told so.
+    async fn provider_for(
+        &self,
+        allow_unsigned: bool,
+        change: impl FnOnce(&mut Conditions),
+    ) -> Provider {
         let clock = Arc::new(SystemClock);
         let store = ProviderStore::open(&self.dir.path().join("state.db"), clock.clone()).unwrap();
         let digest = ImageDigest::new("sha256:aa");
@@ -119,8 +132,7 @@ impl Ground {
             trusted_only: false,
             address: watch::Sender::new(Some("127.0.0.1".to_owned())).subscribe(),
         };
-        let state =
-            ApiState { rental: rental.clone(), info: Arc::new(info), allow_unsigned: false };
+        let state = ApiState { rental: rental.clone(), info: Arc::new(info), allow_unsigned };
         let signing = Signing::new(self.key.clone(), Recipients::own_id(), clock);
         let limits = http::limits(Duration::from_secs(20));
         let service = HttpService::signed(http::router(state), limits, Arc::new(signing));
