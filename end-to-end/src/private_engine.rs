@@ -20,16 +20,38 @@ pub struct PrivateEngine {
 }
 
 impl PrivateEngine {
-    /// Starts one, with the images of the shared one that have this repository. `None`, and a line
-    /// that says so, where this user may not.
+    /// Starts one without images. `None`, and a line that says so, where this user may not.
     #[must_use]
     pub fn start() -> Option<Self> {
+        Self::of_kind("")
+    }
+
+    /// One whose data is on a btrfs of its own, so that it gives disks a size. `None`, and a line that
+    /// says so, where the kernel has none.
+    #[must_use]
+    pub fn on_btrfs() -> Option<Self> {
+        Self::of_kind("btrfs")
+    }
+
+    /// One whose guests' root is user 100000 on the host.
+    #[must_use]
+    pub fn with_user_namespaces() -> Option<Self> {
+        Self::of_kind("userns")
+    }
+
+    fn of_kind(kind: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: an engine in namespaces of its own needs root");
             return None;
         }
         let engine = Self { directory: tempfile::tempdir().unwrap() };
-        engine.script("start_private_engine \"$1\"").done();
+        if !kind.is_empty()
+            && engine.script(&format!("private_engine_is_possible {kind}")).code != 0
+        {
+            eprintln!("skipped: this kernel has no {kind}");
+            return None;
+        }
+        engine.script(&format!("start_private_engine \"$1\" {kind}")).done();
         Some(engine)
     }
 

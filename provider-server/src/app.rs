@@ -32,7 +32,7 @@ use crate::advertise::{
 use crate::backend::docker::DockerBackend;
 use crate::backend::docker::endpoint::Surroundings;
 use crate::backend::memory::MemoryBackend;
-use crate::backend::{Backend, BackendError, BackendKind, Capabilities, Containment};
+use crate::backend::{Backend, BackendError, BackendKind, Capabilities, Containment, open_files};
 use crate::capacity::{self, OfferError};
 use crate::config::Config;
 use crate::containment::Firewall;
@@ -49,7 +49,7 @@ use crate::rental::{Conditions, Rental};
 use crate::store::ProviderStore;
 use crate::vm::repository::VmRepository as _;
 use crate::vm::task::World;
-use crate::vm::{VmError, VmManager};
+use crate::vm::{VmError, VmManager, disk_guard};
 
 /// How often old operations and failed VMs are forgotten.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
@@ -193,6 +193,7 @@ impl Provider {
         token: CancellationToken,
     ) -> Result<Self, AppError> {
         let backend = connect_backend(&config, &key).await?;
+        open_files::let_memory_bound_them();
         let capabilities = backend.probe().await?;
         contain(&*backend, &capabilities, &store).await?;
         let vm_data = vm_data_dir(&capabilities, data_dir);
@@ -320,6 +321,12 @@ impl Provider {
             work.spawn(async move { firewall.watch(token).await });
         }
         work.spawn(housekeeping(running.store.clone(), token.clone()));
+        work.spawn(disk_guard::run(
+            running.rental.vms.clone(),
+            Arc::clone(&running.backend),
+            config.disk_reserve_mib << 20,
+            token.clone(),
+        ));
         work.spawn(display::follow(running.ports.clone(), token.clone()));
 
         // The API has to listen before its port can be verified, and ports have to be verified

@@ -3,8 +3,10 @@
 # of its own: a second engine in the machine's would break the first one's bridge and rules. To be sourced,
 # after packages.sh and engine.sh. Needs root, and no internet.
 #
-#   start_private_engine DIR         socket DIR/docker.sock, log DIR/docker.log; DIR/netns.pid names a process in
-#                                    its namespaces. Again after the daemon has ended: starts the daemon only
+#   start_private_engine DIR [KIND]  socket DIR/docker.sock, log DIR/docker.log; DIR/netns.pid names a process in
+#                                    its namespaces. Again after the daemon has ended: starts the daemon only.
+#                                    KIND btrfs: its data is on a btrfs of its own (needs btrfs-progs, and a kernel
+#                                    with btrfs and loop devices); userns: guests' root is user 100000
 #   private_engine_pid DIR           the daemon's pid as this machine sees it: to stop, freeze or kill it
 #   stop_private_engine DIR          ends everything in it, containers too, and removes its data
 #   copy_image FROM TO IMAGE         from the engine at one socket to the one at another
@@ -53,8 +55,49 @@ start_holder() {
     process_start "$(cat "$1/netns.pid")" >"$1/netns.start"
 }
 
+# Whether the kernel has what an engine of that kind needs.
+private_engine_is_possible() {
+    case $1 in
+    btrfs) grep -qw btrfs /proc/filesystems && [ -e /dev/loop-control ] ;;
+    userns) [ -e /proc/self/ns/user ] ;;
+    esac
+}
+
+# Runs in the engine's mount namespace, before its daemon: what it mounts goes with the namespace, loop devices too.
+prepare_private_engine() {
+    case $2 in
+    btrfs)
+        ensure_packages btrfs-progs || return 1
+        as_root truncate -s 32G "$1/disk" && as_root /sbin/mkfs.btrfs -q "$1/disk" && as_root mkdir -p "$1/data" &&
+            as_root nsenter --mount --target "$3" mount -o loop "$1/disk" "$1/data"
+        ;;
+    userns)
+        # The daemon looks the user up by name. The machine's own files stay as they are. The path to its data has
+        # to be open to that user.
+        mkdir -p "$1/etc" && chmod o+x "$1" && cp /etc/passwd /etc/group "$1/etc/" &&
+            sed -i '/^dockremap:/d' "$1/etc/passwd" "$1/etc/group" &&
+            echo 'dockremap:x:998:998::/:/usr/sbin/nologin' >>"$1/etc/passwd" &&
+            echo 'dockremap:x:998:' >>"$1/etc/group" &&
+            echo 'dockremap:100000:65536' | tee "$1/etc/subuid" >"$1/etc/subgid" || return 1
+        # shellcheck disable=SC2016 # the inner shell expands them
+        as_root nsenter --mount --target "$3" sh -c '
+            for file in passwd group subuid subgid; do
+                [ -e "/etc/$file" ] || : >"/etc/$file"
+                mount --bind "$1/etc/$file" "/etc/$file" || exit 1
+            done' prepare "$1"
+        ;;
+    esac
+}
+
+private_engine_options() {
+    case $1 in
+    btrfs) echo --storage-driver=btrfs ;;
+    userns) echo --userns-remap=dockremap ;;
+    esac
+}
+
 start_private_engine() {
-    local dir holder
+    local dir holder kind
     mkdir -p "$1" && dir=$(cd "$1" && pwd) && : >>"$dir/docker.log" || return 1
     if [ "${#dir}" -gt 90 ]; then
         echo "The path $dir is too long for a socket in it (at most 90 bytes)." >&2
@@ -68,7 +111,10 @@ start_private_engine() {
             return 1
         fi
         holder=$(private_engine_holder "$dir") || return 1
+        echo "${2:-}" >"$dir/kind"
+        prepare_private_engine "$dir" "${2:-}" "$holder" || return 1
     fi
+    kind=$(cat "$dir/kind")
     if private_engine_pid "$dir" >/dev/null; then
         return 0
     fi
@@ -77,8 +123,8 @@ start_private_engine() {
     # Left to the holder to reap: nsenter as its parent would stop with it when a test freezes it, for ever.
     # shellcheck disable=SC2016 # the inner shell expands them
     as_root nsenter --net --mount --pid --target "$holder" sh -c 'setsid dockerd --data-root "$1/data" \
-        --exec-root "$1/run" --pidfile "$1/docker.pid" --host "unix://$1/docker.sock" \
-        </dev/null >>"$1/docker.log" 2>&1 &' start-private-engine "$dir"
+        --exec-root "$1/run" --pidfile "$1/docker.pid" --host "unix://$1/docker.sock" $2 \
+        </dev/null >>"$1/docker.log" 2>&1 &' start-private-engine "$dir" "$(private_engine_options "$kind")"
     if ! wait_until "$ENGINE_START_SECONDS" private_engine_answers "$dir"; then
         echo "The private engine in $dir did not start. The end of its log:" >&2
         tail -n 20 "$dir/docker.log" >&2
@@ -107,7 +153,8 @@ stop_private_engine() {
         fi
     fi
     remove_private_cgroups "$dir"
-    as_root rm -rf "$dir/data" "$dir/run" "$dir/docker.sock" "$dir/docker.pid" "$dir/netns.pid" "$dir/netns.start"
+    as_root rm -rf "$dir/data" "$dir/disk" "$dir/etc" "$dir/kind" "$dir/run" "$dir/docker.sock" "$dir/docker.pid" \
+        "$dir/netns.pid" "$dir/netns.start"
 }
 
 copy_image() {

@@ -16,8 +16,9 @@ use golem_vm_protocol::vm::Isolation;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Backend, BackendError, BackendKind, Capabilities, Containment, ImageDigest, ImageStore,
-    InstanceId, InstanceSpec, Metering, Observation, ProgressSender, Usage,
+    Backend, BackendError, BackendKind, Capabilities, Containment, DiskRoom, DiskUse, DiskWatch,
+    ImageDigest, ImageStore, InstanceId, InstanceSpec, Metering, Observation, ProgressSender,
+    Usage,
 };
 
 /// The calls that a script can change and that are counted.
@@ -86,6 +87,8 @@ struct State {
     script: HashMap<Method, VecDeque<Fault>>,
     calls: HashMap<Method, usize>,
     unavailable: Option<String>,
+    disk_uses: HashMap<InstanceId, DiskUse>,
+    disk_room: Option<DiskRoom>,
 }
 
 /// The backend, and the handle with which a test steers it.
@@ -121,6 +124,8 @@ impl MemoryBackend {
             script: HashMap::new(),
             calls: HashMap::new(),
             unavailable: None,
+            disk_uses: HashMap::new(),
+            disk_room: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -179,6 +184,16 @@ impl MemoryBackend {
     #[must_use]
     pub fn spec(&self, id: InstanceId) -> Option<InstanceSpec> {
         self.lock().instances.get(&id).map(|instance| instance.spec.clone())
+    }
+
+    /// What the instance uses of its disk from now on.
+    pub fn set_disk_use(&self, id: InstanceId, used: DiskUse) {
+        self.lock().disk_uses.insert(id, used);
+    }
+
+    /// What is free of the host's disk from now on.
+    pub fn set_disk_room(&self, room: DiskRoom) {
+        self.lock().disk_room = Some(room);
     }
 
     /// The instance ends by itself. Does nothing if it is not there.
@@ -329,6 +344,10 @@ impl Backend for MemoryBackend {
         self
     }
 
+    fn disk_watch(&self) -> Option<&dyn DiskWatch> {
+        Some(self)
+    }
+
     fn metering(&self) -> Option<&dyn Metering> {
         Some(self)
     }
@@ -374,6 +393,17 @@ impl ImageStore for MemoryBackend {
             Ok(())
         })
         .await
+    }
+}
+
+#[async_trait]
+impl DiskWatch for MemoryBackend {
+    async fn room(&self) -> Result<Option<DiskRoom>, BackendError> {
+        Ok(self.lock().disk_room)
+    }
+
+    async fn disk_use(&self, id: InstanceId, _most_files: u64) -> Result<DiskUse, BackendError> {
+        Ok(self.lock().disk_uses.get(&id).copied().unwrap_or_default())
     }
 }
 

@@ -27,6 +27,7 @@ use crate::containment::Firewall;
 
 pub mod docker;
 pub mod memory;
+pub mod open_files;
 
 /// Which program makes the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -367,6 +368,42 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Its meter, if it has one.
     fn metering(&self) -> Option<&dyn Metering>;
+
+    /// What watches its instances' disks, if it has such a thing.
+    fn disk_watch(&self) -> Option<&dyn DiskWatch> {
+        None
+    }
+}
+
+/// What an instance takes of the host's disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes of its own disk that are in use, on top of the image.
+    pub bytes: u64,
+    /// Files and directories in it.
+    pub files: u64,
+    /// Bytes that the guest has written where they are not on its disk.
+    pub beside: u64,
+}
+
+/// What is free of the file system on which the instances' disks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// Bytes that an unprivileged user could still write.
+    pub bytes: u64,
+    /// Files that could still be made; `None` where that is not limited.
+    pub files: Option<u64>,
+}
+
+/// Watches the disks of instances, for where nothing keeps them within their size.
+#[async_trait]
+pub trait DiskWatch: Send + Sync {
+    /// What is free for all of them; `None` where that can't be seen from here.
+    async fn room(&self) -> Result<Option<DiskRoom>, BackendError>;
+
+    /// What an instance uses. Counting may end with more than `most_files`, and what the backend
+    /// keeps within its size counts as nothing.
+    async fn disk_use(&self, id: InstanceId, most_files: u64) -> Result<DiskUse, BackendError>;
 }
 
 /// What an instance uses.

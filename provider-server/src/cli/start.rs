@@ -97,6 +97,9 @@ pub(super) struct StartArgs {
     /// How many times this host's free disk may be promised; advertised [env: GOLEM_PROVIDER_OVERCOMMIT_STORAGE] [default: 1]
     #[arg(long, value_name = "FACTOR")]
     overcommit_storage: Option<String>,
+    /// GB of disk that the host keeps free by stopping VMs [env: GOLEM_PROVIDER_DISK_RESERVE_GB] [default: 2]
+    #[arg(long, value_name = "GB")]
+    disk_reserve: Option<String>,
     /// Price of one vCPU for a month [env: GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH] [default: 5]
     #[arg(long, value_name = "USD")]
     price_usd_per_core_month: Option<String>,
@@ -199,6 +202,7 @@ impl StartArgs {
             ("GOLEM_PROVIDER_OFFER_STORAGE_GB", &self.offer_storage),
             ("GOLEM_PROVIDER_OVERCOMMIT_CPU", &self.overcommit_cpu),
             ("GOLEM_PROVIDER_OVERCOMMIT_STORAGE", &self.overcommit_storage),
+            ("GOLEM_PROVIDER_DISK_RESERVE_GB", &self.disk_reserve),
             ("GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH", &self.price_usd_per_core_month),
             ("GOLEM_PROVIDER_PRICE_USD_PER_GB_RAM_MONTH", &self.price_usd_per_gb_ram_month),
             ("GOLEM_PROVIDER_PRICE_USD_PER_GB_STORAGE_MONTH", &self.price_usd_per_gb_storage_month),
@@ -322,6 +326,7 @@ mod tests {
             "--offer-storage=1",
             "--overcommit-cpu=1",
             "--overcommit-storage=1",
+            "--disk-reserve=2",
             "--price-usd-per-core-month=1",
             "--price-usd-per-gb-ram-month=1",
             "--price-usd-per-gb-storage-month=1",

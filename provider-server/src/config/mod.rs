@@ -54,6 +54,8 @@ pub struct Config {
     pub minimum: Minimum,
     /// What is rented out in all, where set.
     pub offer: OfferSettings,
+    /// MiB of the disk that holds the VMs' data which the host keeps for itself.
+    pub disk_reserve_mib: u64,
     /// Prices per month.
     pub prices: Prices,
     /// Names of the images that can be rented; `None` for all that were built here.
@@ -236,6 +238,8 @@ impl Config {
                 overcommit_cpu: factor(settings, "GOLEM_PROVIDER_OVERCOMMIT_CPU")?,
                 overcommit_storage: factor(settings, "GOLEM_PROVIDER_OVERCOMMIT_STORAGE")?,
             },
+            disk_reserve_mib: quantity(settings, "GOLEM_PROVIDER_DISK_RESERVE_GB", 1024.0)?
+                .unwrap_or(0),
             prices: Prices {
                 core_month: micro_usd(settings, "GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH")?,
                 gb_ram_month: micro_usd(settings, "GOLEM_PROVIDER_PRICE_USD_PER_GB_RAM_MONTH")?,

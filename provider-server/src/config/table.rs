@@ -182,6 +182,13 @@ pub static TABLE: SettingsTable = SettingsTable {
             "how many times the host's free disk may be promised; advertised",
         ),
         setting(
+            &["GOLEM_PROVIDER_DISK_RESERVE_GB"],
+            "disk_reserve_gb",
+            Some("2"),
+            "a number of GiB, fractions included",
+            "with less free on the disk that holds the VMs' data, VMs are stopped, the fastest growing first",
+        ),
+        setting(
             &["GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH"],
             "price_usd_per_core_month",
             Some("5"),

@@ -48,17 +48,19 @@ pub(super) fn code_from(text: Option<String>) -> ErrorCode {
 
 pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
     let message: Option<String> = row.get(4)?;
-    let message = message.unwrap_or_default();
     let state: String = row.get(3)?;
     let state = match state.as_str() {
         "creating" => VmState::Creating,
         "starting" => VmState::Starting,
         "running" => VmState::Running,
         "stopping" => VmState::Stopping,
-        "stopped" => VmState::Stopped,
+        "stopped" => VmState::Stopped { reason: message },
         "destroying" => VmState::Destroying,
-        "error" => VmState::Error { message },
-        "failed" => VmState::Failed { code: code_from(row.get(5)?), message },
+        "error" => VmState::Error { message: message.unwrap_or_default() },
+        "failed" => {
+            let message = message.unwrap_or_default();
+            VmState::Failed { code: code_from(row.get(5)?), message }
+        }
         other => return Err(damaged(3, format!("unknown state '{other}'"))),
     };
     let keys: String = row.get(18)?;

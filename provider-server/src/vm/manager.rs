@@ -15,7 +15,7 @@ use super::policy::Request;
 use super::record::{Terms, VmRecord};
 use super::task::{Command, Task, TaskHandle, World};
 use super::{OperationRecord, VmError, VmState};
-use crate::backend::{BackendError, Usage};
+use crate::backend::{BackendError, DiskWatch, Usage};
 
 /// The table of VMs' tasks. Cheap to clone.
 #[derive(Clone)]
@@ -194,13 +194,30 @@ impl VmManager {
                 _ => Err(VmError::NotFound(record.name.to_string())),
             };
         }
+        self.tell(record, request, None).await
+    }
+
+    /// Stops a VM that runs, whoever owns it. The reason is part of its state then.
+    ///
+    /// # Errors
+    /// When it is gone, or can't be stopped.
+    pub async fn stop_because(&self, record: &VmRecord, reason: String) -> Result<(), VmError> {
+        self.tell(record, Request::Stop, Some(reason)).await.map(|_| ())
+    }
+
+    async fn tell(
+        &self,
+        record: &VmRecord,
+        request: Request,
+        reason: Option<String>,
+    ) -> Result<Option<VmRecord>, VmError> {
         let handle = self.begin_task(record)?;
         if request == Request::Destroy {
             handle.abandon.cancel();
         }
         let (reply, answer) = oneshot::channel();
         let gone = || VmError::NotFound(record.name.to_string());
-        handle.commands.send(Command { request, reply }).await.map_err(|_| gone())?;
+        handle.commands.send(Command { request, reason, reply }).await.map_err(|_| gone())?;
         match answer.await {
             Ok(outcome) => outcome,
             Err(_) if self.world.shutdown.is_cancelled() => Err(VmError::ShuttingDown),
@@ -277,6 +294,11 @@ impl VmManager {
             )
             .into()),
         }
+    }
+
+    /// What watches the disk of a VM, where its backend has such a thing.
+    pub(super) fn disk_watch(&self, record: &VmRecord) -> Option<&dyn DiskWatch> {
+        self.world.backends.get(&record.terms.backend)?.disk_watch()
     }
 
     /// Rises whenever a VM changes.

@@ -12,12 +12,14 @@
 //! * [`policy`] says whether a request makes sense in a state; it is pure.
 //! * [`state`] and [`record`] are what is kept; [`repository`] is where (a trait: no SQL in here).
 //! * [`readiness`] finds out whether SSH answers.
+//! * [`disk_guard`] stops what goes past its disk.
 //!
 //! Every intention is written before the backend is touched, so that whatever interrupts the
 //! program, the next start finds what was meant and carries on.
 
 pub mod access;
 pub mod admission;
+pub mod disk_guard;
 pub mod error;
 pub mod host_key;
 pub mod manager;

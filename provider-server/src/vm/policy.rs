@@ -38,13 +38,13 @@ pub const fn decide(state: &VmState, request: Request) -> Decision {
         (_, VmState::Creating) => {
             Refuse("it is still being created: wait until it runs, or destroy it")
         }
-        (Request::Start, VmState::Running) | (Request::Stop, VmState::Stopped) => Ignore,
+        (Request::Start, VmState::Running) | (Request::Stop, VmState::Stopped { .. }) => Ignore,
         (
             _,
             VmState::Starting
             | VmState::Stopping
             | VmState::Running
-            | VmState::Stopped
+            | VmState::Stopped { .. }
             | VmState::Error { .. },
         ) => Accept,
     }
@@ -62,7 +62,7 @@ mod tests {
             VmState::Starting,
             VmState::Running,
             VmState::Stopping,
-            VmState::Stopped,
+            VmState::STOPPED,
             VmState::Destroying,
             VmState::Error { message: "m".into() },
             VmState::Failed { code: ErrorCode::CreateFailed, message: "m".into() },
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn asking_twice_changes_nothing() {
         assert_eq!(decide(&VmState::Running, Request::Start), Decision::Ignore);
-        assert_eq!(decide(&VmState::Stopped, Request::Stop), Decision::Ignore);
+        assert_eq!(decide(&VmState::STOPPED, Request::Stop), Decision::Ignore);
         assert_eq!(decide(&VmState::Running, Request::Restart), Decision::Accept);
     }
 

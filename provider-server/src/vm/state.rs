@@ -15,7 +15,10 @@ pub enum VmState {
     /// Being brought down.
     Stopping,
     /// Down; its disk is kept.
-    Stopped,
+    Stopped {
+        /// Why the provider stopped it, if it did that by itself.
+        reason: Option<String>,
+    },
     /// Being removed, with its disk. There is no way back.
     Destroying,
     /// There, but not usable.
@@ -34,6 +37,9 @@ pub enum VmState {
 }
 
 impl VmState {
+    /// Stopped as it was asked to be, or by itself.
+    pub const STOPPED: Self = Self::Stopped { reason: None };
+
     /// The word in the database.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -42,7 +48,7 @@ impl VmState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
+            Self::Stopped { .. } => "stopped",
             Self::Destroying => "destroying",
             Self::Error { .. } => "error",
             Self::Failed { .. } => "failed",
@@ -56,7 +62,7 @@ impl VmState {
             Self::Creating | Self::Starting => VmStatus::Creating,
             Self::Running => VmStatus::Running,
             Self::Stopping => VmStatus::Stopping,
-            Self::Stopped => VmStatus::Stopped,
+            Self::Stopped { .. } => VmStatus::Stopped,
             Self::Destroying => VmStatus::Deleted,
             Self::Error { .. } | Self::Failed { .. } => VmStatus::Error,
         }
@@ -66,6 +72,7 @@ impl VmState {
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         match self {
+            Self::Stopped { reason } => reason.as_deref(),
             Self::Error { message } | Self::Failed { message, .. } => Some(message),
             _ => None,
         }

@@ -21,6 +21,8 @@ use crate::backend::{Backend, BackendError, BackendKind, Observation};
 const BACKEND_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a guest has to end by itself.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// The same for one that does harm meanwhile.
+const HARSH_GRACE: Duration = Duration::from_secs(2);
 /// How often an instance is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -50,6 +52,8 @@ impl World {
 /// What a task is told.
 pub(super) struct Command {
     pub(super) request: Request,
+    /// Why, where it is the provider itself that wants a running VM stopped.
+    pub(super) reason: Option<String>,
     pub(super) reply: oneshot::Sender<Result<Option<VmRecord>, VmError>>,
 }
 
@@ -154,7 +158,7 @@ impl Task {
                 Ok(None)
             }
             VmState::Starting => self.start(record).await,
-            VmState::Stopping => self.stop(record).await,
+            VmState::Stopping => self.stop(record, None).await,
             VmState::Destroying => self.destroy(record).await,
             VmState::Failed { .. } => {
                 self.gone = true;
@@ -166,7 +170,7 @@ impl Task {
                 self.look().await;
                 Ok(None)
             }
-            VmState::Stopped | VmState::Error { .. } => {
+            VmState::Stopped { .. } | VmState::Error { .. } => {
                 self.look().await;
                 Ok(None)
             }
@@ -177,13 +181,26 @@ impl Task {
     }
 
     async fn obey(&mut self, command: Command) {
-        let outcome = self.carry_out(command.request).await;
+        let outcome = match command.reason {
+            Some(reason) => self.stop_because(reason).await,
+            None => self.carry_out(command.request).await,
+        };
         if let Err(error) = &outcome {
             tracing::warn!(vm = %self.id, request = ?command.request, "{error}");
         }
         self.world.changed();
         // The caller may have gone; what it asked for is done all the same.
         let _ = command.reply.send(outcome);
+    }
+
+    /// Stops the VM if it runs; its owner is told why.
+    async fn stop_because(&mut self, reason: String) -> Result<Option<VmRecord>, VmError> {
+        let record = self.record().await?;
+        if record.state != VmState::Running {
+            return Ok(Some(record));
+        }
+        tracing::warn!(vm = %self.id, name = %record.name, "stopping it: {reason}");
+        self.stop(record, Some(reason)).await
     }
 
     async fn carry_out(&mut self, request: Request) -> Result<Option<VmRecord>, VmError> {
@@ -201,9 +218,9 @@ impl Task {
         }
         match request {
             Request::Start => self.start(record).await,
-            Request::Stop => self.stop(record).await,
+            Request::Stop => self.stop(record, None).await,
             Request::Restart => {
-                let stopped = self.stop(record).await?;
+                let stopped = self.stop(record, None).await?;
                 match stopped {
                     Some(record) => self.start(record).await,
                     None => Ok(None),
@@ -397,7 +414,7 @@ impl Task {
             }
             Err((ErrorCode::BackendUnavailable, reason)) => {
                 // Nothing is known to have changed; a VM that was meant to run is tried again.
-                let state = if before == VmState::Starting { VmState::Stopped } else { before };
+                let state = if before == VmState::Starting { VmState::STOPPED } else { before };
                 self.world.repository.set_state(self.id, state).await?;
                 Err(BackendError::Unavailable(reason).into())
             }
@@ -414,16 +431,23 @@ impl Task {
         }
     }
 
-    async fn stop(&mut self, record: VmRecord) -> Result<Option<VmRecord>, VmError> {
+    /// `reason` is why, where it is not its owner who wants it.
+    async fn stop(
+        &mut self,
+        record: VmRecord,
+        reason: Option<String>,
+    ) -> Result<Option<VmRecord>, VmError> {
         let before = record.state.clone();
         let record = self.world.repository.set_state(self.id, VmState::Stopping).await?;
         self.world.changed();
         let backend = Arc::clone(&self.backend);
-        let stopping = backend.stop(record.instance(), STOP_GRACE);
-        match within(BACKEND_DEADLINE + STOP_GRACE, stopping).await {
+        let grace = if reason.is_some() { HARSH_GRACE } else { STOP_GRACE };
+        let stopping = backend.stop(record.instance(), grace);
+        match within(BACKEND_DEADLINE + grace, stopping).await {
             Ok(()) => {
                 self.lead_nowhere(&record).await;
-                let record = self.world.repository.set_state(self.id, VmState::Stopped).await?;
+                let state = VmState::Stopped { reason };
+                let record = self.world.repository.set_state(self.id, state).await?;
                 Ok(Some(record))
             }
             Err(error) => {
@@ -500,7 +524,7 @@ impl Task {
                 }
                 return Ok(());
             }
-            (VmState::Stopped | VmState::Error { .. }, Observation::Running { ssh }) => {
+            (VmState::Stopped { .. } | VmState::Error { .. }, Observation::Running { ssh }) => {
                 self.lead_to(&record, ssh).await;
                 VmState::Running
             }
@@ -511,13 +535,13 @@ impl Task {
             }
             (VmState::Running | VmState::Error { .. }, Observation::Stopped { .. }) => {
                 self.lead_nowhere(&record).await;
-                VmState::Stopped
+                VmState::STOPPED
             }
-            (VmState::Running | VmState::Stopped, Observation::Absent) => {
+            (VmState::Running | VmState::Stopped { .. }, Observation::Absent) => {
                 self.lead_nowhere(&record).await;
                 instance_is_gone()
             }
-            (VmState::Running | VmState::Stopped, Observation::Broken { reason }) => {
+            (VmState::Running | VmState::Stopped { .. }, Observation::Broken { reason }) => {
                 VmState::Error { message: reason }
             }
             _ => return Ok(()),

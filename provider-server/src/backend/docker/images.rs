@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 
+use super::engine::CallError;
 use super::progress::Progress;
 use super::pull::{self, Reference};
 use super::recipe::Recipe;
-use super::{DockerBackend, build, tags};
+use super::{DockerBackend, build, disk, tags};
 use crate::backend::{BackendError, ImageDigest, ImageStore, ProgressSender};
 
 #[async_trait]
@@ -39,7 +40,15 @@ impl ImageStore for DockerBackend {
         let pulled =
             pull::pull(&self.engine, &reference, tags::pulled_repository, &tag, &progress).await;
         let what = || format!("can't pull the image {}", reference.as_text());
-        pulled.map(ImageDigest::new).map_err(|error| error.into_backend(&what()))
+        let failed = |error: CallError| error.into_backend(&what());
+        let id = pulled.map_err(failed)?;
+        let image = tags::inspect(&self.engine, &id).await.map_err(failed)?;
+        if let Some(reason) = image.as_ref().and_then(disk::image_is_refused) {
+            let reference = format!("{}:{tag}", tags::pulled_repository(&id));
+            tags::untag(&self.engine, &reference).await.map_err(failed)?;
+            return Err(BackendError::Failed(format!("{}: {reason}", what())));
+        }
+        Ok(ImageDigest::new(id))
     }
 
     async fn size(&self, digest: &ImageDigest) -> Result<Option<u64>, BackendError> {
@@ -50,7 +59,7 @@ impl ImageStore for DockerBackend {
     }
 
     async fn remove(&self, _name: &str, digest: &ImageDigest) -> Result<(), BackendError> {
-        let failed = |error: super::engine::CallError| {
+        let failed = |error: CallError| {
             if error.is_conflict() {
                 BackendError::Failed(format!(
                     "the image {digest} is still used by a VM: destroy those that were made from \

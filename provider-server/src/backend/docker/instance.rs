@@ -16,7 +16,7 @@ use golem_vm_protocol::KeyId;
 use super::engine::{CHANGE, CallError, Engine, QUERY};
 use super::probe::EngineTraits;
 use super::spec::Network;
-use super::{files, network, spec};
+use super::{disk, files, network, spec, tags};
 use crate::backend::{BackendError, Egress, InstanceId, InstanceSpec, Observation};
 use crate::containment::Guest;
 
@@ -51,12 +51,13 @@ impl Instances<'_> {
         wanted: &InstanceSpec,
         network: Network<'_>,
         traits: EngineTraits,
+        disk: &disk::Tried,
     ) -> Result<(), BackendError> {
         let what = format!("can't create the container {}", wanted.id);
         for _ in 0..ATTEMPTS {
             let found = self.inspect(wanted.id).await;
             match found.map_err(|error| error.into_backend(&what))? {
-                None => match self.create(wanted, network, traits).await {
+                None => match self.create(wanted, network, traits, disk).await {
                     Err(CallError::Refused { status: 404, message })
                         if message.contains("No such image") =>
                     {
@@ -99,9 +100,18 @@ impl Instances<'_> {
         wanted: &InstanceSpec,
         network: Network<'_>,
         traits: EngineTraits,
+        disk: &disk::Tried,
     ) -> Result<(), CallError> {
-        let body = spec::container(wanted, self.provider, network, traits)
-            .map_err(|error| CallError::Failed(error.to_string()))?;
+        let failed = |error: BackendError| CallError::Failed(error.to_string());
+        let mut body = spec::container(wanted, self.provider, network, traits).map_err(failed)?;
+        // Without an image the engine refuses what follows.
+        if let Some(image) = tags::inspect(self.engine, wanted.image.as_str()).await? {
+            if let Some(reason) = disk::image_is_refused(&image) {
+                let text = format!("the image {} can't be used: {reason}", wanted.image);
+                return Err(CallError::Failed(text));
+            }
+            disk.limit(&mut body, wanted.limits.storage_mib, &image).map_err(failed)?;
+        }
         let options = CreateContainerOptionsBuilder::new().name(&wanted.id.to_string()).build();
         let made = self
             .engine
@@ -237,7 +247,7 @@ impl Instances<'_> {
             _ => {}
         }
         if let Some(image) = container.image {
-            super::tags::remove_if_superseded(self.engine, &image).await;
+            tags::remove_if_superseded(self.engine, &image).await;
         }
         Ok(())
     }

@@ -52,7 +52,8 @@ impl Meter {
         self.disks.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    async fn disk(&self, engine: &Engine, id: InstanceId) -> Option<u64> {
+    /// Bytes of the container's disk in use, as the engine counts them.
+    pub(super) async fn disk(&self, engine: &Engine, id: InstanceId) -> Option<u64> {
         let known = self.disks.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
         if let Some((when, size)) = known
             && when.elapsed() < DISK_INTERVAL

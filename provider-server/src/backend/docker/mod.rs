@@ -10,9 +10,12 @@
 //! | `network` | the provider's networks |
 //! | `metering` | what a container uses |
 //! | `probe` | what the engine can do |
+//! | `trial`, `guest` | what a guest is seen to be allowed |
+//! | `disk` | the size of a guest's disk |
 //! | `images`, `tags`, `pull` | images, their names, and how they are fetched |
 //! | `recipe`, `base`, `build`, `proxy`, `progress` | how they are made |
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,15 +24,17 @@ use golem_vm_protocol::KeyId;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{
-    Backend, BackendError, BackendKind, Capabilities, ImageStore, InstanceId, InstanceSpec,
-    Metering, Observation, Usage,
+    Backend, BackendError, BackendKind, Capabilities, DiskWatch, ImageStore, InstanceId,
+    InstanceSpec, Metering, Observation, Usage,
 };
 
 mod base;
 mod build;
+mod disk;
 pub mod endpoint;
 mod engine;
 mod files;
+mod guest;
 mod images;
 mod instance;
 mod metering;
@@ -41,6 +46,7 @@ mod pull;
 mod recipe;
 mod spec;
 mod tags;
+mod trial;
 
 use crate::containment::{Firewall, Guest};
 use endpoint::{Disk, Endpoint, EndpointError, Surroundings};
@@ -57,7 +63,13 @@ pub struct DockerBackend {
     provider: KeyId,
     traits: OnceCell<EngineTraits>,
     firewall: Arc<Firewall>,
+    /// Whether the engine gives disks a size.
+    disk: OnceCell<disk::Tried>,
     meter: Meter,
+    /// Where the engine keeps its data.
+    root: OnceCell<Option<PathBuf>>,
+    /// Held while something is tried.
+    trials: Mutex<()>,
     /// Held while a network is made.
     networks: Mutex<()>,
     /// Held while an image is built.
@@ -81,7 +93,10 @@ impl DockerBackend {
             provider,
             traits: OnceCell::new(),
             firewall,
+            disk: OnceCell::new(),
             meter: Meter::default(),
+            root: OnceCell::new(),
+            trials: Mutex::new(()),
             networks: Mutex::new(()),
             builds: Mutex::new(()),
         })
@@ -124,6 +139,12 @@ impl DockerBackend {
         let what = "can't ask the engine about itself";
         traits.copied().map_err(|error| error.into_backend(what))
     }
+
+    /// Tried once: what was advertised for it stays true for as long as this program runs.
+    async fn disk(&self) -> Result<&disk::Tried, BackendError> {
+        let _one_at_a_time = self.trials.lock().await;
+        self.disk.get_or_try_init(|| disk::try_quota(&self.engine, &self.provider)).await
+    }
 }
 
 fn not_contained(reason: String) -> BackendError {
@@ -137,12 +158,15 @@ impl Backend for DockerBackend {
     }
 
     async fn probe(&self) -> Result<Capabilities, BackendError> {
+        let disk = self.disk().await?;
         let _one_at_a_time = self.networks.lock().await;
-        probe::probe(&self.engine, &self.provider, &self.firewall).await
+        let _nothing_else = self.trials.lock().await;
+        Box::pin(probe::probe(&self.engine, &self.provider, disk, &self.firewall)).await
     }
 
     async fn ensure(&self, spec: &InstanceSpec) -> Result<(), BackendError> {
         let traits = self.traits().await?;
+        let disk = self.disk().await?;
         let egress = spec.confinement.egress;
         let network = {
             let _one_at_a_time = self.networks.lock().await;
@@ -154,7 +178,7 @@ impl Backend for DockerBackend {
             false => &[],
         };
         let network = Network { name: &network, resolvers };
-        Box::pin(self.instances().ensure(spec, network, traits)).await
+        Box::pin(self.instances().ensure(spec, network, traits, disk)).await
     }
 
     async fn start(&self, id: InstanceId) -> Result<(), BackendError> {
@@ -191,6 +215,8 @@ impl Backend for DockerBackend {
     async fn clean_up(&self) -> Result<(), BackendError> {
         let _one_at_a_time = self.networks.lock().await;
         let _no_build = self.builds.lock().await;
+        let trial = disk::remove(&self.engine, &self.provider).await;
+        trial.map_err(|error| error.into_backend("can't remove what a trial left"))?;
         network::remove_all(&self.engine, &self.provider).await?;
         self.firewall.remove().await.map_err(BackendError::Failed)?;
         let swept = build::sweep(&self.engine, &self.provider).await;
@@ -206,6 +232,10 @@ impl Backend for DockerBackend {
     }
 
     fn metering(&self) -> Option<&dyn Metering> {
+        Some(self)
+    }
+
+    fn disk_watch(&self) -> Option<&dyn DiskWatch> {
         Some(self)
     }
 }

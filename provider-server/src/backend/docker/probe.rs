@@ -7,7 +7,7 @@ use golem_vm_protocol::vm::Isolation;
 
 use super::endpoint::Address;
 use super::engine::{CallError, Engine, QUERY};
-use super::network;
+use super::{disk, guest, network, trial};
 use crate::backend::{BackendError, Capabilities, Containment, Finding};
 use crate::containment::Firewall;
 
@@ -80,6 +80,7 @@ pub(super) async fn traits(engine: &Engine) -> Result<EngineTraits, CallError> {
 pub(super) async fn probe(
     engine: &Engine,
     provider: &KeyId,
+    disk: &disk::Tried,
     firewall: &Firewall,
 ) -> Result<Capabilities, BackendError> {
     let failed = |error: CallError| error.into_backend("can't ask the engine about itself");
@@ -91,10 +92,14 @@ pub(super) async fn probe(
     let name = format!("Docker Engine {} (API {api})", clean(version.version));
 
     let mut findings = vec![engine_finding(engine, &name, &api)];
-    findings.extend(reach(engine, EngineTraits::here(&info)));
-    let (mut enforced, limits) = limits(&info);
-    findings.extend(limits);
-    findings.extend(hardening(&info));
+    let traits = EngineTraits::here(&info);
+    findings.extend(reach(engine, traits));
+    let guest = trial::guest(engine, provider, traits).await?;
+    let (mut enforced, allowed) = guest::judge(&info, guest.as_ref());
+    findings.extend(allowed);
+    enforced.extend(disk.is_enforced().then(|| "storage".to_owned()));
+    findings.push(disk.finding(&info));
+    findings.push(live_restore(&info));
     let (network, bridge) = try_network(engine, provider).await?;
     findings.push(network);
     let containment = contained(bridge, firewall).await;
@@ -154,84 +159,15 @@ fn reach(engine: &Engine, traits: EngineTraits) -> Option<Finding> {
     })
 }
 
-/// Which limits hold, as the wire names them, and what was found.
-fn limits(info: &SystemInfo) -> (Vec<String>, Vec<Finding>) {
-    let mut enforced = Vec::new();
-    let mut findings = Vec::new();
-    let table = [
-        ("cpu", "CPU limit", info.cpu_cfs_quota, "CONFIG_CFS_BANDWIDTH"),
-        ("memory", "memory limit", info.memory_limit, "CONFIG_MEMCG"),
-        ("processes", "process limit", info.pids_limit, "CONFIG_CGROUP_PIDS"),
-    ];
-    for (name, subject, supported, option) in table {
-        if supported == Some(true) {
-            enforced.push(name.to_owned());
-            findings.push(Finding::good(subject, "the kernel and the engine enforce it"));
-        } else {
-            let remedy = format!(
-                "the kernel needs {option}, and its control group has to be mounted and delegated to \
-                 the engine"
-            );
-            let detail = "the engine can't enforce it, and it is advertised so";
-            findings.push(Finding::bad(subject, detail, remedy));
-        }
+fn live_restore(info: &SystemInfo) -> Finding {
+    if info.live_restore_enabled == Some(true) {
+        return Finding::good("live restore", "VMs live on while the engine is restarted");
     }
-    if info.swap_limit != Some(true) {
-        findings.push(Finding::bad(
-            "swap limit",
-            "guests can use the host's swap beyond their memory",
-            "boot the kernel with swapaccount=1, or turn swap off",
-        ));
-    }
-    let driver = printable(info.driver.as_deref().unwrap_or("?"), 30);
-    findings.push(Finding::bad(
-        "disk size",
-        format!(
-            "not enforced with the storage driver {driver}, and advertised so: a guest can fill the \
-             disk that {} is on",
-            printable(info.docker_root_dir.as_deref().unwrap_or("the engine's data"), 100)
-        ),
-        "keep it apart from the system's",
-    ));
-    (enforced, findings)
-}
-
-fn hardening(info: &SystemInfo) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let remapped = security_option(info, "userns").is_some();
-    let rootless = security_option(info, "rootless").is_some();
-    findings.push(if remapped || rootless {
-        Finding::good("user namespaces", "a guest's root is an ordinary user on the host")
-    } else {
-        Finding::bad(
-            "user namespaces",
-            "a guest's root is root to the kernel",
-            "set \"userns-remap\": \"default\" in /etc/docker/daemon.json (images have to be built \
-             again then)",
-        )
-    });
-    let filtered = security_option(info, "seccomp")
-        .is_some_and(|option| !option.contains("profile=unconfined"));
-    findings.push(if filtered {
-        Finding::good("system call filter", "the engine's seccomp profile is in use")
-    } else {
-        Finding::bad(
-            "system call filter",
-            "guests may make any system call",
-            "use a kernel with seccomp, and don't set \"seccomp-profile\": \"unconfined\" in \
-             /etc/docker/daemon.json",
-        )
-    });
-    findings.push(if info.live_restore_enabled == Some(true) {
-        Finding::good("live restore", "VMs live on while the engine is restarted")
-    } else {
-        Finding::bad(
-            "live restore",
-            "VMs stop when the engine is restarted",
-            "set \"live-restore\": true in /etc/docker/daemon.json",
-        )
-    });
-    findings
+    Finding::bad(
+        "live restore",
+        "VMs stop when the engine is restarted",
+        "set \"live-restore\": true in /etc/docker/daemon.json",
+    )
 }
 
 /// Makes a network as guests get it, looks at it, and removes it.
@@ -323,7 +259,7 @@ fn warnings(info: &SystemInfo) -> Option<Finding> {
 }
 
 /// The engine's words for one of its security options (`name=seccomp,profile=default`).
-fn security_option<'a>(info: &'a SystemInfo, name: &str) -> Option<&'a str> {
+pub(super) fn security_option<'a>(info: &'a SystemInfo, name: &str) -> Option<&'a str> {
     let options = info.security_options.as_ref()?;
     let named =
         |option: &&String| option.split(',').any(|part| part.strip_prefix("name=") == Some(name));
@@ -338,36 +274,8 @@ mod tests {
     fn info(options: &[&str]) -> SystemInfo {
         SystemInfo {
             security_options: Some(options.iter().map(ToString::to_string).collect()),
-            cpu_cfs_quota: Some(true),
-            memory_limit: Some(true),
-            swap_limit: Some(true),
-            pids_limit: Some(false),
             ..SystemInfo::default()
         }
-    }
-
-    #[test]
-    fn only_what_the_engine_supports_is_said_to_be_enforced() {
-        let (enforced, findings) = limits(&info(&[]));
-        assert_eq!(enforced, ["cpu", "memory"]);
-        let bad: Vec<_> =
-            findings.iter().filter(|one| !one.good).map(|one| one.subject.as_str()).collect();
-        assert_eq!(bad, ["process limit", "disk size"]);
-        let (enforced, _) = limits(&SystemInfo::default());
-        assert!(enforced.is_empty());
-    }
-
-    #[test]
-    fn hardening_is_read_from_the_security_options() {
-        let good = |info: &SystemInfo| hardening(info).into_iter().map(|one| one.good).collect();
-        let plain: Vec<bool> = good(&info(&["name=seccomp,profile=default"]));
-        assert_eq!(plain, [false, true, false]);
-        let mut hardened = info(&["name=seccomp,profile=builtin", "name=userns"]);
-        hardened.live_restore_enabled = Some(true);
-        let hardened: Vec<bool> = good(&hardened);
-        assert_eq!(hardened, [true, true, true]);
-        let open: Vec<bool> = good(&info(&["name=seccomp,profile=unconfined"]));
-        assert_eq!(open, [false, false, false]);
     }
 
     #[test]
