@@ -148,11 +148,11 @@ fn sync_directory(path: &Path) {
     }
 }
 
-fn encode(key: &KeyPair) -> String {
+pub(crate) fn encode(key: &KeyPair) -> String {
     format!("{PREFIX}{}\n", BASE64URL_NOPAD.encode(&key.secret_bytes()))
 }
 
-fn decode(text: &str) -> Result<KeyPair, &'static str> {
+pub(crate) fn decode(text: &str) -> Result<KeyPair, &'static str> {
     let line = text.trim();
     let encoded =
         line.strip_prefix(PREFIX).ok_or("it does not begin with golem-ed25519-secret:")?;

@@ -19,6 +19,9 @@
 
 pub mod clock;
 pub mod data_dir;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod key_file;
 pub mod settings;
 pub mod sqlite;

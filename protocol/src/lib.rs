@@ -28,6 +28,9 @@ pub mod address;
 pub mod advertisement;
 pub mod attestation;
 pub mod document;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod port_check;
 pub mod port_proof;

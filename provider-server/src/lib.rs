@@ -10,6 +10,9 @@ pub mod containment;
 pub mod control;
 pub mod doctor;
 pub mod forwarder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod http;
 pub mod images;

@@ -20,6 +20,9 @@ pub mod commands;
 pub mod config;
 pub mod environment;
 pub mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod market;
 pub mod rentals;
 pub mod ssh;

@@ -13,6 +13,9 @@
 pub mod crowd;
 pub mod endpoints;
 pub mod feed;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod index;
 mod listing;
 pub mod rules;

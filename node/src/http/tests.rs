@@ -397,8 +397,8 @@ async fn half_a_body_is_a_request_timeout() {
     let server =
         start(HttpLimits { body_timeout: Duration::from_millis(100), ..HttpLimits::default() })
             .await;
-    let reply =
-        plain(&server, "POST /who HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf").await;
+    let half = "POST /who HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf";
+    let reply = tokio::time::timeout(Duration::from_secs(20), plain(&server, half)).await.unwrap();
     assert_eq!((reply.status, reply.code()), (408, ErrorCode::RequestTimeout));
 }
 

@@ -7,6 +7,8 @@
 
 mod config_file;
 mod dotenv;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod source;
 mod suggestion;
 mod table;

@@ -312,7 +312,7 @@ fn micro_usd(settings: &Settings, name: &str) -> Result<u64, SettingsError> {
     parsed.ok_or_else(|| settings.invalid(name, "is needed"))
 }
 
-fn parse_micro_usd(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_micro_usd(text: &str) -> Result<u64, String> {
     let wrong =
         || "write an amount such as 5 or 0.1, with at most six decimals, up to 1000000".to_owned();
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

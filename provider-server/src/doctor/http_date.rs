@@ -3,7 +3,7 @@
 use golem_vm_protocol::time::Timestamp;
 
 /// The moment that a `Date` header names (RFC 9110, section 5.6.7: the preferred form).
-pub(super) fn parse(text: &str) -> Option<u64> {
+pub(crate) fn parse(text: &str) -> Option<u64> {
     let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
     u64::try_from(zoned.timestamp().as_second()).ok()
 }

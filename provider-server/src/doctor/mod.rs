@@ -7,7 +7,7 @@
 mod checks;
 mod facts;
 mod gather;
-mod http_date;
+pub(crate) mod http_date;
 mod local_ports;
 
 use crate::control::messages::{Check, Verdict};

@@ -18,6 +18,9 @@ mod control;
 mod copy;
 mod detach;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod launch;
 mod limits;
 mod listeners;

@@ -106,7 +106,7 @@ fn read(list: &Path) -> io::Result<BTreeSet<u16>> {
 }
 
 /// Reads a list such as `22,50800-50899`.
-fn parse(text: &str) -> Option<BTreeSet<u16>> {
+pub(super) fn parse(text: &str) -> Option<BTreeSet<u16>> {
     let mut ports = BTreeSet::new();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
         match part.split_once('-') {
@@ -121,7 +121,7 @@ fn parse(text: &str) -> Option<BTreeSet<u16>> {
     Some(ports)
 }
 
-fn format(ports: &BTreeSet<u16>) -> String {
+pub(super) fn format(ports: &BTreeSet<u16>) -> String {
     let mut text = String::new();
     let mut rest = ports.iter().copied().peekable();
     while let Some(first) = rest.next() {

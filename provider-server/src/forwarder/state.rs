@@ -111,7 +111,7 @@ impl StateFile {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<State, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<State, String> {
     let state: State = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if state.format != FORMAT {
         return Err(format!("format {} instead of {FORMAT}", state.format));

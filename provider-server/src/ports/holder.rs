@@ -40,7 +40,7 @@ fn holders_in(proc: &Path, ports: &BTreeSet<u16>) -> BTreeMap<u16, String> {
 }
 
 /// Local port, whether it listens, and inode of one line (`man 5 proc_net_tcp`).
-fn parse_socket(line: &str) -> Option<(u16, bool, u64)> {
+pub(crate) fn parse_socket(line: &str) -> Option<(u16, bool, u64)> {
     let mut fields = line.split_whitespace();
     let (_, port) = fields.nth(1)?.rsplit_once(':')?;
     let state = fields.nth(1)?;

@@ -15,7 +15,7 @@ mod backoff;
 mod board;
 pub mod display;
 mod forwarding;
-mod holder;
+pub(crate) mod holder;
 mod public_address;
 mod report;
 mod verify;

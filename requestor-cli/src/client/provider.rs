@@ -216,7 +216,7 @@ pub struct ProviderClient {
     connector: Connector,
 }
 
-struct Reply {
+pub(crate) struct Reply {
     status: StatusCode,
     body: Bytes,
 }
@@ -453,7 +453,7 @@ fn believed(
     }
 }
 
-fn judged(status: StatusCode, body: Bytes, created: u64) -> Result<Reply, CallError> {
+pub(crate) fn judged(status: StatusCode, body: Bytes, created: u64) -> Result<Reply, CallError> {
     if status.is_success() {
         return Ok(Reply { status, body });
     }

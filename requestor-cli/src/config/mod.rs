@@ -145,6 +145,11 @@ pub fn parse_discovery_url(text: &str) -> Result<Url, String> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err("it names no host".to_owned());
     }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "it holds a user name or a password, which no discovery server asks for".to_owned()
+        );
+    }
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
         return Err("it ends after the host and port, without a path".to_owned());
     }
@@ -184,6 +189,7 @@ mod tests {
     fn addresses_are_checked() {
         assert!(parse_discovery_url("http://127.0.0.1:9001").is_ok());
         assert!(parse_discovery_url("http://[::1]:9001/").is_ok());
+        assert!(parse_discovery_url("http://me:secret@127.0.0.1:9001").is_err());
         for bad in ["", "discovery:9001", "https://x", "ftp://x", "http://x/api", "http://x?y", "x"]
         {
             assert!(parse_discovery_url(bad).is_err(), "{bad}");

@@ -12,7 +12,7 @@ use crate::rentals::Rental;
 
 const HEADER: &str = "# Made by golem from the list of your VMs; changes are lost.\n";
 
-fn content<'a>(keys: impl Iterator<Item = (VmId, &'a SshPublicKey)>) -> String {
+pub(crate) fn content<'a>(keys: impl Iterator<Item = (VmId, &'a SshPublicKey)>) -> String {
     let mut text = HEADER.to_owned();
     for (vm, key) in keys {
         text.push_str(&format!("{vm} {}\n", key.without_comment()));

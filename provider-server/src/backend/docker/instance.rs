@@ -357,7 +357,7 @@ fn exit_code(container: &ContainerInspectResponse) -> Option<i64> {
 }
 
 /// What an inspected container amounts to.
-fn seen(container: &ContainerInspectResponse) -> Observation {
+pub(super) fn seen(container: &ContainerInspectResponse) -> Observation {
     let broken = |reason: &str| Observation::Broken { reason: reason.to_owned() };
     match status(container) {
         Some(Status::RUNNING) => match ssh_address(container.network_settings.as_ref()) {

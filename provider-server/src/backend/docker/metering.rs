@@ -105,10 +105,13 @@ fn is_empty(stats: &ContainerStatsResponse) -> bool {
     stats.memory_stats.as_ref().and_then(|memory| memory.limit).unwrap_or(0) == 0
 }
 
-fn used(stats: &ContainerStatsResponse) -> Usage {
+pub(super) fn used(stats: &ContainerStatsResponse) -> Usage {
     let networks = stats.networks.iter().flat_map(HashMap::values);
     let (received, sent) = networks.fold((0, 0), |(received, sent), network| {
-        (received + network.rx_bytes.unwrap_or(0), sent + network.tx_bytes.unwrap_or(0))
+        (
+            u64::saturating_add(received, network.rx_bytes.unwrap_or(0)),
+            u64::saturating_add(sent, network.tx_bytes.unwrap_or(0)),
+        )
     });
     let memory = stats.memory_stats.as_ref();
     Usage {

@@ -34,6 +34,9 @@ mod disk;
 pub mod endpoint;
 mod engine;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest;
 mod images;
 mod instance;

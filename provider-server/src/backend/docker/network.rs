@@ -190,7 +190,7 @@ const fn prefix_mask(bits: u8) -> u32 {
 
 /// Networks with a route other than the default one, as (network, mask); `table` is in the form of
 /// `/proc/net/route`, whose numbers are little-endian.
-fn routed_networks(table: &str) -> Vec<(u32, u32)> {
+pub(super) fn routed_networks(table: &str) -> Vec<(u32, u32)> {
     let number = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::swap_bytes);
     table
         .lines()

@@ -251,7 +251,7 @@ fn names(firewall: &Firewall) -> Option<Finding> {
     ))
 }
 
-fn warnings(info: &SystemInfo) -> Option<Finding> {
+pub(super) fn warnings(info: &SystemInfo) -> Option<Finding> {
     let warnings = info.warnings.as_ref().filter(|warnings| !warnings.is_empty())?;
     let joined = warnings.iter().map(|text| text.trim()).collect::<Vec<_>>().join("; ");
     let detail = printable(&joined, 600);

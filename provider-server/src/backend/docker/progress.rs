@@ -37,7 +37,7 @@ impl Progress {
 }
 
 /// `text` without the sequences that colour it on a terminal (ECMA-48, SGR).
-fn without_colours(text: &str) -> String {
+pub(super) fn without_colours(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -39,7 +39,7 @@ async fn of_apt() -> Option<String> {
 }
 
 /// The value in apt-config's answer (`PROXY='http://proxy:3128'`).
-fn proxy_in(answer: &str) -> Option<String> {
+pub(super) fn proxy_in(answer: &str) -> Option<String> {
     let value = answer.trim().strip_prefix("PROXY='")?.strip_suffix('\'')?;
     (!value.is_empty() && value != "DIRECT" && !value.contains('\'')).then(|| value.to_owned())
 }
