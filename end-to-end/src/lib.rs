@@ -12,6 +12,7 @@
 mod engine;
 mod listening;
 mod market;
+mod meddler;
 mod outcome;
 mod place;
 mod private_engine;
@@ -25,6 +26,7 @@ mod waiting;
 pub use engine::Engine;
 pub use listening::{PortRange, listens};
 pub use market::Market;
+pub use meddler::{Meddler, Meddling, Message, carry};
 pub use outcome::Outcome;
 pub use place::Place;
 pub use private_engine::PrivateEngine;

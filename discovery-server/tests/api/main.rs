@@ -5,6 +5,7 @@
 mod attackers;
 mod market;
 mod process;
+mod strangers;
 mod unsigned;
 
 use golem_vm_discovery::server::Server;

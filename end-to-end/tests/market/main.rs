@@ -6,6 +6,7 @@ mod failover;
 mod impostor;
 mod killed_cli;
 mod limits;
+mod meddler;
 mod owners;
 mod programs;
 mod rent_and_use;
