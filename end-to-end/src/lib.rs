@@ -32,7 +32,7 @@ pub use place::Place;
 pub use private_engine::PrivateEngine;
 pub use programs::{program, workspace};
 pub use provider::{Provider, ProviderOptions};
-pub use raw_http::{Reply, exchange};
+pub use raw_http::{Reply, connect_from, exchange};
 pub use requestor::{Requestor, Session};
 pub use service::Service;
 pub use waiting::{eventually, within};

@@ -1,8 +1,10 @@
 //! HTTP by hand, for bytes that no client would send.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// How long a server may be silent until it is told that nothing more comes, and in all.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -17,6 +19,16 @@ pub struct Reply {
     pub code: Option<String>,
     /// All of it.
     pub text: String,
+}
+
+/// A connection to `address` that comes from `source`, one of this machine's own addresses: how a test
+/// plays several strangers.
+#[must_use]
+pub fn connect_from(source: Ipv4Addr, address: &str) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(source, 0)).unwrap();
+    connect(&socket, &address.parse::<SocketAddr>().unwrap()).unwrap();
+    TcpStream::from(socket)
 }
 
 /// Sends exactly these bytes and reads until the server has nothing more to say.

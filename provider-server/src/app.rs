@@ -13,7 +13,7 @@ use golem_vm_node::client::{ClientError, SignedClient};
 use golem_vm_node::clock::{Clock, SystemClock};
 use golem_vm_node::control::{ControlError, ControlSocket};
 use golem_vm_node::data_dir::{DataDir, DataDirError};
-use golem_vm_node::http::{BindError, HttpService, Recipients, Signing, bind};
+use golem_vm_node::http::{BindError, HttpService, RateLimits, Recipients, Signing, bind};
 use golem_vm_node::key_file::{self, KeyFileError};
 use golem_vm_node::ready::{self, Ready, ReadyError};
 use golem_vm_node::shutdown;
@@ -202,6 +202,7 @@ impl Provider {
         let conditions = Arc::new(Conditions {
             offered,
             max_vms: config.max_vms,
+            max_vms_per_requestor: config.max_vms_per_requestor,
             prices: config.prices,
             overcommit: Overcommit {
                 cpu: config.offer.overcommit_cpu,
@@ -299,6 +300,7 @@ impl Provider {
         let taken_up = running.rental.vms.take_up_all().await?;
         tell_who_this_is(&config, &running, taken_up);
 
+        let rates = RateLimits::new(config.rates, http::class, Arc::clone(&clock));
         let signing = Arc::new(Signing::new(key.clone(), Recipients::own_id(), clock));
         let api = http::router(ApiState {
             rental: running.rental.clone(),
@@ -310,7 +312,10 @@ impl Provider {
         let owner = HttpService::unsigned(control::router(Arc::clone(&running)), limits);
 
         let mut work = JoinSet::new();
-        work.spawn(HttpService::signed(api, limits, signing).serve(listener, token.clone()));
+        let service = HttpService::signed(api, limits, signing)
+            .behind(config.trusted_proxies.clone())
+            .limited(rates);
+        work.spawn(service.serve(listener, token.clone()));
         work.spawn(owner.serve_unix(control_listener, token.clone()));
         work.spawn({
             let (forwarded, token) = (forwarded.clone(), token.clone());

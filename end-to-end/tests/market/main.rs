@@ -3,6 +3,7 @@
 
 mod engines;
 mod failover;
+mod floods;
 mod impostor;
 mod killed_cli;
 mod limits;

@@ -24,10 +24,17 @@ impl AddressShares {
     /// What has no bucket (loopback, local processes) is not counted.
     #[must_use]
     pub fn enter(&self, bucket: Option<IpAddr>) -> Option<AddressShare> {
+        self.enter_below(self.max, bucket)
+    }
+
+    /// [`AddressShares::enter`] with a lower maximum than usual, but at least one.
+    #[must_use]
+    pub fn enter_below(&self, max: usize, bucket: Option<IpAddr>) -> Option<AddressShare> {
+        let max = max.max(1).min(self.max);
         if let Some(bucket) = bucket {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             let count = counts.entry(bucket).or_default();
-            if *count >= self.max {
+            if *count >= max {
                 // An entry that was just made must not stay behind.
                 if *count == 0 {
                     counts.remove(&bucket);
@@ -74,6 +81,10 @@ mod tests {
         assert!(shares.enter(bucket).is_none());
         assert!(shares.enter(Some("192.0.2.2".parse().unwrap())).is_some());
         assert!(AddressShares::new(0).enter(None).is_some());
+        let other = Some("192.0.2.3".parse().unwrap());
+        let low = shares.enter_below(0, other).unwrap();
+        assert!(shares.enter_below(1, other).is_none() && shares.enter_below(9, other).is_some());
+        drop(low);
         drop(first);
         let third = shares.enter(bucket).unwrap();
         drop((second, third));

@@ -144,7 +144,9 @@ impl HttpService {
             pause = BACK_OFF.0;
             // A proxy carries the connections of many.
             let counted = peer.bucket().filter(|_| !self.inner.is_proxy(peer));
-            let share = addresses.enter(counted);
+            // The fewer places are left, the fewer of them one address gets: the last ones are for
+            // those who have none.
+            let share = addresses.enter_below(slots.available_permits() / 8, counted);
             let slot = Arc::clone(&slots).try_acquire_owned();
             match (share, slot) {
                 (Some(share), Ok(slot)) => {

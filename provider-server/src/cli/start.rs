@@ -73,6 +73,21 @@ pub(super) struct StartArgs {
     /// Most VMs at a time [env: GOLEM_PROVIDER_MAX_VMS] [default: 10]
     #[arg(long, value_name = "N")]
     max_vms: Option<String>,
+    /// Most VMs at a time of one requestor, 0 for no limit [env: GOLEM_PROVIDER_MAX_VMS_PER_REQUESTOR] [default: 0]
+    #[arg(long, value_name = "N")]
+    max_vms_per_requestor: Option<String>,
+    /// VMs that each address, and each key, may ask for in a minute; 0 for no limit [env: GOLEM_PROVIDER_CREATES_PER_MINUTE] [default: 30]
+    #[arg(long, value_name = "N")]
+    creates_per_minute: Option<String>,
+    /// Other changes of each address, and of each key, in a minute [env: GOLEM_PROVIDER_WRITES_PER_MINUTE] [default: 120]
+    #[arg(long, value_name = "N")]
+    writes_per_minute: Option<String>,
+    /// Look-ups of each address, and of each key, in a minute [env: GOLEM_PROVIDER_READS_PER_MINUTE] [default: 600]
+    #[arg(long, value_name = "N")]
+    reads_per_minute: Option<String>,
+    /// Reverse proxies whose Forwarded or X-Forwarded-For header is believed [env: GOLEM_PROVIDER_TRUSTED_PROXIES]
+    #[arg(long, value_name = "ADDRESS|CIDR,...")]
+    trusted_proxies: Option<String>,
     /// With fewer vCPUs free, nothing is advertised [env: GOLEM_PROVIDER_MIN_CPU_CORES] [default: 1]
     #[arg(long, value_name = "N")]
     min_cpu_cores: Option<String>,
@@ -194,6 +209,11 @@ impl StartArgs {
             ("GOLEM_PROVIDER_SKIP_PORT_VERIFICATION", &self.no_verify_ports),
             ("GOLEM_PROVIDER_BACKEND", &self.backend),
             ("GOLEM_PROVIDER_MAX_VMS", &self.max_vms),
+            ("GOLEM_PROVIDER_MAX_VMS_PER_REQUESTOR", &self.max_vms_per_requestor),
+            ("GOLEM_PROVIDER_CREATES_PER_MINUTE", &self.creates_per_minute),
+            ("GOLEM_PROVIDER_WRITES_PER_MINUTE", &self.writes_per_minute),
+            ("GOLEM_PROVIDER_READS_PER_MINUTE", &self.reads_per_minute),
+            ("GOLEM_PROVIDER_TRUSTED_PROXIES", &self.trusted_proxies),
             ("GOLEM_PROVIDER_MIN_CPU_CORES", &self.min_cpu_cores),
             ("GOLEM_PROVIDER_MIN_MEMORY_GB", &self.min_memory_gb),
             ("GOLEM_PROVIDER_MIN_STORAGE_GB", &self.min_storage_gb),

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use golem_vm_node::http::{CallsPerMinute, TrustedProxies};
 use golem_vm_node::settings::{Settings, SettingsError};
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::advertisement::{MAX_NAME_CHARS, Prices, is_country, is_host};
@@ -50,6 +51,12 @@ pub struct Config {
     pub backend: Option<BackendKind>,
     /// Most VMs at a time.
     pub max_vms: u32,
+    /// Most VMs at a time of one requestor.
+    pub max_vms_per_requestor: Option<u32>,
+    /// How often the API may be asked by each address and each key.
+    pub rates: CallsPerMinute,
+    /// The reverse proxies whose word on the client's address is taken.
+    pub trusted_proxies: TrustedProxies,
     /// Least that must be free to be advertised.
     pub minimum: Minimum,
     /// What is rented out in all, where set.
@@ -226,6 +233,14 @@ impl Config {
                 })?
                 .flatten(),
             max_vms: settings.get("GOLEM_PROVIDER_MAX_VMS")?,
+            max_vms_per_requestor: Some(settings.get("GOLEM_PROVIDER_MAX_VMS_PER_REQUESTOR")?)
+                .filter(|most| *most > 0),
+            rates: CallsPerMinute {
+                reads: settings.get("GOLEM_PROVIDER_READS_PER_MINUTE")?,
+                writes: settings.get("GOLEM_PROVIDER_WRITES_PER_MINUTE")?,
+                expensive: settings.get("GOLEM_PROVIDER_CREATES_PER_MINUTE")?,
+            },
+            trusted_proxies: TrustedProxies::new(settings.list("GOLEM_PROVIDER_TRUSTED_PROXIES")?),
             minimum: Minimum {
                 cpu: settings.get("GOLEM_PROVIDER_MIN_CPU_CORES")?,
                 memory_gb: settings.get("GOLEM_PROVIDER_MIN_MEMORY_GB")?,

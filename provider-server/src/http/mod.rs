@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRef;
-use golem_vm_node::http::HttpLimits;
+use axum::http::Method;
+use golem_vm_node::http::{CallClass, HttpLimits};
+use golem_vm_protocol::route;
 
 use crate::rental::Rental;
 
@@ -46,6 +48,15 @@ impl FromRef<ApiState> for Arc<InfoSource> {
 /// All routes.
 pub fn router(state: ApiState) -> Router {
     Router::new().merge(info::router()).merge(vms::router()).with_state(state)
+}
+
+/// What a request costs: a create begins a machine.
+#[must_use]
+pub fn class(method: &Method, path: &str) -> CallClass {
+    match CallClass::of_method(method) {
+        CallClass::Write if path == route::VMS => CallClass::Expensive,
+        class => class,
+    }
 }
 
 /// Deadlines: a create that is waited for takes as long as a VM may take to come up, and a

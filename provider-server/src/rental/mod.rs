@@ -29,6 +29,8 @@ pub struct Conditions {
     pub offered: Amount,
     /// Most VMs at a time.
     pub max_vms: u32,
+    /// Most VMs at a time of one requestor.
+    pub max_vms_per_requestor: Option<u32>,
     /// Prices per month.
     pub prices: Prices,
     /// How much more than the host has is promised.
@@ -106,6 +108,7 @@ impl Rental {
         let bounds = Bounds {
             offered: self.conditions.offered,
             max_vms: self.conditions.max_vms,
+            max_vms_per_requestor: self.conditions.max_vms_per_requestor,
             ports: self.ports.usable(),
         };
         let creation = Creation { owner, request, terms, bounds, idempotency };

@@ -69,7 +69,7 @@ fn new(owner: Owner, name: &str, key: Option<(&str, &str)>) -> NewVm {
 fn room_for(vms: u64) -> Bounds {
     let offered =
         Amount { cpu_millis: vms * 1000, memory_mib: vms * 1024, storage_mib: vms * 10_240 };
-    Bounds { offered, max_vms: 100, ports: (50800..50900).collect() }
+    Bounds { offered, max_vms: 100, max_vms_per_requestor: None, ports: (50800..50900).collect() }
 }
 
 async fn admit(store: &ProviderStore, new: NewVm, bounds: Bounds) -> Result<VmRecord, VmError> {
@@ -123,6 +123,20 @@ async fn the_ledger_refuses_what_does_not_fit_and_gives_back_what_is_freed() {
     store.remove(first.id).await.unwrap();
     let third = admit(store, new(me, "three", None), room_for(2)).await.unwrap();
     assert_eq!(third.ssh_port, first.ssh_port, "the port came back to the pool");
+}
+
+#[tokio::test]
+async fn one_requestor_has_no_more_than_its_share() {
+    let bench = bench();
+    let store = &bench.store;
+    let two_each = Bounds { max_vms_per_requestor: Some(2), ..room_for(9) };
+    let first = admit(store, new(owner(1), "one", None), two_each.clone()).await.unwrap();
+    admit(store, new(owner(1), "two", None), two_each.clone()).await.unwrap();
+    let refused = admit(store, new(owner(1), "three", None), two_each.clone()).await.unwrap_err();
+    assert!(matches!(&refused, VmError::InsufficientCapacity(why) if why.contains("you have 2")));
+    admit(store, new(owner(2), "one", None), two_each.clone()).await.unwrap();
+    store.remove(first.id).await.unwrap();
+    admit(store, new(owner(1), "three", None), two_each).await.unwrap();
 }
 
 #[tokio::test]

@@ -198,6 +198,18 @@ fn admit(db: &Connection, new: NewVm, bounds: &Bounds) -> Result<Admission, VmEr
             bounds.max_vms
         )));
     }
+    if let Some(most) = bounds.max_vms_per_requestor {
+        let own: u32 = db.query_row(
+            "SELECT count(*) FROM vm WHERE owner = ?1 AND state <> 'failed'",
+            params![owner],
+            |row| row.get(0),
+        )?;
+        if own >= most {
+            return Err(VmError::InsufficientCapacity(format!(
+                "one requestor may have {most} VMs at a time here, and you have {own}"
+            )));
+        }
+    }
     let free = bounds.offered.less(reserved);
     if let Some(shortfall) = free.shortfall(record.terms.resources.into()) {
         return Err(VmError::InsufficientCapacity(shortfall));

@@ -30,6 +30,8 @@ pub struct Bounds {
     pub offered: Amount,
     /// Most VMs at a time.
     pub max_vms: u32,
+    /// Most VMs at a time of one owner.
+    pub max_vms_per_requestor: Option<u32>,
     /// Ports that may be handed out.
     pub ports: Vec<u16>,
 }

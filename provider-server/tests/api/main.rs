@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use golem_vm_node::client::{Call, ClientError, SignedClient, Target};
 use golem_vm_node::clock::SystemClock;
-use golem_vm_node::http::{HttpService, Recipients, Signing};
+use golem_vm_node::http::{CallsPerMinute, HttpService, RateLimits, Recipients, Signing};
 use golem_vm_protocol::advertisement::{Overcommit, Prices};
 use golem_vm_protocol::vm::{
     Operation, OperationAccepted, OperationStatus, Vm, VmAccess, VmStatus,
@@ -65,6 +65,8 @@ struct Ground {
     backend: MemoryBackend,
     key: KeyPair,
     ports: Arc<PaperPorts>,
+    /// Creates in a minute.
+    creates: u32,
 }
 
 impl Ground {
@@ -76,6 +78,7 @@ impl Ground {
             backend,
             key: KeyPair::generate().unwrap(),
             ports: Arc::default(),
+            creates: 30,
         }
     }
 
@@ -98,6 +101,7 @@ impl Ground {
         let mut conditions = Conditions {
             offered: Amount { cpu_millis: 4000, memory_mib: 4096, storage_mib: 100 * 1024 },
             max_vms: 10,
+            max_vms_per_requestor: None,
             prices: Prices { core_month: 5, gb_ram_month: 2, gb_storage_month: 1 },
             overcommit: Overcommit::default(),
             trusted: BTreeSet::new(),
@@ -135,7 +139,10 @@ impl Ground {
         let state = ApiState { rental: rental.clone(), info: Arc::new(info), allow_unsigned };
         let signing = Signing::new(self.key.clone(), Recipients::own_id(), clock);
         let limits = http::limits(Duration::from_secs(20));
-        let service = HttpService::signed(http::router(state), limits, Arc::new(signing));
+        let rates = CallsPerMinute { reads: 600, writes: 120, expensive: self.creates };
+        let rates = RateLimits::new(rates, http::class, Arc::new(SystemClock));
+        let service =
+            HttpService::signed(http::router(state), limits, Arc::new(signing)).limited(rates);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(service.serve(listener, token.clone()));
@@ -472,5 +479,30 @@ async fn where_guests_are_not_contained_only_trusted_requestors_are_served() {
     provider.end().await;
     let provider = ground.provider(|conditions| conditions.allow_uncontained = true).await;
     assert_eq!(stranger.create(&provider, "box").await.unwrap().status, VmStatus::Running);
+    provider.end().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_creates_is_told_to_wait_and_leaves_the_rest_alone() {
+    let ground = Ground { creates: 2, ..Ground::new().await };
+    let provider = ground.provider(|_| {}).await;
+    let (flood, other) = (Requestor::new(), Requestor::new());
+    let create = async |requestor: &Requestor| {
+        // Refused by the rules, not by the limit: that counts as well.
+        let call = Call::post(route::VMS, &create_body("NO!")).unwrap();
+        requestor.call(&provider, call.timeout(Duration::from_secs(10))).await.unwrap_err()
+    };
+    for _ in 0..2 {
+        assert_eq!(code(&create(&flood).await), ErrorCode::ValidationFailed);
+    }
+    let refused = create(&flood).await;
+    assert_eq!(code(&refused), ErrorCode::RateLimited);
+    let ClientError::Refused { problem, .. } = &refused else { panic!("{refused}") };
+    assert!(problem.retry_after.is_some_and(|seconds| (20..=30).contains(&seconds)), "{refused}");
+    // It can still look at, and end, what it has; and others can create.
+    assert_eq!(flood.get(&provider, route::VMS).await.unwrap(), json!([]));
+    let gone = flood.delete(&provider, &route::vm(&"box".parse().unwrap())).await.unwrap_err();
+    assert_eq!(code(&gone), ErrorCode::VmNotFound);
+    assert_eq!(code(&create(&other).await), ErrorCode::ValidationFailed);
     provider.end().await;
 }
