@@ -94,6 +94,7 @@ impl Bench {
             bounds: Bounds {
                 offered: Amount { cpu_millis: 9000, memory_mib: 9000, storage_mib: 1 << 20 },
                 max_vms: 9,
+                max_vms_per_requestor: None,
                 ports: NoPorts.usable(),
             },
             idempotency: None,
