@@ -87,10 +87,45 @@ impl PrivateEngine {
     /// Where programs reach its containers.
     #[must_use]
     pub fn place(&self) -> Place {
-        let holder = std::fs::read_to_string(self.directory.path().join("netns.pid")).unwrap();
         Place::new(self.directory.path())
-            .in_namespace_of(holder.trim().parse().unwrap())
+            .in_namespace_of(self.holder())
             .with_docker_host(&self.docker_host())
+    }
+
+    /// The process that holds its namespaces.
+    #[must_use]
+    pub fn holder(&self) -> u32 {
+        let holder = std::fs::read_to_string(self.directory.path().join("netns.pid")).unwrap();
+        holder.trim().parse().unwrap()
+    }
+
+    /// The pid, as this machine has it, of a process that the engine calls `inner`.
+    #[must_use]
+    pub fn outer_pid(&self, inner: u32) -> u32 {
+        let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse::<u32>().ok()?;
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+            let pids: Vec<&str> = line.split_whitespace().collect();
+            // Its pid one namespace below this machine's.
+            let is_it = pids.get(1) == Some(&inner.to_string().as_str());
+            (is_it && self.owns(pid)).then_some(pid)
+        });
+        found.unwrap()
+    }
+
+    /// Whether a process descends from the holder.
+    fn owns(&self, pid: u32) -> bool {
+        let mut pid = pid;
+        while pid > 1 {
+            if pid == self.holder() {
+                return true;
+            }
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            pid = parent.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0);
+        }
+        false
     }
 
     /// Sends its daemon a signal.

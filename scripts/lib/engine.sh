@@ -108,6 +108,9 @@ firewall_snapshot() {
             /^:/ && $2 != "ACCEPT" { print family, table, $1, $2 }
             /^-A/ { print family, table, $0 }'
     done
+    # Those of iptables are above.
+    as_root nft list tables 2>/dev/null | grep -v -x -E 'table (ip|ip6) (filter|nat|mangle|raw|security)' |
+        sed 's/^/nft /'
 }
 
 bridges() { ip -o link show type bridge | sed -n 's/^[0-9]*: \([^:@]*\).*/\1/p'; }

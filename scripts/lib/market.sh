@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # A market on this machine's loopback: discovery, port checker and provider, with their state in one directory.
 # To be sourced, after terminal.sh, packages.sh, engine.sh, processes.sh and tcp-ports.sh; set MARKET (the
-# directory) and BIN (where the programs are) first.
+# directory), BIN (where the programs are) and RENTER_ID (golem's id) first.
 #
 #   market_settle           chooses ports (once), writes the services' config files
 #   market_start SERVICE    unless it runs: starts it and waits until it serves
 #   market_runs SERVICE     does it?
+#   market_is_contained     whether guests are kept from this host and its network
 #   market_stop             ends all three, and what the provider has left behind
 #   ports_of KEY            a chosen port
 #
@@ -16,6 +17,18 @@
 VM_PORTS=20
 
 : "${SERVICE_START_SECONDS:=60}"
+
+# Who may rent here in any case: RENTER_ID, or whoever was written down before.
+renter_id() {
+    local written=$MARKET/config/golem/provider.toml
+    echo "${RENTER_ID:-$(sed -n 's/^trusted_requestors = "\(.*\)"/\1/p' "$written" 2>/dev/null)}"
+}
+
+# Whether the running provider keeps its guests from this host and its network.
+market_is_contained() {
+    in_market "$BIN/golem-provider" status --json --data-dir "$MARKET/provider" 2>/dev/null |
+        tr -d ' \n' | grep '"containment":{"state":"contained"' >/dev/null
+}
 
 ports_of() { state_of "$MARKET/ports" "$1"; }
 
@@ -66,8 +79,9 @@ toml() {
 }
 
 write_config() {
-    local first config=$MARKET/config/golem
+    local first renter config=$MARKET/config/golem
     first=$(ports_of first)
+    renter=$(renter_id)
     cat >"$config/discovery.toml" <<-END
 		host = "127.0.0.1"
 		port = $(ports_of discovery)
@@ -92,8 +106,8 @@ write_config() {
 		port_range_end = $((first + VM_PORTS))
 		# vCPUs are shared out four times over, so that a small machine can rent out several VMs.
 		overcommit_cpu = 4
-		# Guests are containers that can reach this host and its network. Only this machine can rent one.
-		allow_uncontained = true
+		# Where guests can't be kept from this host and its network, only this user's golem can rent one.
+		trusted_requestors = "$renter"
 	END
 }
 

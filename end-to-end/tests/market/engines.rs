@@ -6,7 +6,7 @@ use golem_vm_end_to_end::{Engine, Market, Place, PrivateEngine, ProviderOptions,
 use rustix::process::Signal;
 
 /// A market of one provider on an engine of its own, which has to outlive it.
-fn private_market() -> Option<(PrivateEngine, Market)> {
+pub(crate) fn private_market(options: &ProviderOptions) -> Option<(PrivateEngine, Market)> {
     let private = PrivateEngine::start()?;
     // Not built once more: the engine that all tests share has it.
     let shared = Market::with_one_provider();
@@ -14,13 +14,13 @@ fn private_market() -> Option<(PrivateEngine, Market)> {
     private.copy_image(&tag);
     shared.close();
     let market =
-        Market::in_place(&private.place(), &private.engine(), &[ProviderOptions::default()]);
+        Market::in_place(&private.place(), &private.engine(), std::slice::from_ref(options));
     Some((private, market))
 }
 
 #[test]
 fn a_second_socket_in_docker_host_is_obeyed() {
-    let Some((_private, market)) = private_market() else { return };
+    let Some((_private, market)) = private_market(&ProviderOptions::default()) else { return };
     let requestor = market.requestor();
     requestor.rent("box");
     assert_eq!(requestor.in_vm("box", "hostname"), "box\n");
@@ -32,7 +32,7 @@ fn a_second_socket_in_docker_host_is_obeyed() {
 
 #[test]
 fn an_engine_that_hangs_or_dies_takes_no_machine_with_it() {
-    let Some((private, mut market)) = private_market() else { return };
+    let Some((private, mut market)) = private_market(&ProviderOptions::default()) else { return };
     let requestor = market.requestor();
     requestor.rent("box");
     requestor.in_vm("box", "echo kept >file");

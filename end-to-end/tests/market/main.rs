@@ -8,6 +8,7 @@ mod impostor;
 mod killed_cli;
 mod limits;
 mod meddler;
+mod network;
 mod owners;
 mod programs;
 mod rent_and_use;

@@ -204,7 +204,8 @@ pub struct Vm {
     pub created_at: NaiveUtc,
     /// When its state last changed.
     pub updated_at: NaiveUtc,
-    /// What happened, when `status` is `error`, or `stopped` by the provider itself.
+    /// What happened, when `status` is `error`, or `stopped` by the provider itself; or that the
+    /// provider's owner has cut it off from the network, whatever its status.
     pub error_message: Option<String>,
     /// The image it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]

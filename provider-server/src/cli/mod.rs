@@ -3,7 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `start`, `background` | runs the provider, here or in a session of its own |
-//! | `stop`, `status`, `ports` | speak to the running provider over its control socket |
+//! | `stop`, `status`, `ports`, `quarantine` | speak to the running provider over its control socket |
 //! | `doctor`, `image`, `purge` | the same, and without a running provider take its lock and work themselves |
 //! | `identity`, `settings` | id, version, settings with their origin |
 //! | `place` | which data directory and which settings are meant |
@@ -20,6 +20,7 @@ mod offline;
 mod place;
 mod ports;
 mod purge;
+mod quarantine;
 mod remote;
 mod settings;
 mod start;
@@ -89,6 +90,8 @@ enum Command {
     /// Have port checkers look at the ports again, now
     #[command(after_help = ports::EXAMPLES)]
     VerifyPorts,
+    /// Cut one VM off from all network, or let it back
+    Quarantine(quarantine::QuarantineArgs),
     /// Remove every VM, image and network of this provider, and end it
     Purge(purge::PurgeArgs),
     /// Show this provider's id; makes its key if there is none
@@ -129,6 +132,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor => block_on(doctor::run(&place)),
         Command::Image(command) => block_on(image::run(&place, &command)),
         Command::VerifyPorts => block_on(ports::verify(&place)),
+        Command::Quarantine(args) => block_on(quarantine::run(&place, &args)),
         Command::Purge(args) => block_on(purge::run(&place, &args)),
         Command::Id => identity::id(&place),
         Command::Config => settings::run(&place),

@@ -303,7 +303,10 @@ fn vms(out: &mut String, vms: &[VmLine], now: Timestamp, style: Style) {
         let owner: String = vm.owner.chars().take(SHORT_ID).collect();
         rows.add([
             (printable(&vm.name, 64), None),
-            (vm.status.as_str().to_owned(), tone),
+            match vm.quarantined_at {
+                Some(_) => (format!("{}, cut off", vm.status), Some(Tone::Bad)),
+                None => (vm.status.as_str().to_owned(), tone),
+            },
             (format!("{} vCPU, {} GB, {} GB", size.cpu, size.memory, size.storage), None),
             (printable(&vm.image, 64), None),
             (vm.ssh_port.to_string(), None),
@@ -429,6 +432,7 @@ mod tests {
                 name: "web".to_owned(),
                 status: VmStatus::Error,
                 message: Some("it is gone".to_owned()),
+                quarantined_at: None,
                 ssh_port: 50_800,
                 resources: VmResources { cpu: 1, memory: 2, storage: 10 },
                 image: "debian-12".to_owned(),

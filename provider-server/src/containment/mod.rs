@@ -10,7 +10,7 @@
 //! | `nft` | the program that loads the text |
 //! | [`firewall`] | keeps the table in place |
 //!
-//! Why a table of our own and not a chain of the engine's: docs/decisions/0006.
+//! Why a table of our own and not a chain of the engine's: docs/decisions/0007.
 
 pub mod destination;
 pub mod firewall;

@@ -35,12 +35,8 @@ const MAIL: &str = "25, 465, 587";
 const NEW_BURST_SECONDS: u32 = 5;
 /// Packets per second for each megabit per second: full use with packets of 500 bytes.
 const PACKETS_PER_MBIT: u32 = 250;
-/// Kilobytes per second in a megabit per second.
-const KBYTES_PER_MBIT: u32 = 125;
-/// The part of a second whose traffic may come at once, and the least of it in kilobytes: enough for
-/// the windows of a few connections.
-const BURST_FRACTION: u32 = 4;
-const BURST_MIN_KBYTES: u32 = 256;
+/// Bytes per second in a megabit per second. (The kernel lets a second's worth through at once.)
+const BYTES_PER_MBIT: u64 = 125_000;
 
 /// The beginning of the names of sets whose content the kernel writes.
 pub(super) const METER: &str = "meter_";
@@ -106,9 +102,8 @@ impl Ruleset<'_> {
         let Names { internet, internal, .. } = self.names;
         let guests = format!("{{ \"{internet}\", \"{internal}\" }}");
         let Caps { bandwidth_mbit, new_connections, connections } = self.rules.caps;
-        let rate = bandwidth_mbit.saturating_mul(KBYTES_PER_MBIT);
-        let burst = (rate / BURST_FRACTION).max(BURST_MIN_KBYTES);
-        let rate = format!("limit rate over {rate} kbytes/second burst {burst} kbytes");
+        let rate = u64::from(bandwidth_mbit) * BYTES_PER_MBIT;
+        let rate = format!("limit rate over {rate} bytes/second");
         let packets = bandwidth_mbit.saturating_mul(PACKETS_PER_MBIT).max(1000);
         let new_burst = new_connections.saturating_mul(NEW_BURST_SECONDS);
         let mut ports = String::new();
@@ -363,7 +358,7 @@ mod tests {
         let text = text(&Rules { caps, ..rules() }, &[]);
         let from = chain(&text, "from_guest");
         assert!(position(&from, "meter_bytes_up") < position(&from, "established accept"));
-        assert!(text.contains("ip saddr limit rate over 1000 kbytes/second burst 256 kbytes"));
+        assert!(text.contains("ip saddr limit rate over 1000000 bytes/second"));
         assert!(text.contains("limit rate over 20/second burst 100 packets"));
         assert!(text.contains("ct count over 300"));
         for hook in ["forward", "output"] {

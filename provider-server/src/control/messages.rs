@@ -30,6 +30,8 @@ pub const JOB: &str = "/jobs/{id}";
 pub const STOP: &str = "/stop";
 /// `POST`: [`Purged`]; every VM is destroyed, the forwarder ended, and the provider then ends.
 pub const PURGE: &str = "/purge";
+/// `POST` [`Quarantine`]: [`VmLine`].
+pub const QUARANTINE: &str = "/quarantine";
 /// `POST`: `null`; ports are verified again now.
 pub const VERIFY_PORTS: &str = "/verify-ports";
 
@@ -117,6 +119,9 @@ pub struct VmLine {
     /// Why, where something went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Since when it is cut off from the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined_at: Option<Timestamp>,
     /// Its access port.
     pub ssh_port: u16,
     /// Its size.
@@ -127,6 +132,15 @@ pub struct VmLine {
     pub instance: String,
     /// When it was asked for.
     pub created_at: Timestamp,
+}
+
+/// Cuts a VM off from all network, or lets it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Its id, its instance's name, or its name where only one VM has that.
+    pub vm: String,
+    /// Whether it is cut off from now on.
+    pub cut_off: bool,
 }
 
 /// The access ports.

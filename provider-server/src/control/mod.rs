@@ -5,6 +5,7 @@ mod jobs;
 pub mod messages;
 mod overview;
 mod purge;
+mod quarantine;
 mod running;
 mod server;
 

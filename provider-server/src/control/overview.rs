@@ -102,12 +102,13 @@ fn discovery(running: &Running) -> Vec<DiscoveryStatus> {
     .collect()
 }
 
-fn line(record: VmRecord) -> VmLine {
+pub(super) fn line(record: VmRecord) -> VmLine {
     VmLine {
         id: record.id.to_string(),
         owner: OwnerColumn(record.owner).to_string(),
         status: record.state.status(),
         message: record.state.message().map(str::to_owned),
+        quarantined_at: record.quarantined_at,
         ssh_port: record.ssh_port,
         resources: record.terms.resources,
         instance: record.instance().to_string(),

@@ -12,10 +12,10 @@ use serde::Deserialize;
 
 use super::jobs::Jobs;
 use super::messages::{
-    self, BuildImage, Check, JobProgress, JobStarted, PullImage, Purged, Status,
+    self, BuildImage, Check, JobProgress, JobStarted, PullImage, Purged, Quarantine, Status, VmLine,
 };
 use super::running::Running;
-use super::{overview, purge};
+use super::{overview, purge, quarantine};
 use crate::backend::BackendError;
 use crate::images::{ImageError, ImageInfo};
 
@@ -48,6 +48,7 @@ pub fn router(running: Arc<Running>) -> Router {
         .route(messages::PULL_IMAGE, post(pull_image))
         .route(messages::IMAGE, delete(remove_image))
         .route(messages::JOB, get(job).delete(cancel_job))
+        .route(messages::QUARANTINE, post(quarantine_vm))
         .route(messages::VERIFY_PORTS, post(verify_ports))
         .route(messages::STOP, post(stop))
         .route(messages::PURGE, post(purge_all))
@@ -143,6 +144,13 @@ async fn cancel_job(
     Path(id): Path<u64>,
 ) -> Result<Json<()>, ProblemResponse> {
     if jobs.cancel(id) { Ok(Json(())) } else { Err(no_such_job()) }
+}
+
+async fn quarantine_vm(
+    State(running): State<Arc<Running>>,
+    JsonBody(body): JsonBody<Quarantine>,
+) -> Result<Json<VmLine>, ProblemResponse> {
+    Ok(Json(quarantine::quarantine(&running, &body).await?))
 }
 
 async fn verify_ports(State(running): State<Arc<Running>>) -> Json<()> {

@@ -7,6 +7,9 @@ use crate::vm::{OperationRecord, VmRecord};
 
 pub(super) fn vm(record: VmRecord) -> Vm {
     let status = record.state.status();
+    let cut_off = record.quarantined_at.map(|since| {
+        format!("the provider's owner has cut it off from the network (since {since})")
+    });
     Vm {
         id: record.public_id(),
         status,
@@ -16,7 +19,7 @@ pub(super) fn vm(record: VmRecord) -> Vm {
         ssh_port: (record.ssh_port != 0).then_some(record.ssh_port),
         created_at: record.created_at.naive(),
         updated_at: record.updated_at.naive(),
-        error_message: record.state.message().map(str::to_owned),
+        error_message: record.state.message().map(str::to_owned).or(cut_off),
         image: Some(record.terms.image),
         image_digest: Some(record.terms.image_digest.to_string()),
         backend: Some(record.terms.backend.to_string()),

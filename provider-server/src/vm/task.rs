@@ -319,8 +319,10 @@ impl Task {
             Observation::Broken { reason } => return Err((ErrorCode::CreateFailed, reason)),
         };
         let readiness = tokio::select! {
-            ready = ssh_answers(target, deadline) => ready,
-            ended = self.ended_early(record) => Err(ended),
+            // One that is cut off can't answer anybody.
+            ready = ssh_answers(target, deadline), if record.quarantined_at.is_none() => ready,
+            ended = self.ended_early(record), if record.quarantined_at.is_none() => Err(ended),
+            else => Ok(()),
         };
         readiness.map_err(|last| {
             (
