@@ -22,7 +22,7 @@ Examples:
       listens on 0.0.0.0:9000; its key is made on the first start
   port-checker start --public-names checker.example:9000
       the name that providers have in GOLEM_PROVIDER_PORT_CHECKERS
-  port-checker start --host 127.0.0.1 --port 9000
+  port-checker start --host 127.0.0.1 --allow-private-addresses
       for a market on one machine
   port-checker health --url http://127.0.0.1:9000
       is it running?";
@@ -32,7 +32,7 @@ Each flag can also be set in the environment, in a file .env in the working dire
 config file; a flag wins over these, in that order.
 
 Examples:
-  port-checker start --host 127.0.0.1 --port 9000
+  port-checker start --host 127.0.0.1 --port 9000 --allow-private-addresses
   port-checker start --public-names checker.example:9000,203.0.113.7:9000
   PORT_CHECKER_PORT=9100 port-checker start
   port-checker start --allow-unsigned
@@ -77,7 +77,7 @@ struct StartArgs {
     /// Directory for its key [env: PORT_CHECKER_DATA_DIR] [default: the platform's data directory + golem/port-checker]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Serve unsigned requests, for any address, as well [env: PORT_CHECKER_ALLOW_UNSIGNED] [default: false]
+    /// Serve the original's unsigned check, of any public address, as well [env: PORT_CHECKER_ALLOW_UNSIGNED] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_unsigned: Option<String>,
     /// Reverse proxies whose Forwarded or X-Forwarded-For header is believed [env: PORT_CHECKER_TRUSTED_PROXIES]
@@ -86,6 +86,12 @@ struct StartArgs {
     /// Checks of each address, and of each key, in a minute; 0 is no limit [env: PORT_CHECKER_CHECKS_PER_MINUTE] [default: 30]
     #[arg(long, value_name = "N")]
     checks_per_minute: Option<u32>,
+    /// Dial loopback and private addresses too: for test networks only [env: PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES] [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    allow_private_addresses: Option<String>,
+    /// For how long its signed word about a provider's ports is good [env: PORT_CHECKER_ATTESTATION_SECONDS] [default: 1800]
+    #[arg(long, value_name = "SECONDS")]
+    attestation_seconds: Option<String>,
     /// Log every request and probe [env: PORT_CHECKER_DEBUG] [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     debug: Option<String>,
@@ -108,6 +114,8 @@ impl StartArgs {
             ("PORT_CHECKER_ALLOW_UNSIGNED", self.allow_unsigned.clone()),
             ("PORT_CHECKER_TRUSTED_PROXIES", self.trusted_proxies.clone()),
             ("PORT_CHECKER_CHECKS_PER_MINUTE", self.checks_per_minute.map(|n| n.to_string())),
+            ("PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES", self.allow_private_addresses.clone()),
+            ("PORT_CHECKER_ATTESTATION_SECONDS", self.attestation_seconds.clone()),
             ("PORT_CHECKER_DEBUG", self.debug.clone()),
         ]
         .into_iter()

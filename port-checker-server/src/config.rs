@@ -1,9 +1,12 @@
 //! The settings of `port-checker`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use golem_vm_node::http::{PublicName, TrustedProxies};
 use golem_vm_node::settings::{SettingSpec, Settings, SettingsError, SettingsTable};
+use golem_vm_protocol::attestation::MAX_VALIDITY_SECONDS;
 
 /// Every setting there is; docs/configuration.md lists the same.
 pub static TABLE: SettingsTable = SettingsTable {
@@ -44,8 +47,23 @@ pub static TABLE: SettingsTable = SettingsTable {
             toml_key: "allow_unsigned",
             default: Some("false"),
             expected: "true or false",
-            help: "also serve unsigned requests, for any address: needed by providers of the original, \
-                   and usable by anyone as a port scanner",
+            help: "also serve the original's unsigned check, of any public address: needed by providers of \
+                   the original, and usable by anyone as a port scanner",
+        },
+        SettingSpec {
+            names: &["PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES"],
+            toml_key: "allow_private_addresses",
+            default: Some("false"),
+            expected: "true or false",
+            help: "also dial loopback and private addresses: for a test network or a market on one machine, \
+                   never for a port checker that strangers can reach",
+        },
+        SettingSpec {
+            names: &["PORT_CHECKER_ATTESTATION_SECONDS"],
+            toml_key: "attestation_seconds",
+            default: Some("1800"),
+            expected: "60 to 86400",
+            help: "for how long its signed word about a provider's ports is good",
         },
         SettingSpec {
             names: &["PORT_CHECKER_TRUSTED_PROXIES"],
@@ -89,8 +107,27 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Checks of each address, and of each key, in a minute; 0 is no limit.
     pub checks_per_minute: u32,
+    /// Whether loopback and private addresses are dialled.
+    pub allow_private: bool,
+    /// For how long an attestation is good.
+    pub attestation_validity: Duration,
     /// Whether to log more.
     pub debug: bool,
+}
+
+/// From a minute to what readers accept.
+struct Seconds(Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|seconds| (60..=MAX_VALIDITY_SECONDS).contains(seconds))
+            .map(|seconds| Self(Duration::from_secs(seconds)))
+            .ok_or_else(|| format!("whole seconds, 60 to {MAX_VALIDITY_SECONDS}"))
+    }
 }
 
 impl Config {
@@ -107,6 +144,8 @@ impl Config {
             allow_unsigned: settings.flag("PORT_CHECKER_ALLOW_UNSIGNED")?,
             trusted_proxies: TrustedProxies::new(settings.list("PORT_CHECKER_TRUSTED_PROXIES")?),
             checks_per_minute: settings.get("PORT_CHECKER_CHECKS_PER_MINUTE")?,
+            allow_private: settings.flag("PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES")?,
+            attestation_validity: settings.get::<Seconds>("PORT_CHECKER_ATTESTATION_SECONDS")?.0,
             debug: settings.flag("PORT_CHECKER_DEBUG")?,
         })
     }

@@ -1,166 +1,238 @@
-//! Who may have whom dialled, and how much at once.
+//! Who may have whom dialled.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use golem_vm_node::http::{AddressShare, AddressShares, Caller, ProblemResponse};
+use golem_vm_node::http::{AddressShares, ProblemResponse};
+use golem_vm_protocol::address::AddressScope;
+use golem_vm_protocol::advertisement::is_host;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::{ErrorCode, FieldError, Problem};
 
 /// Time for a name to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Checks of addresses that are not the caller's, leading to one network at a time.
+const OTHERS_PER_NETWORK: usize = 2;
 
-/// The address that is dialled for `caller`, whose connection comes from `peer`.
-///
-/// A signed caller has its own address checked, and no other: what it may ask about is what it
-/// could find out itself. An unsigned one, where the operator serves them at all, names any
-/// address, but a stranger can't have this machine's own loopback or its link (cloud metadata
-/// services live there) looked at.
-///
-/// # Errors
-/// 403 `address_not_yours`; 422 when an unsigned caller names none, or a name that leads nowhere.
-pub async fn target(
-    caller: Caller,
-    peer: IpAddr,
-    named: Option<&str>,
-) -> Result<IpAddr, ProblemResponse> {
-    match (caller, named.map(str::trim)) {
-        (Caller::Verified(_), None) => Ok(peer),
-        (Caller::Verified(_), Some(named)) => match named.parse::<IpAddr>() {
-            Ok(address) if address.to_canonical() == peer => Ok(peer),
-            _ => Err(not_yours(named, peer)),
-        },
-        (Caller::Anonymous, None | Some("")) => {
-            Err(Problem::validation(vec![FieldError::new("/provider_ip", "field required")]).into())
+/// Decides which addresses are dialled. Cheap to clone; clones count together.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Whether loopback and private addresses may be dialled: test networks.
+    allow_private: bool,
+    /// Checks of addresses that are not the caller's, by the network dialled.
+    pub(crate) others: AddressShares,
+}
+
+/// What a signed caller asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The address that its request comes from.
+    Own(IpAddr),
+    /// Another one, which it has to prove to be its own; none if the name leads to none that may
+    /// be dialled, which is not said.
+    Other(Option<IpAddr>),
+}
+
+impl Guard {
+    /// A guard; with `allow_private` for test networks.
+    #[must_use]
+    pub fn new(allow_private: bool) -> Self {
+        Self { allow_private, others: AddressShares::new(OTHERS_PER_NETWORK) }
+    }
+
+    /// What is dialled for a signed caller whose connection comes from `peer`, and who names `host`
+    /// or nothing.
+    ///
+    /// # Errors
+    /// 403 `forbidden` for an address that is not dialled at all; 422 for what is no host.
+    pub async fn target(
+        &self,
+        peer: IpAddr,
+        host: Option<&str>,
+    ) -> Result<Target, ProblemResponse> {
+        let peer = peer.to_canonical();
+        let Some(host) = host else {
+            self.permit(peer)?;
+            return Ok(Target::Own(peer));
+        };
+        if !is_host(host) {
+            return Err(no_host("/host", host));
         }
-        (Caller::Anonymous, Some(named)) => {
-            let address = resolve(named).await?;
-            if is_inside(address) && address != peer && !peer.is_loopback() {
-                return Err(not_yours(named, peer));
+        if let Ok(named) = host.parse::<IpAddr>() {
+            let named = named.to_canonical();
+            self.permit(named)?;
+            return Ok(if named == peer { Target::Own(peer) } else { Target::Other(Some(named)) });
+        }
+        let found = resolve(host).await.unwrap_or_default();
+        // What a name leads to in this machine's own network is nobody's business.
+        let mut permitted = found.into_iter().filter(|address| self.permit(*address).is_ok());
+        let first = permitted.next();
+        Ok(match first {
+            Some(own) if own == peer || permitted.any(|address| address == peer) => {
+                Target::Own(peer)
             }
-            Ok(address)
+            _ => Target::Other(first),
+        })
+    }
+
+    /// What is dialled for a caller of the original's check.
+    ///
+    /// # Errors
+    /// 422 when none is named, or a name that leads nowhere; 403 `forbidden` for an address that is
+    /// not dialled.
+    pub async fn named(&self, named: Option<&str>) -> Result<IpAddr, ProblemResponse> {
+        let named = named.map(str::trim).filter(|named| !named.is_empty());
+        let Some(named) = named else {
+            let missing = FieldError::new("/provider_ip", "field required");
+            return Err(Problem::validation(vec![missing]).into());
+        };
+        if !is_host(named) {
+            return Err(no_host("/provider_ip", named));
         }
+        let address = match named.parse::<IpAddr>() {
+            Ok(address) => address.to_canonical(),
+            Err(_) => resolve(named)
+                .await
+                .and_then(|found| found.first().copied())
+                .ok_or_else(|| no_host("/provider_ip", named))?,
+        };
+        self.permit(address)?;
+        Ok(address)
+    }
+
+    /// Whether an address is dialled for anybody.
+    fn permit(&self, address: IpAddr) -> Result<(), ProblemResponse> {
+        let what = match AddressScope::of(address) {
+            AddressScope::World => return Ok(()),
+            AddressScope::LocalNetwork | AddressScope::ThisHost if self.allow_private => {
+                return Ok(());
+            }
+            AddressScope::LocalNetwork | AddressScope::ThisHost => {
+                "not a public one; its operator can allow that on a test network with \
+                 PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES=true"
+            }
+            AddressScope::Never => "link-local, multicast or reserved",
+        };
+        let detail = format!("this port checker does not dial {address}: the address is {what}");
+        Err(ProblemResponse::new(ErrorCode::Forbidden, detail))
     }
 }
 
-fn not_yours(named: &str, peer: IpAddr) -> ProblemResponse {
-    let detail = format!(
-        "your request comes from {peer}, so that address is the one that is checked, and {} is not; \
-         leave provider_ip out, or send the request from the address you want checked",
-        printable(named, 100)
-    );
-    ProblemResponse::new(ErrorCode::AddressNotYours, detail)
-}
-
-/// Addresses that mean something else here than at the caller.
-fn is_inside(address: IpAddr) -> bool {
-    address.is_loopback()
-        || address.is_unspecified()
-        || address.is_multicast()
-        || match address {
-            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        }
-}
-
-async fn resolve(named: &str) -> Result<IpAddr, ProblemResponse> {
-    if let Ok(address) = named.parse::<IpAddr>() {
-        return Ok(address.to_canonical());
-    }
-    let failed = |reason: &str| {
-        let detail = format!("{} can't be resolved: {reason}", printable(named, 100));
-        Problem::validation(vec![FieldError::new("/provider_ip", detail)]).into()
-    };
-    match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((named, 0))).await {
-        Err(_) => Err(failed("no answer in time")),
-        Ok(Err(error)) => Err(failed(&printable(&error.to_string(), 200))),
-        Ok(Ok(mut addresses)) => addresses
-            .next()
-            .map(|address| address.ip().to_canonical())
-            .ok_or_else(|| failed("it has no address")),
-    }
-}
-
-/// A place among the requests of the address `bucket`, until it is dropped.
-///
-/// # Errors
-/// 429 `rate_limited` when that address has as many checks running as it may.
-pub fn enter(
-    shares: &AddressShares,
-    bucket: Option<IpAddr>,
-) -> Result<AddressShare, ProblemResponse> {
-    shares.enter(bucket).ok_or_else(|| {
-        let detail = "your address has as many checks running here as it may; wait for one of them";
-        ProblemResponse::new(ErrorCode::RateLimited, detail)
+/// What checks of one network are counted by: the address, or the /64 of an IPv6 one. Loopback
+/// counts as well.
+pub(crate) fn same_network(address: IpAddr) -> Option<IpAddr> {
+    Some(match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     })
+}
+
+fn no_host(pointer: &str, named: &str) -> ProblemResponse {
+    let detail =
+        format!("{} is no address and no name that can be resolved", printable(named, 100));
+    Problem::validation(vec![FieldError::new(pointer, detail)]).into()
+}
+
+/// The addresses of a name; `None` when it has none, or none in time.
+async fn resolve(name: &str) -> Option<Vec<IpAddr>> {
+    let lookup = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name, 0)));
+    let found = lookup.await.ok()?.ok()?;
+    Some(found.map(|address| address.ip().to_canonical()).collect())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use golem_vm_protocol::KeyPair;
-
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    async fn asked(caller: Caller, peer: &str, named: Option<&str>) -> Result<IpAddr, ErrorCode> {
-        target(caller, ip(peer), named).await.map_err(|refusal| refusal.0.code)
+    async fn asked(peer: &str, host: Option<&str>) -> Result<Target, ErrorCode> {
+        Guard::new(false).target(ip(peer), host).await.map_err(|refusal| refusal.0.code)
     }
 
     #[tokio::test]
-    async fn a_signed_caller_has_its_own_address_checked_and_no_other() {
-        let caller = Caller::Verified(KeyPair::from_secret_bytes([1; 32]).unwrap().id());
-        let own = Ok(ip("192.0.2.1"));
-        assert_eq!(asked(caller, "192.0.2.1", None).await, own);
-        assert_eq!(asked(caller, "192.0.2.1", Some("192.0.2.1")).await, own);
-        assert_eq!(asked(caller, "192.0.2.1", Some("::ffff:192.0.2.1")).await, own);
-        for other in ["192.0.2.2", "127.0.0.1", "localhost", "", "192.0.2.1.example"] {
+    async fn another_address_is_told_from_the_callers_own() {
+        let own = Ok(Target::Own(ip("192.0.2.1")));
+        for host in [None, Some("192.0.2.1"), Some("::ffff:192.0.2.1")] {
+            assert_eq!(asked("192.0.2.1", host).await, own);
+            assert_eq!(asked("::ffff:192.0.2.1", host).await, own);
+        }
+        let other = asked("192.0.2.1", Some("192.0.2.2")).await;
+        assert_eq!(other, Ok(Target::Other(Some(ip("192.0.2.2")))));
+        for bad in ["", " 192.0.2.1", "a b", "http://a", "-x"] {
             assert_eq!(
-                asked(caller, "192.0.2.1", Some(other)).await,
-                Err(ErrorCode::AddressNotYours),
-                "{other}"
+                asked("192.0.2.1", Some(bad)).await,
+                Err(ErrorCode::ValidationFailed),
+                "{bad}"
             );
         }
+        // It leads to loopback, or nowhere: no difference is shown.
+        assert_eq!(asked("192.0.2.1", Some("localhost")).await, Ok(Target::Other(None)));
+        let private = Guard::new(true);
+        let own = private.target(ip("127.0.0.1"), Some("localhost")).await.unwrap();
+        assert_eq!(own, Target::Own(ip("127.0.0.1")));
+    }
+
+    const INSIDE: [&str; 13] = [
+        "127.0.0.1",
+        "::1",
+        "10.0.0.1",
+        "172.16.5.4",
+        "192.168.1.1",
+        "100.64.0.1",
+        "fd00::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::10.0.0.1",
+        "2002:a00:1::1",
+        "::10.0.0.1",
+        "198.18.0.1",
+    ];
+    const NEVER: [&str; 8] = [
+        "0.0.0.0",
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::169.254.169.254",
+        "fe80::1",
+        "224.0.0.1",
+        "ff02::1",
+        "255.255.255.255",
+    ];
+
+    #[tokio::test]
+    async fn no_network_of_anybodys_own_is_dialled_unless_that_is_allowed() {
+        let (public, private) = (Guard::new(false), Guard::new(true));
+        for text in INSIDE.into_iter().chain(NEVER) {
+            let refused = [
+                public.target(ip(text), None).await.err(),
+                public.target(ip("192.0.2.1"), Some(text)).await.err(),
+                public.named(Some(text)).await.err(),
+            ];
+            for refusal in refused {
+                assert_eq!(refusal.unwrap().0.code, ErrorCode::Forbidden, "{text}");
+            }
+        }
+        for text in INSIDE {
+            assert!(private.target(ip(text), None).await.is_ok(), "{text}");
+            assert!(private.named(Some(text)).await.is_ok(), "{text}");
+        }
+        for text in NEVER {
+            assert!(private.target(ip(text), None).await.is_err(), "{text}");
+            assert!(private.named(Some(text)).await.is_err(), "{text}");
+        }
     }
 
     #[tokio::test]
-    async fn an_unsigned_stranger_can_not_have_this_machine_looked_at() {
-        let ask = async |named| asked(Caller::Anonymous, "192.0.2.1", Some(named)).await;
-        assert_eq!(ask("198.51.100.7").await, Ok(ip("198.51.100.7")));
-        for inside in [
-            "127.0.0.1",
-            "::1",
-            "0.0.0.0",
-            "169.254.169.254",
-            "fe80::1",
-            "224.0.0.1",
-            "::ffff:127.0.0.1",
-        ] {
-            assert_eq!(ask(inside).await, Err(ErrorCode::AddressNotYours), "{inside}");
+    async fn the_originals_check_names_its_address() {
+        let guard = Guard::new(false);
+        let ask = async |named| guard.named(named).await.map_err(|refusal| refusal.0.code);
+        assert_eq!(ask(Some(" 198.51.100.7 ")).await, Ok(ip("198.51.100.7")));
+        for bad in [None, Some(""), Some(" "), Some("no such name"), Some("name.invalid")] {
+            assert_eq!(ask(bad).await, Err(ErrorCode::ValidationFailed), "{bad:?}");
         }
-        assert_eq!(
-            asked(Caller::Anonymous, "127.0.0.1", Some("127.0.0.1")).await,
-            Ok(ip("127.0.0.1"))
-        );
-        assert_eq!(
-            asked(Caller::Anonymous, "127.0.0.1", None).await,
-            Err(ErrorCode::ValidationFailed)
-        );
-        assert_eq!(
-            asked(Caller::Anonymous, "127.0.0.1", Some("no such name")).await,
-            Err(ErrorCode::ValidationFailed)
-        );
-    }
-
-    #[test]
-    fn one_address_has_so_many_requests_at_a_time() {
-        let shares = AddressShares::new(1);
-        let here = Some(ip("192.0.2.1"));
-        let _held = enter(&shares, here).unwrap();
-        assert_eq!(enter(&shares, here).unwrap_err().0.code, ErrorCode::RateLimited);
-        enter(&shares, Some(ip("192.0.2.2"))).unwrap();
+        assert_eq!(ask(Some("localhost")).await, Err(ErrorCode::Forbidden));
     }
 }

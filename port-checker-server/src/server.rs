@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, TABLE};
+use crate::guard::Guard;
 use crate::http::{Checker, router};
 use crate::probe::{ProbePolicy, Prober};
 
@@ -40,11 +41,12 @@ impl Default for Limits {
         Self {
             // Two full requests side by side without anybody waiting.
             probes: 2048,
-            requests_per_address: 4,
+            requests_per_address: 2,
             policy,
             http: HttpLimits {
                 max_in_flight: 256,
-                handler_timeout: policy.deadline + Duration::from_secs(8),
+                // The proof of another address than the caller's comes before the rest.
+                handler_timeout: policy.deadline + Duration::from_secs(20),
                 // 1024 ports of five digits with quotes and blanks are under 10 KiB.
                 max_body: 32 * 1024,
                 ..HttpLimits::default()
@@ -95,8 +97,11 @@ impl Server {
         }
         let id = key.id();
         let checker = Checker {
-            id,
+            key: Arc::new(key.clone()),
+            clock: Arc::clone(&clock),
             allow_unsigned: config.allow_unsigned,
+            attestation_validity: config.attestation_validity,
+            guard: Guard::new(config.allow_private),
             prober: Prober::new(limits.policy, limits.probes),
             shares: AddressShares::new(limits.requests_per_address),
         };
@@ -154,7 +159,13 @@ pub async fn start(
     tracing::info!("port checker {} listens on http://{}", server.id(), server.address());
     if config.allow_unsigned {
         tracing::warn!(
-            "unsigned requests are served: anybody can have ports of any address checked"
+            "the original's unsigned check is served: anybody can look for open ports of any public address"
+        );
+    }
+    if config.allow_private {
+        tracing::warn!(
+            "loopback and private addresses are dialled, as PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES says: \
+             for test networks only"
         );
     }
     if let Some(fd) = ready_fd {

@@ -14,7 +14,7 @@
 //! without address and port is answered for the address and port on which it arrived.
 //!
 //! On a port that leads to a VM the VM's SSH server speaks first, so that its banner may stand
-//! before the proof; see [`find_proof`].
+//! before the proof; see [`ProofScan`].
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -254,15 +254,52 @@ impl fmt::Display for Proof {
     }
 }
 
-/// The first proof in what a port has sent, whose lines before it belong to an SSH server; `None`
-/// while there is none. A line that begins like a proof and is none counts as none.
+/// Looks for proofs in what a port sends: lines before one belong to an SSH server. Whoever sends
+/// many proofs or very small pieces costs no more than [`MAX_REPLY`] bytes of looking.
 ///
-/// Whoever reads gives up at [`MAX_REPLY`] bytes; what stands behind them is not looked at.
-#[must_use]
-pub fn find_proof(received: &[u8]) -> Option<Proof> {
-    let within = received.get(..MAX_REPLY).unwrap_or(received);
-    let (complete, _) = within.split_at(within.iter().rposition(|byte| *byte == b'\n')?);
-    complete.split(|byte| *byte == b'\n').find_map(|line| Proof::parse(line).ok())
+/// ```
+/// use golem_vm_protocol::port_proof::ProofScan;
+///
+/// let mut scan = ProofScan::default();
+/// scan.push(b"SSH-2.0-OpenSSH_9.2\r\nGOLEM-PORT-");
+/// assert!(scan.next().is_none() && !scan.is_full());
+/// ```
+#[derive(Debug, Default)]
+pub struct ProofScan {
+    received: Vec<u8>,
+    /// Where the first line begins that was not looked at.
+    line: usize,
+}
+
+impl ProofScan {
+    /// Takes what has arrived; what is more than [`MAX_REPLY`] in all is not kept.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let room = MAX_REPLY.saturating_sub(self.received.len());
+        self.received.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+
+    /// Whether there is no room for more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.received.len() >= MAX_REPLY
+    }
+}
+
+impl Iterator for ProofScan {
+    type Item = Proof;
+
+    /// The next line that is a proof by its form, good or not; `None` while there is no further one.
+    fn next(&mut self) -> Option<Proof> {
+        loop {
+            let rest = self.received.get(self.line..)?;
+            let end = rest.iter().position(|byte| *byte == b'\n')?;
+            let proof = rest.get(..end).and_then(|line| Proof::parse(line).ok());
+            self.line += end + 1;
+            if proof.is_some() {
+                return proof;
+            }
+        }
+    }
 }
 
 /// The words behind the tag.

@@ -118,24 +118,43 @@ fn the_first_four_bytes_decide() {
     }
 }
 
+fn scanned(bytes: &[u8]) -> Vec<Proof> {
+    let mut scan = ProofScan::default();
+    scan.push(bytes);
+    scan.by_ref().collect()
+}
+
 #[test]
-fn a_proof_is_found_behind_a_banner_and_within_bounds() {
+fn proofs_are_found_behind_a_banner_and_within_bounds() {
     let proof = challenge().answer(&key(1), at(HERE));
-    assert_eq!(find_proof(format!("{proof}\n").as_bytes()), Some(proof));
+    assert_eq!(scanned(format!("{proof}\n").as_bytes()), [proof]);
     let banner = "SSH-2.0-OpenSSH_9.2p1\r\n";
-    assert_eq!(find_proof(format!("{banner}{proof}\n").as_bytes()), Some(proof));
-    assert_eq!(find_proof(format!("{TAG} nonsense\n{proof}\n").as_bytes()), Some(proof));
+    assert_eq!(scanned(format!("{banner}{proof}\n{proof}\n").as_bytes()), [proof; 2]);
+    assert_eq!(scanned(format!("{TAG} nonsense\n{proof}\n").as_bytes()), [proof]);
     // Not without its end, not inside a line, and not behind more than is read.
-    assert_eq!(find_proof(proof.to_string().as_bytes()), None);
-    assert_eq!(find_proof(format!("x{proof}\n").as_bytes()), None);
+    assert_eq!(scanned(proof.to_string().as_bytes()), []);
+    assert_eq!(scanned(format!("x{proof}\n").as_bytes()), []);
     let far = format!("{}\n{proof}\n", "x".repeat(MAX_REPLY));
-    assert_eq!(find_proof(far.as_bytes()), None);
+    assert_eq!(scanned(far.as_bytes()), []);
+    // In pieces; each line is given once.
+    let mut scan = ProofScan::default();
+    let text = format!("{banner}{proof}\n");
+    let found: Vec<Proof> = text
+        .bytes()
+        .filter_map(|byte| {
+            scan.push(&[byte]);
+            scan.next()
+        })
+        .collect();
+    assert_eq!(found, [proof]);
+    scan.push(&[b'x'; MAX_REPLY]);
+    assert!(scan.is_full() && scan.next().is_none());
 }
 
 proptest! {
     #[test]
     fn no_bytes_upset_the_parsers(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = (Opening::of(&bytes), first_line(&bytes), find_proof(&bytes));
+        let _ = (Opening::of(&bytes), first_line(&bytes), scanned(&bytes));
         let mut line = format!("{TAG} ").into_bytes();
         line.extend_from_slice(&bytes);
         for line in [&bytes, &line] {
