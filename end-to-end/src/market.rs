@@ -53,6 +53,8 @@ impl Market {
             let mut command = place.command(program(binary));
             command.args(["start", "--host", "127.0.0.1", "--port", "0"]);
             command.arg("--data-dir").arg(directory.path().join(data_dir));
+            // The market is on loopback.
+            command.env("PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES", "true");
             Service::start(command, directory.path(), name)
                 .unwrap_or_else(|error| panic!("{binary} does not start: {error}"))
         };

@@ -58,7 +58,7 @@ struct Cli {
 enum Command {
     /// Run the port checker until it is stopped (Ctrl-C or SIGTERM)
     #[command(after_help = START_HELP)]
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Ask a running port checker whether it is well
     Health(HealthArgs),
 }

@@ -178,10 +178,7 @@ impl Prober {
         match probe {
             Probe::Open => Ok(()),
             Probe::Proof { checker, provider } => {
-                let asked = proof::ask(stream, address, checker, provider);
-                timeout(self.policy.timeout, asked).await.unwrap_or_else(|_| {
-                    Err(Failure::new(NotProven::NoProof, "A connection, but no proof in time"))
-                })
+                proof::ask(stream, address, checker, provider, self.policy.timeout).await
             }
         }
     }

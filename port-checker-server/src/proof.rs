@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::port_check::NotProven;
@@ -10,11 +11,12 @@ use golem_vm_protocol::signature::Nonce;
 use golem_vm_protocol::text::printable;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use crate::probe::Failure;
 
-/// Asks on `stream`, dialled at `address`, for a proof that `provider` answers there. The caller
-/// bounds the time; the bytes are bounded here.
+/// Asks on `stream`, dialled at `address`, for a proof that `provider` answers there. Takes no
+/// longer than `limit`, and reads no more than [`MAX_REPLY`](golem_vm_protocol::port_proof::MAX_REPLY).
 ///
 /// # Errors
 /// What came instead.
@@ -23,11 +25,14 @@ pub(crate) async fn ask(
     address: SocketAddr,
     checker: KeyId,
     provider: KeyId,
+    limit: Duration,
 ) -> Result<(), Failure> {
+    let until = Instant::now() + limit;
     let no_proof = |detail: &str| Failure::new(NotProven::NoProof, detail);
     let nonce = Nonce::random()
         .map_err(|error| Failure::new(NotProven::NotTried, format!("Not checked: {error}")))?;
     let challenge = Challenge::new(nonce, checker, address);
+    // It fits into the socket's empty buffer, so this does not wait.
     if let Err(error) = stream.write_all(format!("{challenge}\n").as_bytes()).await {
         return Err(broken(&error));
     }
@@ -35,10 +40,14 @@ pub(crate) async fn ask(
     let mut wrong = None;
     let mut piece = [0; 512];
     loop {
-        match stream.read(&mut piece).await {
-            Ok(0) => break,
-            Ok(read) => scan.push(piece.get(..read).unwrap_or_default()),
-            Err(error) => return Err(wrong.unwrap_or_else(|| broken(&error))),
+        match timeout_at(until, stream.read(&mut piece)).await {
+            Ok(Ok(0)) => break,
+            Ok(Ok(read)) => scan.push(piece.get(..read).unwrap_or_default()),
+            Ok(Err(error)) => return Err(wrong.unwrap_or_else(|| broken(&error))),
+            Err(_) => {
+                let late = || no_proof("A connection, but no proof in time");
+                return Err(wrong.unwrap_or_else(late));
+            }
         }
         for proof in scan.by_ref() {
             match proof.verify(&challenge, address, provider) {

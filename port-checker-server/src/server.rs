@@ -31,6 +31,10 @@ pub struct Limits {
     pub requests_per_address: usize,
     /// How a port is dialled.
     pub policy: ProbePolicy,
+    /// When a caller is told that it did not show that another address is its own: always so long
+    /// after it asked, so that it can't tell a closed port from an open one, or one name from
+    /// another. More than resolving a name and dialling one port take at most.
+    pub refused_after: Duration,
     /// The listener's bounds.
     pub http: HttpLimits,
 }
@@ -43,6 +47,7 @@ impl Default for Limits {
             probes: 2048,
             requests_per_address: 2,
             policy,
+            refused_after: Duration::from_secs(16),
             http: HttpLimits {
                 max_in_flight: 256,
                 // The proof of another address than the caller's comes before the rest.
@@ -102,6 +107,7 @@ impl Server {
             allow_unsigned: config.allow_unsigned,
             attestation_validity: config.attestation_validity,
             guard: Guard::new(config.allow_private),
+            refused_after: limits.refused_after,
             prober: Prober::new(limits.policy, limits.probes),
             shares: AddressShares::new(limits.requests_per_address),
         };

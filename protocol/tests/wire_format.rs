@@ -228,7 +228,8 @@ fn discovery_messages(ours: &mut Goldens) {
 }
 
 fn port_checker_messages(ours: &mut Goldens) {
-    let request = CheckPortsRequest { provider_ip: None, ports: vec![50800, 7466] };
+    let request =
+        CheckPortsRequest { provider_ip: Some("192.0.2.1".into()), ports: vec![50800, 7466] };
     ours.pinned("check_ports_request", &request);
     let closed = PortResult { accessible: false, error: Some("Connection timed out".into()) };
     let reply = CheckPortsResponse {

@@ -91,6 +91,8 @@ write_config() {
 		host = "127.0.0.1"
 		port = $(ports_of port-checker)
 		data_dir = $(toml "$MARKET/port-checker")
+		# The market is on loopback.
+		allow_private_addresses = true
 	END
     cat >"$config/provider.toml" <<-END
 		host = "127.0.0.1"

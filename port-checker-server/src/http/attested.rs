@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -18,10 +17,6 @@ use tokio::time::{Instant, sleep_until};
 use super::{Checker, distinct, wrong_ports};
 use crate::guard::{Target, same_network};
 use crate::probe::{Failure, Probe};
-
-/// When a caller is told that it did not show that another address is its own: always so long
-/// after it asked, so that it can't tell a closed port from an open one, or one name from another.
-const REFUSED_AFTER: Duration = Duration::from_secs(12);
 
 pub(super) async fn check(
     State(checker): State<Checker>,
@@ -42,7 +37,7 @@ pub(super) async fn check(
         Target::Other(address) => match other(&checker, address, first, probe).await {
             Some(address) => address,
             None => {
-                sleep_until(asked + REFUSED_AFTER).await;
+                sleep_until(asked + checker.refused_after).await;
                 return Err(not_shown(peer.ip(), first));
             }
         },

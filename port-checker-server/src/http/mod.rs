@@ -29,6 +29,8 @@ pub(crate) struct Checker {
     pub(crate) attestation_validity: Duration,
     pub(crate) guard: Guard,
     pub(crate) prober: Prober,
+    /// When a caller is told that it did not show that another address is its own.
+    pub(crate) refused_after: Duration,
     /// Requests being worked on, by the caller's address.
     pub(crate) shares: AddressShares,
 }

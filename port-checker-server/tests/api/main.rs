@@ -1,6 +1,9 @@
 //! The service over real sockets, and the program itself.
 #![allow(clippy::unwrap_used)]
 
+mod attested;
+mod plain;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +14,8 @@ use golem_port_checker::{Config, Server};
 use golem_vm_node::client::{Call, Reply, SignedClient, SignedReply, Target};
 use golem_vm_node::clock::{Clock, ManualClock};
 use golem_vm_node::http::TrustedProxies;
-use golem_vm_protocol::port_check::{CheckPortsResponse, MAX_PORTS};
-use golem_vm_protocol::{ErrorCode, KeyId, KeyPair};
-use serde_json::{Value, json};
+use golem_vm_protocol::{KeyId, KeyPair};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -25,19 +27,27 @@ struct Checker {
 }
 
 async fn checker(allow_unsigned: bool) -> Checker {
-    let config = Config {
+    checker_with(|config, _| config.allow_unsigned = allow_unsigned).await
+}
+
+async fn checker_with(change: impl FnOnce(&mut Config, &mut Limits)) -> Checker {
+    let mut config = Config {
         host: "127.0.0.1".to_owned(),
         port: 0,
         public_names: Vec::new(),
         data_dir: None,
-        allow_unsigned,
+        allow_unsigned: false,
+        // The tests are on loopback.
+        allow_private: true,
+        attestation_validity: Duration::from_secs(1800),
         trusted_proxies: TrustedProxies::default(),
         checks_per_minute: 0,
         debug: false,
     };
     let quick = ProbePolicy { pause: Duration::from_millis(1), ..ProbePolicy::default() };
     let clock = Arc::new(ManualClock::at(1_800_000_000));
-    let limits = Limits { policy: quick, ..Limits::default() };
+    let mut limits = Limits { policy: quick, ..Limits::default() };
+    change(&mut config, &mut limits);
     let key = KeyPair::generate().unwrap();
     let server =
         Server::bind(&config, key, Arc::clone(&clock) as Arc<dyn Clock>, limits).await.unwrap();
@@ -54,16 +64,19 @@ impl Checker {
             .unwrap()
     }
 
-    async fn signed(&self, body: &Value) -> SignedReply {
-        let target = Target::service(&self.base).unwrap();
-        self.client().call(&target, &Call::post("/check-ports", body).unwrap()).await.unwrap()
+    async fn signed(&self, path: &str, body: &Value) -> SignedReply {
+        self.signed_by(&KeyPair::generate().unwrap(), path, body).await
     }
 
-    async fn unsigned(&self, body: &Value) -> Reply {
-        self.client()
-            .call_unsigned(&self.base, &Call::post("/check-ports", body).unwrap())
-            .await
-            .unwrap()
+    async fn signed_by(&self, key: &KeyPair, path: &str, body: &Value) -> SignedReply {
+        let client =
+            SignedClient::new(key.clone(), Arc::clone(&self.clock) as Arc<dyn Clock>).unwrap();
+        let target = Target::service(&self.base).unwrap();
+        client.call(&target, &Call::post(path, body).unwrap()).await.unwrap()
+    }
+
+    async fn unsigned(&self, path: &str, body: &Value) -> Reply {
+        self.client().call_unsigned(&self.base, &Call::post(path, body).unwrap()).await.unwrap()
     }
 }
 
@@ -84,122 +97,10 @@ async fn health_is_that_of_the_original() {
     assert_eq!(reply.body, r#"{"status":"ok"}"#);
 }
 
-#[tokio::test]
-async fn a_signed_caller_learns_which_of_its_ports_are_open() {
-    let checker = checker(false).await;
-    let (_held, open) = open_port().await;
-    let closed = closed_port().await;
-    let reply = checker.signed(&json!({"ports": [open, closed, open]})).await;
-    assert_eq!(reply.signer, checker.id);
-    let value: Value = reply.reply.json().unwrap();
-    assert_eq!(
-        value,
-        json!({
-            "success": true,
-            "results": {
-                open.to_string(): {"accessible": true, "error": null},
-                closed.to_string(): {"accessible": false, "error": "Connection refused"},
-            },
-            "message": "Successfully verified 1 out of 2 ports",
-            "checked_address": "127.0.0.1",
-            "observed_address": "127.0.0.1",
-            "checker_id": checker.id,
-        })
-    );
-    let reply = checker.signed(&json!({"ports": [closed], "provider_ip": "127.0.0.1"})).await;
-    let response: CheckPortsResponse = reply.reply.json().unwrap();
-    assert!(!response.success && response.message == "Successfully verified 0 out of 1 ports");
-    let none: CheckPortsResponse =
-        checker.signed(&json!({"ports": []})).await.reply.json().unwrap();
-    assert!(!none.success && none.results.is_empty());
-    assert_eq!(none.message, "Successfully verified 0 out of 0 ports");
-}
-
-#[tokio::test]
-async fn nobody_elses_address_is_dialled() {
-    let checker = checker(true).await;
-    let (listener, port) = open_port().await;
-    // 127.0.0.2 is this machine as well, and still not the caller's address.
-    for other in ["127.0.0.2", "localhost", "192.0.2.1"] {
-        let reply = checker.signed(&json!({"provider_ip": other, "ports": [port]})).await;
-        assert_eq!(reply.reply.status, 403);
-        assert_eq!(reply.reply.problem().code, ErrorCode::AddressNotYours);
-        assert!(
-            reply.reply.problem().detail.contains("127.0.0.1"),
-            "{}",
-            reply.reply.problem().detail
-        );
-    }
+/// Nobody has connected.
+async fn not_dialled(listener: &TcpListener) {
     let dialled = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
-    assert!(dialled.is_err(), "a refused request dialled");
-}
-
-#[tokio::test]
-async fn unsigned_requests_are_served_only_where_they_are_allowed() {
-    let strict = checker(false).await;
-    let (_held, port) = open_port().await;
-    for body in [json!({"provider_ip": "127.0.0.1", "ports": [port]}), json!("anything")] {
-        let reply = strict.unsigned(&body).await;
-        assert_eq!(
-            (reply.status.as_u16(), reply.problem().code),
-            (401, ErrorCode::SignatureRequired)
-        );
-    }
-    let lenient = checker(true).await;
-    let reply =
-        lenient.unsigned(&json!({"provider_ip": "127.0.0.1", "ports": [port.to_string()]})).await;
-    let response: CheckPortsResponse = reply.json().unwrap();
-    assert!(response.success && response.plain);
-    assert_eq!(response.results[&port].error, None);
-    let reply = lenient.unsigned(&json!({"ports": [port]})).await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.problem().errors[0].pointer.as_str()),
-        (422, "/provider_ip")
-    );
-    // A bad signature is no unsigned request.
-    let call =
-        Call::post("/check-ports", &json!({"provider_ip": "127.0.0.1", "ports": [port]})).unwrap();
-    let call = call.header("signature", "sig1=:AAAA:");
-    let reply = lenient.client().call_unsigned(&lenient.base, &call).await.unwrap();
-    assert_eq!(reply.problem().code, ErrorCode::SignatureInvalid);
-}
-
-#[tokio::test]
-async fn bad_requests_say_what_is_wrong() {
-    let checker = checker(false).await;
-    let many: Vec<usize> = (1..=MAX_PORTS + 1).collect();
-    let cases = [
-        (json!({"ports": [0]}), 422, "Invalid port number: 0"),
-        (json!({"ports": [80, 65536]}), 422, "Invalid port number: 65536"),
-        (json!({"ports": [-1]}), 422, "Invalid port number: -1"),
-        (json!({"ports": ["x"]}), 422, "not a valid integer"),
-        (json!({}), 422, "ports"),
-        (json!([]), 422, ""),
-        (json!({"ports": many}), 422, "at most 1024"),
-        (json!({"ports": ["1".repeat(40_000)]}), 413, "32768"),
-    ];
-    for (body, status, said) in cases {
-        let reply = checker.signed(&body).await.reply;
-        assert_eq!(reply.status, status);
-        assert!(reply.problem().detail.contains(said), "{}", reply.problem().detail);
-    }
-    let reply =
-        checker.client().call_unsigned(&checker.base, &Call::get("/check-ports")).await.unwrap();
-    assert_eq!(reply.problem().code, ErrorCode::MethodNotAllowed);
-    let reply = checker.client().call_unsigned(&checker.base, &Call::get("/docs")).await.unwrap();
-    assert_eq!(reply.problem().code, ErrorCode::NotFound);
-}
-
-#[tokio::test]
-async fn as_many_ports_as_are_allowed_are_checked_in_one_request() {
-    let checker = checker(false).await;
-    let (_held, open) = open_port().await;
-    let mut ports: Vec<u16> = (1..).filter(|port| *port != open).take(MAX_PORTS - 1).collect();
-    ports.push(open);
-    let response: CheckPortsResponse =
-        checker.signed(&json!({"ports": ports})).await.reply.json().unwrap();
-    assert_eq!(response.results.len(), MAX_PORTS);
-    assert!(response.results[&open].accessible);
+    assert!(dialled.is_err(), "it was dialled");
 }
 
 #[cfg(unix)]
