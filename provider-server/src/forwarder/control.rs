@@ -51,6 +51,7 @@ impl Identity {
             started_unix_ms: self.started_unix_ms,
             start_ticks: self.start_ticks,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            proofs: true,
         }
     }
 }

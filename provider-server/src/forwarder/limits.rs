@@ -15,8 +15,9 @@ pub const DEFAULT_MAX_SESSIONS_PER_PORT: usize = 256;
 /// those that are moving bytes.
 const WANTED_FILES: u64 = 131_072;
 
-/// Files that are not sessions': the runtime, logs, control connections.
-const OTHER_FILES: u64 = 256;
+/// Files that are not sessions': the runtime, logs, control connections, clients of ports that
+/// lead nowhere.
+const OTHER_FILES: u64 = 256 + super::waiting::OF_FREE_PORTS as u64;
 
 /// More open files than this are not asked for: the kernel's own limit (`fs.nr_open`) is this one
 /// unless changed, and asking for more than that fails.
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn few_files_mean_few_sessions() {
         assert_eq!(sessions_that_fit(16_384, 1_048_576, 100), 16_384);
-        assert_eq!(sessions_that_fit(16_384, 1024, 100), (1024 - 256 - 100) / 2);
+        assert_eq!(sessions_that_fit(16_384, 4096, 100), (4096 - 1280 - 100) / 2);
         assert_eq!(sessions_that_fit(16_384, 10, 100), 1);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,8 +13,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{Gate, Inside};
+use super::opening::{PATIENCE_FREE, Wants, wants};
+use super::prove::Prover;
 use super::session::{self, End};
 use super::traffic::Traffic;
+use super::waiting::{OF_FREE_PORTS, PER_PORT, Place, Waiting};
 use super::wire::{BindFailure, BindFailureReason, Route};
 
 /// Connections that may wait to be accepted.
@@ -38,14 +42,24 @@ pub(super) struct PortState {
     destination: Mutex<Option<Arc<Destination>>>,
     sessions: Arc<Gate>,
     all_sessions: Arc<Gate>,
+    /// Clients of the VM that have not said yet what they want.
+    undecided: Arc<Waiting>,
+    door: Arc<Door>,
     turned_away: AtomicU64,
     cut: Mutex<CancellationToken>,
 }
 
 impl PortState {
     /// A port without a destination.
-    pub(super) fn new(port: u16, limit: usize, all_sessions: Arc<Gate>) -> Arc<Self> {
+    pub(super) fn new(
+        port: u16,
+        limit: usize,
+        all_sessions: Arc<Gate>,
+        door: Arc<Door>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            undecided: Waiting::new(PER_PORT),
+            door,
             port,
             destination: Mutex::new(None),
             sessions: Gate::new(limit),
@@ -91,7 +105,8 @@ impl PortState {
     /// What to do with a connection that has just been accepted.
     fn admit(self: &Arc<Self>, client: TcpStream, peer: SocketAddr) {
         let Some(destination) = self.destination() else {
-            // Closed by being dropped: the port is held, and nobody lives there.
+            // The port is held, and nobody lives there.
+            tokio::spawn(Arc::clone(&self.door).answer(client));
             return;
         };
         let (Some(place), Some(place_here)) = (self.all_sessions.enter(), self.sessions.enter())
@@ -113,7 +128,10 @@ impl PortState {
             return;
         };
         let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        tokio::spawn(run(client, peer, destination, cut, [place, place_here]));
+        let undecided = self.undecided.enter();
+        let door = Arc::clone(&self.door);
+        let places = [place, place_here];
+        tokio::spawn(run(client, peer, destination, cut, places, (undecided, door)));
     }
 }
 
@@ -123,11 +141,14 @@ async fn run(
     destination: Arc<Destination>,
     cut: CancellationToken,
     _places: [Inside; 2],
+    (undecided, door): (Place, Arc<Door>),
 ) {
     let Destination { route, traffic } = &*destination;
     traffic.began();
     tracing::debug!(port = route.port, vm = route.vm, %peer, "session begins");
-    match session::carry(client, route.target, traffic, &cut).await {
+    match session::carry(client, route.target, traffic, &cut, undecided, &door.prover).await {
+        End::Proof => tracing::debug!(port = route.port, %peer, "a port checker was answered"),
+        End::NotSsh => tracing::debug!(port = route.port, %peer, "not an SSH client"),
         End::Unreachable(error) => {
             traffic.unreachable();
             let times = traffic.read().unreachable;
@@ -145,6 +166,36 @@ async fn run(
         End::Cut => tracing::info!(port = route.port, vm = route.vm, %peer, "session cut"),
         End::Broken(error) => {
             tracing::debug!(port = route.port, vm = route.vm, %peer, "session broken: {error}");
+        }
+    }
+}
+
+/// What all ports have in common: how port checkers are answered.
+#[derive(Debug)]
+pub(super) struct Door {
+    prover: Prover,
+    /// Clients of ports that lead nowhere.
+    waiting: Arc<Waiting>,
+}
+
+impl Door {
+    /// For the provider of a data directory.
+    pub(super) fn new(data_dir: &Path) -> Arc<Self> {
+        Arc::new(Self { prover: Prover::new(data_dir), waiting: Waiting::new(OF_FREE_PORTS) })
+    }
+
+    /// Gives a client of a port that leads nowhere its proof, or closes the connection.
+    async fn answer(self: Arc<Self>, mut client: TcpStream) {
+        let place = self.waiting.enter();
+        let answer = async {
+            if let Wants::Proof(line) = wants(&client, PATIENCE_FREE).await {
+                self.prover.answer(&mut client, &line, false).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = place.lost() => {}
+            () = answer => {}
         }
     }
 }

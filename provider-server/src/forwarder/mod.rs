@@ -10,7 +10,8 @@
 //! - [`ForwarderClient`], [`find_binary`]: the provider's side.
 //! - [`wire`]: what they say to each other.
 //!
-//! A port that leads nowhere accepts connections and closes them, which is what a port check needs.
+//! Every port answers port checkers with the provider's proof; one that leads nowhere answers nobody
+//! else. The forwarder has no key: the provider signs.
 //! A port that can't be bound is tried again every few seconds and never replaced by another one.
 
 mod client;
@@ -24,8 +25,10 @@ pub mod fuzzing;
 mod launch;
 mod limits;
 mod listeners;
+mod opening;
 #[cfg(target_os = "linux")]
 mod pipes;
+mod prove;
 mod pump;
 mod reserved_ports;
 mod server;
@@ -35,6 +38,7 @@ mod splice;
 mod state;
 mod table;
 mod traffic;
+mod waiting;
 pub mod wire;
 
 #[cfg(test)]
@@ -44,6 +48,7 @@ pub use client::{ClientError, EXIT_ALREADY_RUNNING, ForwarderClient};
 pub use detach::detach;
 pub use launch::{BINARY_NAME, find_binary};
 pub use limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT};
+pub use prove::PROOF_SOCKET_NAME;
 pub use reserved_ports::KERNEL_LIST;
 pub use server::{LOCK_NAME, Options, ServerError, run};
 pub use state::STATE_NAME;

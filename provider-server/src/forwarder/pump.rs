@@ -46,10 +46,29 @@ pub(super) async fn pump(
     to: &TcpStream,
     moved: impl Fn(usize),
 ) -> Result<(), PumpError> {
-    pump_by(from, to, moved, cfg!(target_os = "linux")).await
+    move_bytes(from, to, moved).await?;
+    pass_end(to)
 }
 
-async fn pump_by(
+/// Moves everything that `from` sends to `to`, and keeps its end to itself.
+pub(super) async fn move_bytes(
+    from: &TcpStream,
+    to: &TcpStream,
+    moved: impl Fn(usize),
+) -> Result<(), PumpError> {
+    move_bytes_by(from, to, moved, cfg!(target_os = "linux")).await
+}
+
+/// Tells `to` that nothing more comes.
+pub(super) fn pass_end(to: &TcpStream) -> Result<(), PumpError> {
+    match rustix::net::shutdown(to, rustix::net::Shutdown::Write) {
+        // The far side may have closed altogether by now.
+        Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
+        Err(error) => Err(PumpError::To(error.into())),
+    }
+}
+
+async fn move_bytes_by(
     from: &TcpStream,
     to: &TcpStream,
     moved: impl Fn(usize),
@@ -66,13 +85,7 @@ async fn pump_by(
             Burst::Idle => {}
             Burst::Turn => tokio::task::yield_now().await,
             Burst::Unsupported => in_kernel = false,
-            Burst::End => {
-                return match rustix::net::shutdown(to, rustix::net::Shutdown::Write) {
-                    // The far side may have closed altogether by now.
-                    Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
-                    Err(error) => Err(PumpError::To(error.into())),
-                };
-            }
+            Burst::End => return Ok(()),
         }
     }
 }
@@ -112,6 +125,16 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
         (near.unwrap(), far.unwrap().0)
+    }
+
+    async fn pump_by(
+        from: &TcpStream,
+        to: &TcpStream,
+        moved: impl Fn(usize),
+        in_kernel: bool,
+    ) -> Result<(), PumpError> {
+        move_bytes_by(from, to, moved, in_kernel).await?;
+        pass_end(to)
     }
 
     /// Five megabytes to a receiver that starts late and reads in odd pieces.

@@ -16,6 +16,7 @@ use golem_vm_node::socket_path::SocketPath;
 use super::SOCKET_NAME;
 use super::control::{self, Control, Identity};
 use super::limits::{self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, Gate};
+use super::listeners::Door;
 use super::reserved_ports::{KERNEL_LIST, ReservedPorts};
 use super::state::StateFile;
 use super::table::Table;
@@ -121,8 +122,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Se
         );
     }
     let reserved = ReservedPorts::new(options.reserved_ports.clone(), state.reserved.clone());
+    let sessions = Gate::new(max_sessions);
+    let door = Door::new(data_dir);
     let mut table =
-        Table::new(state, file, reserved, Gate::new(max_sessions), options.max_sessions_per_port);
+        Table::new(state, file, reserved, sessions, options.max_sessions_per_port, door);
     table.apply().await;
     let (wanted, held) = table.counts();
     tracing::info!(

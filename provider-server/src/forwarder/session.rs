@@ -1,9 +1,8 @@
 //! One session: a client's connection, the VM's connection, and the bytes between them.
 //!
-//! The VM's bytes go to the client from the first moment, and the client's to the VM: nothing
-//! waits for anything else, so that a login is not slowed down. What looks at a client's first
-//! bytes belongs in front of the client's direction in [`relay`], and leaves the other direction
-//! alone.
+//! The VM's bytes go to the client from the first moment, so that a login is not slowed down. Of
+//! the client the first bytes are looked at: an SSH client's go to the VM at once, with all that
+//! follows; a port checker gets its proof, and nothing of it reaches the VM; anybody else is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +15,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::pump::{PumpError, pump};
+use super::opening::{PATIENCE_FREE, PATIENCE_IN_USE, Wants, wants};
+use super::prove::Prover;
+use super::pump::{PumpError, move_bytes, pass_end, pump};
 use super::traffic::Traffic;
+use super::waiting::Place;
 
 /// How long the VM may take to accept a connection. It is on this machine.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -44,6 +46,10 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) enum End {
     /// Both sides were done.
     Done,
+    /// It was a port checker's, and was answered.
+    Proof,
+    /// The client did not speak SSH, or said nothing for too long.
+    NotSsh,
     /// The VM could not be reached.
     Unreachable(io::Error),
     /// It was cut by order.
@@ -52,32 +58,46 @@ pub(super) enum End {
     Broken(io::Error),
 }
 
-/// Carries one session to its end.
+/// Carries one session to its end. `place` is the client's among those that have not said yet what
+/// they want.
 pub(super) async fn carry(
-    client: TcpStream,
+    mut client: TcpStream,
     target: SocketAddr,
     traffic: &Traffic,
     cut: &CancellationToken,
+    place: Place,
+    prover: &Prover,
 ) -> End {
     let run = async {
-        let vm = match timeout(CONNECT_DEADLINE, TcpStream::connect(target)).await {
-            Ok(Ok(vm)) => vm,
-            Ok(Err(error)) => return End::Unreachable(error),
-            Err(_) => {
-                return End::Unreachable(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("no answer within {} s", CONNECT_DEADLINE.as_secs()),
-                ));
-            }
-        };
         prepare(&client);
-        prepare(&vm);
-        relay(&client, &vm, traffic).await
+        // This session's own count: the route's is shared by all sessions of the VM.
+        let moved = AtomicU64::new(0);
+        match relay(&client, target, traffic, &moved, &place).await {
+            Ok(end) => end,
+            Err(challenge) => {
+                let after = moved.load(Ordering::Relaxed) > 0;
+                prover.answer(&mut client, &challenge, after).await;
+                End::Proof
+            }
+        }
     };
     tokio::select! {
         biased;
         () = cut.cancelled() => End::Cut,
         end = run => end,
+    }
+}
+
+/// A port checker's line.
+type Challenge = Vec<u8>;
+
+async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+    match timeout(CONNECT_DEADLINE, TcpStream::connect(target)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {} s", CONNECT_DEADLINE.as_secs()),
+        )),
     }
 }
 
@@ -96,22 +116,115 @@ fn prepare(stream: &TcpStream) {
     }
 }
 
-/// Moves bytes both ways until both directions have ended.
-async fn relay(client: &TcpStream, vm: &TcpStream, traffic: &Traffic) -> End {
-    // This session's own count: the route's is shared by all sessions of the VM.
-    let moved = AtomicU64::new(0);
-    let mut inwards = pin!(pump(client, vm, |bytes| {
+/// Connects to the VM and moves bytes both ways until both directions have ended.
+///
+/// # Errors
+/// The line of a client that turns out to be a port checker.
+async fn relay(
+    client: &TcpStream,
+    target: SocketAddr,
+    traffic: &Traffic,
+    moved: &AtomicU64,
+    place: &Place,
+) -> Result<End, Challenge> {
+    let inwards_moved = |bytes| {
         moved.fetch_add(bytes as u64, Ordering::Relaxed);
         traffic.inwards(bytes);
-    }));
-    let mut outwards = pin!(pump(vm, client, |bytes| {
+    };
+    let outwards_moved = |bytes| {
         moved.fetch_add(bytes as u64, Ordering::Relaxed);
         traffic.outwards(bytes);
-    }));
+    };
+    let mut judging = pin!(judge(client, place));
+    let mut connecting = pin!(connect(target));
+    let mut first = None;
+    let connected = loop {
+        tokio::select! {
+            connected = &mut connecting => break connected,
+            wants = &mut judging, if first.is_none() => match wants {
+                Wants::Ssh(bytes) => first = Some(bytes),
+                Wants::Proof(line) => return Err(line),
+                Wants::Nothing => return Ok(End::NotSsh),
+            },
+        }
+    };
+    let vm = match connected {
+        Ok(vm) => vm,
+        Err(error) => {
+            // The port is this provider's also while its VM does not answer.
+            let late = async {
+                match timeout(PATIENCE_FREE, &mut judging).await {
+                    Ok(Wants::Proof(line)) => Err(line),
+                    _ => Ok(()),
+                }
+            };
+            if first.is_none() {
+                late.await?;
+            }
+            return Ok(End::Unreachable(error));
+        }
+    };
+    prepare(&vm);
+
+    let mut outwards = pin!(move_bytes(&vm, client, outwards_moved));
+    let mut vm_is_done = false;
+    let first = match first {
+        Some(first) => first,
+        None => loop {
+            tokio::select! {
+                wants = &mut judging => match wants {
+                    Wants::Ssh(bytes) => break bytes,
+                    Wants::Proof(line) => return Err(line),
+                    Wants::Nothing => return Ok(End::NotSsh),
+                },
+                // What has ended is not passed on yet: a proof could not be given afterwards.
+                ended = &mut outwards, if !vm_is_done => match ended {
+                    Ok(()) => vm_is_done = true,
+                    Err(PumpError::From(error) | PumpError::To(error)) => {
+                        return Ok(End::Broken(error));
+                    }
+                },
+            }
+        },
+    };
+    let inwards = async {
+        hand_over(&vm, &first).await.map_err(PumpError::To)?;
+        inwards_moved(first.len());
+        pump(client, &vm, inwards_moved).await
+    };
+    let outwards = async {
+        if !vm_is_done {
+            outwards.await?;
+        }
+        pass_end(client)
+    };
+    let (mut inwards, mut outwards) = (pin!(inwards), pin!(outwards));
+    Ok(tokio::select! {
+        ended = &mut inwards => finish(ended, outwards, moved).await,
+        ended = &mut outwards => finish(ended, inwards, moved).await,
+    })
+}
+
+/// What the client wants; nothing, if its place is taken by another one first.
+async fn judge(client: &TcpStream, place: &Place) -> Wants {
     tokio::select! {
-        first = &mut inwards => finish(first, outwards, &moved).await,
-        first = &mut outwards => finish(first, inwards, &moved).await,
+        biased;
+        () = place.lost() => Wants::Nothing,
+        wants = wants(client, PATIENCE_IN_USE) => wants,
     }
+}
+
+/// Writes the few bytes that were taken from the client.
+async fn hand_over(vm: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        vm.writable().await?;
+        match vm.try_write(bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// What becomes of the second direction when the first has ended.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::limits::Gate;
-use super::listeners::{Listener, PortState};
+use super::listeners::{Door, Listener, PortState};
 use super::reserved_ports::ReservedPorts;
 use super::state::{State, StateFile};
 use super::wire::{BindFailure, PortStats, PortStatus, Refusal, RefusalCode, Route, Stats};
@@ -22,6 +22,7 @@ pub(super) struct Table {
     ports: BTreeMap<u16, Port>,
     sessions: Arc<Gate>,
     sessions_per_port: usize,
+    door: Arc<Door>,
     reserved: ReservedPorts,
     file: StateFile,
     /// What the file holds, as far as it is known.
@@ -44,6 +45,7 @@ impl Table {
         reserved: ReservedPorts,
         sessions: Arc<Gate>,
         sessions_per_port: usize,
+        door: Arc<Door>,
     ) -> Self {
         Self {
             listen_ip: state.listen_ip,
@@ -52,6 +54,7 @@ impl Table {
             ports: BTreeMap::new(),
             sessions,
             sessions_per_port,
+            door,
             reserved,
             file,
             stored: None,
@@ -211,7 +214,12 @@ impl Table {
         let Some(listen_ip) = self.listen_ip else { return };
         for number in wanted {
             let port = self.ports.entry(number).or_insert_with(|| Port {
-                state: PortState::new(number, self.sessions_per_port, Arc::clone(&self.sessions)),
+                state: PortState::new(
+                    number,
+                    self.sessions_per_port,
+                    Arc::clone(&self.sessions),
+                    Arc::clone(&self.door),
+                ),
                 listener: Err(not_yet()),
             });
             let route = self.routes.get(&number);

@@ -117,6 +117,9 @@ pub struct Hello {
     pub start_ticks: Option<u64>,
     /// For how long it has been running, in milliseconds.
     pub uptime_ms: u64,
+    /// Whether it answers port checkers. One of an earlier version closes their connections.
+    #[serde(default)]
+    pub proofs: bool,
 }
 
 /// The state of one port.
