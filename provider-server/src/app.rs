@@ -42,8 +42,8 @@ use crate::host::{self, HostError};
 use crate::http::{self, ApiState, InfoSource};
 use crate::images::ImageCatalog;
 use crate::ports::{
-    ForwardedPorts, ForwarderProgram, ForwardingError, PortBoard, PortVerifier, PublicAddress,
-    display,
+    ForwardedPorts, ForwarderProgram, ForwardingError, PortBoard, PortProofs, PortVerifier,
+    PublicAddress, bind_proof_socket, display,
 };
 use crate::rental::{Conditions, Rental};
 use crate::store::ProviderStore;
@@ -311,11 +311,14 @@ impl Provider {
         let (_socket, control_listener) = ControlSocket::bind(&data_dir.control_socket())?;
         let owner = HttpService::unsigned(control::router(Arc::clone(&running)), limits);
 
+        let proofs = PortProofs::new(key.clone());
+        let (_proof_socket, questions) = bind_proof_socket(data_dir.path())?;
+        let api = HttpService::signed(api, limits, signing).opened_by(Arc::new(proofs.clone()));
+
         let mut work = JoinSet::new();
-        let service = HttpService::signed(api, limits, signing)
-            .behind(config.trusted_proxies.clone())
-            .limited(rates);
+        let service = api.behind(config.trusted_proxies.clone()).limited(rates);
         work.spawn(service.serve(listener, token.clone()));
+        work.spawn(proofs.serve(questions, token.clone()));
         work.spawn(owner.serve_unix(control_listener, token.clone()));
         work.spawn({
             let (forwarded, token) = (forwarded.clone(), token.clone());

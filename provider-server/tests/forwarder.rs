@@ -122,7 +122,9 @@ impl Session {
         let stream = TcpStream::connect((ip, port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut session = Self(BufReader::new(stream));
+        session.0.get_mut().write_all(b"SSH-2.0-test\n").unwrap();
         assert_eq!(session.line().unwrap(), "hello\n");
+        assert_eq!(session.line().unwrap(), "SSH-2.0-test\n");
         session
     }
 

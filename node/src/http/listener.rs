@@ -1,6 +1,7 @@
 //! Accepting connections: capped, with deadlines, ended gracefully.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::address_shares::AddressShares;
 use super::connection::WriteDeadline;
+use super::opening;
 use super::peer::Peer;
 use super::problem::too_many_connections;
 use super::service::HttpService;
@@ -73,6 +75,11 @@ trait Accept: Send + Sync {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn accept_peer(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+
+    /// The address at which a connection over TCP was accepted.
+    fn here(_: &Self::Stream) -> Option<SocketAddr> {
+        None
+    }
 }
 
 impl Accept for TcpListener {
@@ -83,6 +90,10 @@ impl Accept for TcpListener {
         // Replies are small and whole: waiting to fill packets only delays them.
         let _ = stream.set_nodelay(true);
         Ok((stream, Peer::tcp(address)))
+    }
+
+    fn here(stream: &Self::Stream) -> Option<SocketAddr> {
+        stream.local_addr().ok()
     }
 }
 
@@ -111,7 +122,7 @@ impl HttpService {
         self.accept_loop(listener, &shutdown).await;
     }
 
-    async fn accept_loop<A: Accept>(self, listener: A, shutdown: &CancellationToken) {
+    async fn accept_loop<A: Accept + 'static>(self, listener: A, shutdown: &CancellationToken) {
         let limits = self.inner.limits;
         let slots = Arc::new(Semaphore::new(limits.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
@@ -150,7 +161,7 @@ impl HttpService {
             let slot = Arc::clone(&slots).try_acquire_owned();
             match (share, slot) {
                 (Some(share), Ok(slot)) => {
-                    let connection = self.clone().connection(stream, peer, shutdown.clone());
+                    let connection = self.clone().connection::<A>(stream, peer, shutdown.clone());
                     let abort = abort.clone();
                     connections.spawn(async move {
                         let _held = (share, slot);
@@ -198,7 +209,30 @@ impl HttpService {
     }
 
     /// One connection, to its end.
-    async fn connection<S>(self, stream: S, peer: Peer, shutdown: CancellationToken)
+    async fn connection<A: Accept + 'static>(
+        self,
+        stream: A::Stream,
+        peer: Peer,
+        shutdown: CancellationToken,
+    ) {
+        let opening = self.inner.opening.clone();
+        let (Some(opening), Some(here)) = (opening, A::here(&stream)) else {
+            return self.http(stream, peer, shutdown).await;
+        };
+        let passed = opening::pass(stream, here, &*opening);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            passed = tokio::time::timeout(self.inner.limits.header_timeout, passed) => match passed {
+                Ok(Ok(Some(stream))) => self.http(stream, peer, shutdown).await,
+                Ok(Ok(None)) => tracing::debug!(%peer, "connection answered, not HTTP"),
+                Ok(Err(error)) => tracing::debug!(%peer, "connection ended: {error}"),
+                Err(_) => tracing::debug!(%peer, "connection ended: it said nothing in time"),
+            }
+        }
+    }
+
+    /// The HTTP on one connection.
+    async fn http<S>(self, stream: S, peer: Peer, shutdown: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

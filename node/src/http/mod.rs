@@ -17,7 +17,7 @@
 //! What clients can rely on: an error is `application/problem+json` with a `code` and a
 //! `request_id`, and every reply to a signed request is signed.
 //!
-//! Only HTTP/1.1 is spoken. What is no HTTP at all is refused by hyper itself, with an empty 400.
+//! Only HTTP/1.1 is spoken, and on request one thing beside it ([`Opening`]). What is no HTTP at all is refused by hyper itself, with an empty 400.
 
 mod address_shares;
 mod caller;
@@ -29,6 +29,7 @@ mod gcra;
 mod limits;
 mod listener;
 mod nonces;
+mod opening;
 mod peer;
 mod problem;
 mod rate_limits;
@@ -45,6 +46,7 @@ pub use gcra::{Allowance, Quota, RateLimiter};
 pub use limits::HttpLimits;
 pub use listener::{BindError, bind};
 pub use nonces::NonceLimits;
+pub use opening::{Opened, Opening};
 pub use peer::{LocalPeer, Peer, PeerAddr};
 pub use problem::ProblemResponse;
 pub use rate_limits::{CallClass, CallsPerMinute, RateLimits};

@@ -20,6 +20,7 @@ use tracing::Instrument as _;
 use super::caller::Caller;
 use super::forwarded::{TrustedProxies, names_a_client};
 use super::limits::HttpLimits;
+use super::opening::Opening;
 use super::peer::{Peer, PeerAddr};
 use super::problem::{self, ProblemResponse};
 use super::rate_limits::{RateLimits, Tally};
@@ -41,6 +42,7 @@ pub(super) struct Inner {
     signing: Option<Arc<Signing>>,
     rates: Option<RateLimits>,
     proxies: TrustedProxies,
+    pub(super) opening: Option<Arc<dyn Opening>>,
     in_flight: Arc<Semaphore>,
     /// Handlers that are running, for a shutdown to wait for.
     pub(super) handlers: TaskTracker,
@@ -66,7 +68,8 @@ impl HttpService {
         let in_flight = Arc::new(Semaphore::new(limits.max_in_flight));
         let handlers = TaskTracker::new();
         let (rates, proxies) = (None, TrustedProxies::default());
-        let inner = Inner { router, limits, signing, rates, proxies, in_flight, handlers };
+        let opening = None;
+        let inner = Inner { router, limits, signing, rates, proxies, opening, in_flight, handlers };
         Self { inner: Arc::new(inner) }
     }
 
@@ -80,6 +83,13 @@ impl HttpService {
     #[must_use]
     pub fn behind(self, proxies: TrustedProxies) -> Self {
         self.with(|inner| inner.proxies = proxies)
+    }
+
+    /// The same service, where each connection over TCP is judged by its first bytes before it is
+    /// taken for HTTP.
+    #[must_use]
+    pub fn opened_by(self, opening: Arc<dyn Opening>) -> Self {
+        self.with(|inner| inner.opening = Some(opening))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {

@@ -1,11 +1,12 @@
 //! What can be advertised now, or why nothing can: pure.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use golem_vm_protocol::advertisement::{
     Advertisement, Endpoint, Offer, OfferedImage, Overcommit, PortCheckClaim, Prices,
 };
-use golem_vm_protocol::document::MAX_PAYLOAD_BYTES;
+use golem_vm_protocol::document::{Envelope, MAX_PAYLOAD_BYTES};
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::{KeyId, VmResources};
 
@@ -18,6 +19,8 @@ use crate::ports::{PortsSummary, Verification};
 const MAX_IMAGES: usize = 32;
 /// Most offers.
 const MAX_OFFERS: usize = 8;
+/// Most attestations; see [`Advertisement::check`].
+const MAX_ATTESTATIONS: usize = 8;
 /// Least time for which a document is good.
 const MIN_VALIDITY: Duration = Duration::from_secs(300);
 /// Time for a refresh that is late.
@@ -163,6 +166,8 @@ pub struct AdvertisedTerms {
     pub offers: Vec<Offer>,
     /// What a port checker found.
     pub port_check: Option<PortCheckClaim>,
+    /// What port checkers signed about that host.
+    pub attestations: Vec<Envelope>,
 }
 
 /// What can be advertised.
@@ -212,12 +217,25 @@ pub fn terms(
     let host = snapshot.address.clone().ok_or(NothingToOffer::NoAddress)?;
     let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let api = format!("{bracketed}:{}", snapshot.api_port);
+    // Those about another address that this host has would be taken for foreign ones.
+    let about = |said: &str| same_address(said, &host);
+    let attested = snapshot.ports.attestations.iter().filter(|(said, _)| about(said));
+    let attestations = attested.map(|(_, envelope)| envelope.clone()).take(MAX_ATTESTATIONS);
+    let attestations = attestations.collect();
     Ok(AdvertisedTerms {
+        attestations,
         resources,
         endpoints: vec![Endpoint::Direct { api, ssh_host: host }],
         offers,
         port_check: snapshot.ports.claim.clone(),
     })
+}
+
+fn same_address(one: &str, other: &str) -> bool {
+    match (one.parse::<IpAddr>(), other.parse::<IpAddr>()) {
+        (Ok(one), Ok(other)) => one.to_canonical() == other.to_canonical(),
+        _ => one.eq_ignore_ascii_case(other),
+    }
 }
 
 fn offer(settings: &TermsSettings, snapshot: &Snapshot, backend: &BackendOffer) -> Option<Offer> {
@@ -260,7 +278,8 @@ pub(super) fn validity(interval: Duration) -> Duration {
 }
 
 impl AdvertisedTerms {
-    /// The document. What does not fit into one leaves out images from the end of the longest list.
+    /// The document. What does not fit into one leaves out attestations but one, then images
+    /// from the end of the longest list.
     #[must_use]
     pub fn advertisement(
         &self,
@@ -283,12 +302,17 @@ impl AdvertisedTerms {
             prices: settings.prices,
             overcommit: settings.overcommit,
             port_check: self.port_check.clone(),
-            attestations: Vec::new(),
+            attestations: self.attestations.clone(),
         };
         let too_large = |advertisement: &Advertisement| {
             serde_json::to_vec(advertisement).is_ok_and(|bytes| bytes.len() > MAX_PAYLOAD_BYTES)
         };
         while too_large(&advertisement) {
+            // One checker's word is enough to go by; more of them give way before images do.
+            if advertisement.attestations.len() > 1 {
+                advertisement.attestations.pop();
+                continue;
+            }
             let longest = advertisement.offers.iter_mut().max_by_key(|offer| offer.images.len());
             match longest {
                 Some(offer) if offer.images.len() > 1 => offer.images.pop(),
@@ -303,7 +327,6 @@ impl AdvertisedTerms {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use golem_vm_protocol::KeyPair;
-    use golem_vm_protocol::document::Envelope;
     use golem_vm_protocol::vm::Isolation;
 
     use super::super::tests::{key, settings, snapshot};

@@ -85,6 +85,7 @@ pub(super) fn snapshot() -> Snapshot {
             api_reachable: true,
             verification: Verification::Off,
             claim: None,
+            attestations: Vec::new(),
         },
     }
 }

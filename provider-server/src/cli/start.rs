@@ -63,6 +63,9 @@ pub(super) struct StartArgs {
     /// Port checkers that verify the ports from outside, separated by commas [env: GOLEM_PROVIDER_PORT_CHECKERS]
     #[arg(long, value_name = "URLS")]
     port_checkers: Option<String>,
+    /// How many different port checkers a port has to be proven to [env: GOLEM_PROVIDER_PORT_CHECK_QUORUM] [default: 1]
+    #[arg(long, value_name = "N")]
+    port_check_quorum: Option<String>,
     /// Do not have the ports verified; the provider is then advertised as unverified [env: GOLEM_PROVIDER_SKIP_PORT_VERIFICATION]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         visible_alias = "skip-port-verification", alias = "no-verify-port")]
@@ -206,6 +209,7 @@ impl StartArgs {
                 &range.map(|(_, last)| (u32::from(last) + 1).to_string()),
             ),
             ("GOLEM_PROVIDER_PORT_CHECKERS", &self.port_checkers),
+            ("GOLEM_PROVIDER_PORT_CHECK_QUORUM", &self.port_check_quorum),
             ("GOLEM_PROVIDER_SKIP_PORT_VERIFICATION", &self.no_verify_ports),
             ("GOLEM_PROVIDER_BACKEND", &self.backend),
             ("GOLEM_PROVIDER_MAX_VMS", &self.max_vms),
@@ -335,6 +339,7 @@ mod tests {
             "--advertisement-interval=1",
             "--port-range=1",
             "--port-checkers=1",
+            "--port-check-quorum=1",
             "--no-verify-ports",
             "--backend=1",
             "--max-vms=1",

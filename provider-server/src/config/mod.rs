@@ -45,6 +45,8 @@ pub struct Config {
     pub port_range: Range<u32>,
     /// Who verifies ports.
     pub port_checkers: Vec<String>,
+    /// How many different checkers a port has to be proven to.
+    pub port_check_quorum: usize,
     /// Whether ports are verified at all.
     pub verify_ports: bool,
     /// What makes the VMs; `None` to take the first that passes its probe.
@@ -225,6 +227,7 @@ impl Config {
             )?,
             port_range: start..end,
             port_checkers: urls(settings, "GOLEM_PROVIDER_PORT_CHECKERS")?,
+            port_check_quorum: quorum(settings)?,
             verify_ports: !settings.flag("GOLEM_PROVIDER_SKIP_PORT_VERIFICATION")?,
             backend: settings
                 .parsed("GOLEM_PROVIDER_BACKEND", |text| match text {
@@ -277,6 +280,22 @@ impl Config {
             log: settings.get("GOLEM_PROVIDER_LOG")?,
         })
     }
+}
+
+/// A quorum that the listed checkers can reach.
+fn quorum(settings: &Settings) -> Result<usize, SettingsError> {
+    const NAME: &str = "GOLEM_PROVIDER_PORT_CHECK_QUORUM";
+    let quorum: usize = settings.get(NAME)?;
+    let checkers = urls(settings, "GOLEM_PROVIDER_PORT_CHECKERS")?.len();
+    if quorum == 0 {
+        return Err(settings.invalid(NAME, "has to be 1 or more"));
+    }
+    // Without any checker, that is what is said.
+    if checkers != 0 && quorum > checkers {
+        let reason = format!("GOLEM_PROVIDER_PORT_CHECKERS lists only {checkers}");
+        return Err(settings.invalid(NAME, reason));
+    }
+    Ok(quorum)
 }
 
 fn host_name() -> String {

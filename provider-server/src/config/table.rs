@@ -105,6 +105,13 @@ pub static TABLE: SettingsTable = SettingsTable {
             "who verifies that the world can reach the ports",
         ),
         setting(
+            &["GOLEM_PROVIDER_PORT_CHECK_QUORUM"],
+            "port_check_quorum",
+            Some("1"),
+            "a number from 1 to that of the port checkers",
+            "how many different port checkers a port has to be proven to before it is handed out",
+        ),
+        setting(
             &["GOLEM_PROVIDER_SKIP_PORT_VERIFICATION"],
             "skip_port_verification",
             Some("false"),

@@ -121,6 +121,7 @@ fn hello() -> Hello {
         started_unix_ms: 0,
         start_ticks: None,
         uptime_ms: 0,
+        proofs: true,
     }
 }
 

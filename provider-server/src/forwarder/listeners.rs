@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{Gate, Inside};
-use super::opening::{PATIENCE_FREE, Wants, wants};
+use super::opening::{Patience, Wants, wants};
 use super::prove::Prover;
 use super::session::{self, End};
 use super::traffic::Traffic;
@@ -146,7 +146,7 @@ async fn run(
     let Destination { route, traffic } = &*destination;
     traffic.began();
     tracing::debug!(port = route.port, vm = route.vm, %peer, "session begins");
-    match session::carry(client, route.target, traffic, &cut, undecided, &door.prover).await {
+    match session::carry(client, route.target, traffic, &cut, undecided, &door).await {
         End::Proof => tracing::debug!(port = route.port, %peer, "a port checker was answered"),
         End::NotSsh => tracing::debug!(port = route.port, %peer, "not an SSH client"),
         End::Unreachable(error) => {
@@ -173,22 +173,26 @@ async fn run(
 /// What all ports have in common: how port checkers are answered.
 #[derive(Debug)]
 pub(super) struct Door {
-    prover: Prover,
+    /// Gives the proofs.
+    pub(super) prover: Prover,
+    /// How long clients may take to say what they want.
+    pub(super) patience: Patience,
     /// Clients of ports that lead nowhere.
     waiting: Arc<Waiting>,
 }
 
 impl Door {
     /// For the provider of a data directory.
-    pub(super) fn new(data_dir: &Path) -> Arc<Self> {
-        Arc::new(Self { prover: Prover::new(data_dir), waiting: Waiting::new(OF_FREE_PORTS) })
+    pub(super) fn new(data_dir: &Path, patience: Patience) -> Arc<Self> {
+        let (prover, waiting) = (Prover::new(data_dir), Waiting::new(OF_FREE_PORTS));
+        Arc::new(Self { prover, patience, waiting })
     }
 
     /// Gives a client of a port that leads nowhere its proof, or closes the connection.
     async fn answer(self: Arc<Self>, mut client: TcpStream) {
         let place = self.waiting.enter();
         let answer = async {
-            if let Wants::Proof(line) = wants(&client, PATIENCE_FREE).await {
+            if let Wants::Proof(line) = wants(&client, self.patience.free).await {
                 self.prover.answer(&mut client, &line, false).await;
             }
         };

@@ -48,6 +48,7 @@ pub use client::{ClientError, EXIT_ALREADY_RUNNING, ForwarderClient};
 pub use detach::detach;
 pub use launch::{BINARY_NAME, find_binary};
 pub use limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT};
+pub use opening::Patience;
 pub use prove::PROOF_SOCKET_NAME;
 pub use reserved_ports::KERNEL_LIST;
 pub use server::{LOCK_NAME, Options, ServerError, run};

@@ -7,11 +7,20 @@ use golem_vm_protocol::port_proof::{MAX_LINE, Opening, first_line};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long a client of a VM's port may take to say what it wants. SSH clients say it at once.
-pub(super) const PATIENCE_IN_USE: Duration = Duration::from_secs(30);
+/// How long a client may take to say what it wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// On a port that leads to a VM. SSH clients say it at once.
+    pub in_use: Duration,
+    /// Where nothing but a proof can be had.
+    pub free: Duration,
+}
 
-/// How long a client may take where nothing but a proof can be had.
-pub(super) const PATIENCE_FREE: Duration = Duration::from_secs(5);
+impl Default for Patience {
+    fn default() -> Self {
+        Self { in_use: Duration::from_secs(30), free: Duration::from_secs(5) }
+    }
+}
 
 /// What a client wants.
 #[derive(Debug, PartialEq, Eq)]

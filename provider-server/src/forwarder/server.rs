@@ -17,6 +17,7 @@ use super::SOCKET_NAME;
 use super::control::{self, Control, Identity};
 use super::limits::{self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, Gate};
 use super::listeners::Door;
+use super::opening::Patience;
 use super::reserved_ports::{KERNEL_LIST, ReservedPorts};
 use super::state::StateFile;
 use super::table::Table;
@@ -44,6 +45,8 @@ pub struct Options {
     pub reserved_ports: Option<PathBuf>,
     /// How often ports that could not be bound are tried again.
     pub retry_every: Duration,
+    /// How long clients may take to say what they want.
+    pub patience: Patience,
 }
 
 impl Options {
@@ -55,6 +58,7 @@ impl Options {
             max_sessions_per_port: DEFAULT_MAX_SESSIONS_PER_PORT,
             reserved_ports: cfg!(target_os = "linux").then(|| PathBuf::from(KERNEL_LIST)),
             retry_every: DEFAULT_RETRY,
+            patience: Patience::default(),
         }
     }
 }
@@ -123,7 +127,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Se
     }
     let reserved = ReservedPorts::new(options.reserved_ports.clone(), state.reserved.clone());
     let sessions = Gate::new(max_sessions);
-    let door = Door::new(data_dir);
+    let door = Door::new(data_dir, options.patience);
     let mut table =
         Table::new(state, file, reserved, sessions, options.max_sessions_per_port, door);
     table.apply().await;

@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::opening::{PATIENCE_FREE, PATIENCE_IN_USE, Wants, wants};
-use super::prove::Prover;
+use super::listeners::Door;
+use super::opening::{Patience, Wants, wants};
 use super::pump::{PumpError, move_bytes, pass_end, pump};
 use super::traffic::Traffic;
 use super::waiting::Place;
@@ -66,17 +66,17 @@ pub(super) async fn carry(
     traffic: &Traffic,
     cut: &CancellationToken,
     place: Place,
-    prover: &Prover,
+    door: &Door,
 ) -> End {
     let run = async {
         prepare(&client);
         // This session's own count: the route's is shared by all sessions of the VM.
         let moved = AtomicU64::new(0);
-        match relay(&client, target, traffic, &moved, &place).await {
+        match relay(&client, target, traffic, &moved, (&place, door.patience)).await {
             Ok(end) => end,
             Err(challenge) => {
                 let after = moved.load(Ordering::Relaxed) > 0;
-                prover.answer(&mut client, &challenge, after).await;
+                door.prover.answer(&mut client, &challenge, after).await;
                 End::Proof
             }
         }
@@ -125,7 +125,7 @@ async fn relay(
     target: SocketAddr,
     traffic: &Traffic,
     moved: &AtomicU64,
-    place: &Place,
+    (place, patience): (&Place, Patience),
 ) -> Result<End, Challenge> {
     let inwards_moved = |bytes| {
         moved.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -135,7 +135,7 @@ async fn relay(
         moved.fetch_add(bytes as u64, Ordering::Relaxed);
         traffic.outwards(bytes);
     };
-    let mut judging = pin!(judge(client, place));
+    let mut judging = pin!(judge(client, place, patience.in_use));
     let mut connecting = pin!(connect(target));
     let mut first = None;
     let connected = loop {
@@ -153,7 +153,7 @@ async fn relay(
         Err(error) => {
             // The port is this provider's also while its VM does not answer.
             let late = async {
-                match timeout(PATIENCE_FREE, &mut judging).await {
+                match timeout(patience.free, &mut judging).await {
                     Ok(Wants::Proof(line)) => Err(line),
                     _ => Ok(()),
                 }
@@ -206,11 +206,11 @@ async fn relay(
 }
 
 /// What the client wants; nothing, if its place is taken by another one first.
-async fn judge(client: &TcpStream, place: &Place) -> Wants {
+async fn judge(client: &TcpStream, place: &Place, patience: Duration) -> Wants {
     tokio::select! {
         biased;
         () = place.lost() => Wants::Nothing,
-        wants = wants(client, PATIENCE_IN_USE) => wants,
+        wants = wants(client, patience) => wants,
     }
 }
 

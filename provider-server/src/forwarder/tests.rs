@@ -1,6 +1,8 @@
 //! The forwarder as a whole, inside the test's process.
 #![allow(clippy::unwrap_used)]
 
+mod proofs;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -73,7 +75,7 @@ impl Forwarder {
     }
 
     async fn connect(&self, port: u16) -> TcpStream {
-        TcpStream::connect((self.ip, port)).await.unwrap()
+        ssh_client((self.ip, port).into()).await
     }
 
     async fn route(&self, port: u16, target: SocketAddr, vm: &str) {
@@ -86,6 +88,13 @@ impl Forwarder {
         self.task.await.unwrap().unwrap();
         self.directory
     }
+}
+
+/// An SSH client says first what it is.
+async fn ssh_client(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+    stream
 }
 
 async fn launch(
@@ -108,7 +117,7 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "waiting until {what}");
 }
 
-/// A server that says its name and then repeats every line.
+/// A server that says its name, takes its client's, and then repeats every line.
 async fn named_server(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -119,6 +128,8 @@ async fn named_server(name: &'static str) -> SocketAddr {
                 let mut stream = BufReader::new(stream);
                 stream.get_mut().write_all(format!("{name}\n").as_bytes()).await.unwrap();
                 let mut line = Vec::new();
+                stream.read_until(b'\n', &mut line).await.unwrap();
+                line.clear();
                 while stream.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
                     if stream.get_mut().write_all(&line).await.is_err() {
                         return;
@@ -170,15 +181,21 @@ async fn every_byte_arrives_and_each_half_closes_by_itself() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     forwarder.route(port, listener.local_addr().unwrap(), "box").await;
 
-    let question = noise(5_000_003, 1);
+    let question = [b"SSH-".to_vec(), noise(5_000_003, 1)].concat();
     let answer = noise(7_000_001, 2);
     for client_first in [true, false] {
-        let mut client = forwarder.connect(port).await;
+        let mut client = TcpStream::connect((forwarder.ip, port)).await.unwrap();
         let (mut vm, _) = listener.accept().await.unwrap();
+        let mut said = 0;
+        if !client_first {
+            // It has to say that it speaks SSH before anything ends.
+            client.write_all(&question[..4]).await.unwrap();
+            said = 4;
+        }
         let (first, second, one, other) = if client_first {
-            (&mut client, &mut vm, &question, &answer)
+            (&mut client, &mut vm, &question[..], &answer[..])
         } else {
-            (&mut vm, &mut client, &answer, &question)
+            (&mut vm, &mut client, &answer[..], &question[said..])
         };
         let exchange = async {
             let ask = async {
@@ -200,7 +217,7 @@ async fn every_byte_arrives_and_each_half_closes_by_itself() {
         };
         let (got_by_first, got_by_second) = tokio::time::timeout(PATIENCE, exchange).await.unwrap();
         assert!(got_by_second == *one);
-        assert!(got_by_first == *other);
+        assert!(got_by_first == *if client_first { &answer } else { &question });
         until("the session has ended", async || forwarder.client.stats().await.unwrap().open == 0)
             .await;
     }
@@ -234,7 +251,7 @@ async fn both_directions_stream_at_once_in_many_sessions() {
     let sessions = (0..20).map(|i| {
         let ip = forwarder.ip;
         tokio::spawn(async move {
-            let sent = noise(1_000_003 + i, i as u32);
+            let sent = [b"SSH-".to_vec(), noise(1_000_003 + i, i as u32)].concat();
             let mut stream = TcpStream::connect((ip, port)).await.unwrap();
             let (mut read, mut write) = stream.split();
             let mut received = Vec::new();
@@ -432,7 +449,7 @@ async fn a_restarted_forwarder_knows_its_ports_and_routes() {
     assert!(statuses.iter().all(|status| status.bound && status.offered), "{statuses:?}");
     let ports: BTreeSet<_> = statuses.iter().map(|status| status.port).collect();
     assert_eq!(ports, BTreeSet::from([port, other]));
-    let mut session = BufReader::new(TcpStream::connect((ip, port)).await.unwrap());
+    let mut session = BufReader::new(ssh_client((ip, port).into()).await);
     assert_eq!(line(&mut session).await, "vm");
     shutdown.cancel();
     task.await.unwrap().unwrap();

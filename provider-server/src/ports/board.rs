@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::advertisement::PortCheckClaim;
+use golem_vm_protocol::document::Envelope;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::Timestamp;
 use tokio::sync::watch;
@@ -29,7 +30,9 @@ struct State {
     /// The offered range, without the API's port.
     access: BTreeMap<u16, Local>,
     checkers: Vec<Checker>,
+    quorum: usize,
     forwarder_error: Option<String>,
+    old_forwarder: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -46,8 +49,12 @@ pub(super) struct Answer {
     pub(super) checker: KeyId,
     pub(super) at: Timestamp,
     pub(super) dialled: Option<String>,
-    /// By port; `None` for one that was reached.
+    /// By port; `None` for one that was proven.
     pub(super) results: BTreeMap<u16, Option<NotReached>>,
+    /// The checker's signed word, with the host that it is about: more than one for very many ports.
+    pub(super) attestations: Vec<(String, Envelope)>,
+    /// Until when all this counts.
+    pub(super) until: Timestamp,
 }
 
 impl Answer {
@@ -78,7 +85,9 @@ impl PortBoard {
             } else {
                 Vec::new()
             },
+            quorum: config.port_check_quorum,
             forwarder_error: None,
+            old_forwarder: None,
         };
         Self { state: Arc::new(Mutex::new(state)), changes: Arc::new(watch::Sender::new(0)) }
     }
@@ -89,7 +98,7 @@ impl PortBoard {
         self.changes.subscribe()
     }
 
-    /// The access ports that may be given to a new VM: held here, and reached from outside unless
+    /// The access ports that may be given to a new VM: held here, and proven from outside unless
     /// nobody is to ask. In rising order; those that were given away are among them.
     #[must_use]
     pub fn usable(&self) -> Vec<u16> {
@@ -113,6 +122,7 @@ impl PortBoard {
                 api_reachable: !state.verify || state.reached(state.api.0),
                 verification,
                 claim: state.claim(),
+                attestations: state.attestations(),
             }
         })
     }
@@ -135,9 +145,33 @@ impl PortBoard {
         })
     }
 
-    /// Whether a held port, or the API's, has not been reached by anybody.
-    pub(super) fn has_unreached(&self) -> bool {
-        self.to_check().into_iter().any(|port| !self.look(|state| state.reached(port)))
+    /// Whether it should be asked again soon: a held port, or the API's, was not proven to as many
+    /// checkers as are needed, or a checker could not be asked.
+    pub(super) fn is_lacking(&self) -> bool {
+        self.look(|state| state.checkers.iter().any(|checker| checker.error.is_some()))
+            || self.to_check().into_iter().any(|port| !self.look(|state| state.reached(port)))
+    }
+
+    /// When the first of the answers has lived half its life, and when the first ends.
+    pub(super) fn ages(&self) -> Option<(Timestamp, Timestamp)> {
+        self.look(|state| {
+            let half = |answer: &Answer| answer.at.plus(answer.until.since(answer.at) / 2);
+            Some((state.answers().map(half).min()?, state.answers().map(|a| a.until).min()?))
+        })
+    }
+
+    /// Forgets what no longer counts at `now`.
+    pub(super) fn forget_expired(&self, now: Timestamp) {
+        self.update(|state| {
+            for checker in &mut state.checkers {
+                checker.answer.take_if(|answer| answer.until <= now);
+            }
+        });
+    }
+
+    /// A forwarder of an earlier version runs, or none does any more.
+    pub(super) fn set_old_forwarder(&self, which: Option<String>) {
+        self.update(|state| state.old_forwarder = which);
     }
 
     /// The API answers here, or why it does not.
@@ -238,8 +272,17 @@ impl State {
         self.checkers.iter().filter_map(|checker| checker.answer.as_ref())
     }
 
+    /// Whether it was proven to as many checkers as are needed. Two URLs of one checker are one.
     fn reached(&self, port: u16) -> bool {
-        self.answers().any(|answer| answer.reached(port))
+        let said = self.answers().filter(|answer| answer.reached(port));
+        said.map(|answer| answer.checker).collect::<BTreeSet<_>>().len() >= self.quorum
+    }
+
+    /// The signed words, the last ones first.
+    fn attestations(&self) -> Vec<(String, Envelope)> {
+        let mut answers: Vec<&Answer> = self.answers().collect();
+        answers.sort_by_key(|answer| std::cmp::Reverse(answer.at));
+        answers.into_iter().flat_map(|answer| answer.attestations.clone()).collect()
     }
 
     fn usable(&self) -> Vec<u16> {
@@ -295,7 +338,8 @@ impl State {
             }
         }
         match reached {
-            Some((by, at)) => External::Reached { by, at },
+            Some((by, at)) if self.reached(port) => External::Reached { by, at },
+            Some((by, _)) => External::TooFew { by, needed: self.quorum },
             None if said.is_empty() => External::NotChecked,
             None => External::NotReached { said },
         }
@@ -318,6 +362,9 @@ impl State {
                 answered_at: answer.map(|answer| answer.at),
                 asked: count(results.map_or(0, BTreeMap::len)),
                 reached: count(results.map_or(0, |r| r.values().filter(|r| r.is_none()).count())),
+                attested_until: answer
+                    .filter(|answer| !answer.attestations.is_empty())
+                    .map(|answer| answer.until),
                 dialled: answer.and_then(|answer| answer.dialled.clone()),
                 error: checker.error.clone(),
             }
@@ -328,6 +375,7 @@ impl State {
             access: self.access.iter().map(|(number, local)| port(*number, local)).collect(),
             checkers: self.checkers.iter().map(checker).collect(),
             forwarder_error: self.forwarder_error.clone(),
+            old_forwarder: self.old_forwarder.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
 
 use golem_vm_protocol::text::printable;
+use golem_vm_protocol::time::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +63,7 @@ fn port_lines(report: &PortsReport, style: Style) -> Vec<String> {
         Verification::Waiting | Verification::Checking => (Mark::Open, "being checked".to_owned()),
         Verification::Unanswered => (Mark::Bad, "no port checker answered".to_owned()),
         Verification::Done => {
-            (mark(report.reached(), held), format!("{} of {held} reached", report.reached()))
+            (mark(report.reached(), held), format!("{} of {held} proven", report.reached()))
         }
     };
     // Colours take up room in the text and none on the screen.
@@ -95,7 +96,10 @@ fn port_lines(report: &PortsReport, style: Style) -> Vec<String> {
 fn api_external(api: &PortReport, access: &(Mark, String)) -> (Mark, String) {
     match &api.external {
         External::NotChecked => access.clone(),
-        External::Reached { .. } => (Mark::Good, "reached".to_owned()),
+        External::Reached { .. } => (Mark::Good, "proven".to_owned()),
+        External::TooFew { by, needed } => {
+            (Mark::Partly, format!("proven to {} of {needed}", by.len()))
+        }
         External::NotReached { .. } => (Mark::Bad, "not reached".to_owned()),
     }
 }
@@ -108,15 +112,23 @@ fn checker_line(checker: &CheckerReport, style: Style) -> String {
     } else if checker.answered_at.is_some() {
         let at = checker.dialled.as_deref().map(|a| format!(" at {a}")).unwrap_or_default();
         let (reached, asked) = (checker.reached, checker.asked);
+        let until = checker.attested_until.map(clock_time).unwrap_or_default();
         (
             self::mark(reached as usize, asked as usize),
-            format!("reached {reached} of {asked} ports{at}"),
+            format!("{reached} of {asked} ports proven{at}{until}"),
         )
     } else {
         (Mark::Open, "not asked yet".to_owned())
     };
     let id = checker.id.map(|id| format!(" ({}…)", id.short())).unwrap_or_default();
     format!("    {}{id}: {}", printable(&checker.url, 100), marked(mark, &text, style))
+}
+
+/// Until when an attestation is good, to the minute.
+fn clock_time(until: Timestamp) -> String {
+    let text = until.to_string();
+    let time = text.split_once('T').and_then(|(_, time)| time.get(..5)).unwrap_or(&text);
+    format!(", attested until {time} UTC")
 }
 
 fn advice_lines(report: &PortsReport, style: Style) -> Vec<String> {

@@ -59,6 +59,11 @@ impl LaunchForwarder for ForwarderProgram {
     }
 }
 
+/// How a forwarder that proves no ports is called.
+fn old(hello: &Hello) -> Option<String> {
+    (!hello.proofs).then(|| format!("the running golem-forwarder (process {})", hello.pid))
+}
+
 /// Why the ports could not be taken up at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardingError {
@@ -128,9 +133,18 @@ impl ForwardedPorts {
         if held > MAX_PORTS {
             return Err(ForwardingError::TooManyPorts(held));
         }
-        let hello = launch.ensure().await?;
-        tracing::info!(pid = hello.pid, uptime_ms = hello.uptime_ms, "the forwarder runs");
+        let mut hello = launch.ensure().await?;
         let client = ForwarderClient::new(launch.data_dir());
+        if !hello.proofs && client.stats().await?.open == 0 {
+            tracing::info!(
+                pid = hello.pid,
+                "the forwarder is of an earlier version: it is replaced"
+            );
+            client.shutdown().await?;
+            hello = launch.ensure().await?;
+        }
+        tracing::info!(pid = hello.pid, uptime_ms = hello.uptime_ms, "the forwarder runs");
+        board.set_old_forwarder(old(&hello));
         let of_vms = expected.keys().filter(|port| !offered.contains(port)).copied().collect();
         let this = Self {
             inner: Arc::new(Inner {
@@ -195,6 +209,14 @@ impl ForwardedPorts {
     async fn attend(&self, said: &mut String) {
         let ended = self.inner.client.watch();
         tokio::pin!(ended);
+        let is_old = match self.inner.client.hello().await {
+            Ok(hello) => {
+                self.inner.board.set_old_forwarder(old(&hello));
+                !hello.proofs
+            }
+            // What is wrong with it is said below.
+            Err(_) => false,
+        };
         loop {
             tokio::select! {
                 () = &mut ended => return,
@@ -202,6 +224,12 @@ impl ForwardedPorts {
                 () = sleep(LOOK_INTERVAL) => {}
             }
             let mut table = self.inner.table.lock().await;
+            if is_old && self.inner.client.stats().await.is_ok_and(|stats| stats.open == 0) {
+                tracing::info!("the forwarder is of an earlier version: it is replaced");
+                // Its end is seen, and a new one started, which takes up ports and routes.
+                let _ = self.inner.client.shutdown().await;
+                continue;
+            }
             let told = if table.behind {
                 self.tell_all(&mut table).await
             } else {

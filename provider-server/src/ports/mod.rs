@@ -16,6 +16,7 @@ mod board;
 pub mod display;
 mod forwarding;
 pub(crate) mod holder;
+mod proofs;
 mod public_address;
 mod report;
 mod verify;
@@ -27,6 +28,7 @@ pub(crate) use backoff::Backoff;
 pub use board::PortBoard;
 pub use forwarding::{ForwardedPorts, ForwarderProgram, ForwardingError, LaunchForwarder};
 pub(crate) use holder::holders;
+pub use proofs::{PortProofs, bind_proof_socket};
 pub use public_address::{PublicAddress, SeenBy};
 pub use report::{
     CheckerReport, External, Local, NotReached, PortProblem, PortReport, PortsReport, PortsSummary,

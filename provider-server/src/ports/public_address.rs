@@ -60,6 +60,12 @@ impl PublicAddress {
         self.current.borrow().clone()
     }
 
+    /// The host, where it is set and not found out.
+    #[must_use]
+    pub fn fixed(&self) -> Option<String> {
+        self.fixed.then(|| self.current()).flatten()
+    }
+
     /// Follows it.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<Option<String>> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::advertisement::PortCheckClaim;
+use golem_vm_protocol::document::Envelope;
 use golem_vm_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +48,7 @@ pub enum Local {
     },
 }
 
-/// Why a checker got no connection.
+/// Why a port was not proven to a checker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum NotReached {
@@ -55,6 +56,10 @@ pub enum NotReached {
     NoAnswer,
     /// Something said no: a router that does not forward the port, or a firewall that rejects.
     Refused,
+    /// Something else than this provider answers there.
+    NoProof,
+    /// Another provider, or a proof that is not for this check.
+    WrongProof,
     /// Something else.
     Other {
         /// The checker's words, made printable.
@@ -68,14 +73,21 @@ pub enum NotReached {
 pub enum External {
     /// No checker has said anything about it.
     NotChecked,
-    /// At least one checker got a connection.
+    /// It was proven to as many checkers as are needed.
     Reached {
         /// Which ones, by their URLs.
         by: Vec<String>,
-        /// When the last of them did.
+        /// When it was last proven to one of them.
         at: Timestamp,
     },
-    /// No checker got one.
+    /// It was proven to some checkers, and to fewer than are needed.
+    TooFew {
+        /// To which, by their URLs.
+        by: Vec<String>,
+        /// To how many it has to be.
+        needed: usize,
+    },
+    /// It was proven to none.
     NotReached {
         /// What each said, by URL.
         said: BTreeMap<String, NotReached>,
@@ -108,8 +120,11 @@ pub struct CheckerReport {
     pub answered_at: Option<Timestamp>,
     /// How many ports it was asked about then, the API's included.
     pub asked: u32,
-    /// How many of them it reached.
+    /// How many of them were proven to it.
     pub reached: u32,
+    /// Until when its attestation is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attested_until: Option<Timestamp>,
     /// The address that it dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialled: Option<String>,
@@ -141,6 +156,9 @@ pub struct PortsReport {
     /// Why the forwarder can't be told anything, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarder_error: Option<String>,
+    /// Which forwarder of an earlier version runs, that proves no port, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_forwarder: Option<String>,
 }
 
 /// What of the ports goes into the advertisement.
@@ -155,6 +173,8 @@ pub struct PortsSummary {
     pub verification: Verification,
     /// What to advertise of it; `None` for an unverified provider.
     pub claim: Option<PortCheckClaim>,
+    /// The checkers' signed words, with the host that each is about; the last ones first.
+    pub attestations: Vec<(String, Envelope)>,
 }
 
 impl PortReport {
@@ -164,7 +184,7 @@ impl PortReport {
         self.local == Local::Held
     }
 
-    /// Whether a checker has reached it.
+    /// Whether it was proven to as many checkers as are needed.
     #[must_use]
     pub const fn is_reached(&self) -> bool {
         matches!(self.external, External::Reached { .. })
@@ -178,7 +198,7 @@ impl PortsReport {
         self.access.iter().filter(|port| port.is_held()).count()
     }
 
-    /// How many access ports are held here and were reached from outside.
+    /// How many access ports are held here and were proven from outside.
     #[must_use]
     pub fn reached(&self) -> usize {
         self.access.iter().filter(|port| port.is_held() && port.is_reached()).count()
@@ -208,6 +228,15 @@ impl PortsReport {
             add(
                 error.clone(),
                 "until the forwarder is back, VMs can't be reached; it is tried again all the time",
+            );
+        }
+        if let Some(forwarder) = &self.old_forwarder {
+            add(
+                format!(
+                    "{forwarder} is of an earlier version and can't prove that the access ports are this provider's"
+                ),
+                "it carries SSH sessions and is replaced as soon as there are none; to replace it at once, and \
+                 cut them, end that process",
             );
         }
         match self.verification {
@@ -245,6 +274,18 @@ impl PortsReport {
                 counts.into_iter().max_by_key(|(cause, n)| (*n, std::cmp::Reverse(*cause)))?.0;
             Some((port.port, cause.clone()))
         });
+        let too_few = self.all().filter(|port| port.is_held()).filter_map(|port| {
+            let External::TooFew { by, needed } = &port.external else { return None };
+            Some((port.port, (by.clone(), *needed)))
+        });
+        for ((by, needed), ports) in grouped(too_few) {
+            let found = format!(
+                "{} proven to {} only, and GOLEM_PROVIDER_PORT_CHECK_QUORUM asks for {needed}",
+                named(&ports),
+                by.join(", ")
+            );
+            add(found, "see what became of the other port checkers, or lower the quorum");
+        }
         for (cause, ports) in grouped(unreached) {
             let (what, remedy) = external_advice(&cause);
             add(format!("{} can't be reached from outside: {what}", named(&ports)), remedy);
@@ -292,6 +333,15 @@ fn external_advice(cause: &NotReached) -> (String, &'static str) {
             "refused".to_owned(),
             "a router (NAT) answers for this host: forward these TCP ports to it; if there is none, a \
              firewall rejects the connections",
+        ),
+        NotReached::NoProof => (
+            "something else answers there".to_owned(),
+            "if this host is behind a router, forward these TCP ports to it and to no other machine; else \
+             another program takes the connections before this provider does",
+        ),
+        NotReached::WrongProof => (
+            "another provider answers there".to_owned(),
+            "two providers behind one address need different ports: choose others with --port and --port-range",
         ),
         NotReached::Other { detail } => (
             detail.clone(),

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use golem_vm_node::client::{Call, ClientError, SignedClient, Target};
 use golem_vm_node::clock::Clock;
-use golem_vm_protocol::advertisement::OBSERVED_ADDRESS_HEADER;
-use golem_vm_protocol::port_check::{CheckPortsRequest, CheckPortsResponse, MAX_PORTS};
-use golem_vm_protocol::route;
+use golem_vm_protocol::attestation::{AcceptedCheckers, AttestationError, Claim, PortAttestation};
+use golem_vm_protocol::document::Envelope;
+use golem_vm_protocol::port_check::{
+    AttestedCheckRequest, AttestedCheckResponse, MAX_PORTS, NotProven, ProofResult,
+};
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::{KeyId, route};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -25,6 +28,8 @@ use crate::config::Config;
 /// Time for one checker to answer: a port that a firewall drops costs it 17 s, and all ports of a
 /// request are looked at together, within its bounds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+/// For how long an answer counts that attests nothing: it only says what is wrong.
+const UNATTESTED: Duration = Duration::from_secs(1800);
 /// Time for the API to accept a connection from this host.
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -55,7 +60,6 @@ pub struct PortVerifier {
     board: PortBoard,
     api: SocketAddr,
     checkers: Vec<(String, Target)>,
-    provider_ip: Option<String>,
     client: SignedClient,
     address: PublicAddress,
     clock: Arc<dyn Clock>,
@@ -83,14 +87,10 @@ impl PortVerifier {
             .iter()
             .map(|url| Ok((url.clone(), Target::service(url)?)))
             .collect::<Result<_, _>>()?;
-        // A checker dials the address that it sees, and no other. One that is set is sent along,
-        // so that a difference is said and not advertised.
-        let set = config.public_host.as_deref().and_then(|host| host.parse::<IpAddr>().ok());
         Ok(Self {
             api: reachable_here(SocketAddr::new(config.host, board.api_port())),
             board,
             checkers,
-            provider_ip: set.map(|ip| ip.to_string()),
             client,
             address,
             clock,
@@ -107,9 +107,10 @@ impl PortVerifier {
         self
     }
 
-    /// Verifies until `shutdown`: now unless [`PortVerifier::check`] has done so, again with growing waits while a held port was not reached
-    /// (its owner may have opened the firewall meanwhile) or nobody answered, and when a port has
-    /// come that was not asked about.
+    /// Verifies until `shutdown`: now unless [`PortVerifier::check`] has done so, again with growing
+    /// waits while a held port was not proven (its owner may have opened the firewall meanwhile) or a
+    /// checker did not answer, when a port has come that was not asked about, and before what was
+    /// attested expires.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut waits = Backoff::new(self.pace.first, self.pace.longest);
         let mut due = self.asked().is_empty();
@@ -124,12 +125,17 @@ impl PortVerifier {
                 shutdown.cancelled().await;
                 return;
             }
-            let wait = if self.board.has_unreached() {
-                Some(waits.next())
+            let now = self.now();
+            self.board.forget_expired(now);
+            let ages = self.board.ages();
+            let mut wait = ages.map(|(half, _)| half.since(now).max(self.pace.first));
+            if self.board.is_lacking() {
+                // What counts no longer is forgotten in time, however long the wait is.
+                let end = ages.map_or(Duration::MAX, |(_, end)| end.since(now));
+                wait = Some(waits.next().min(end));
             } else {
                 waits.reset();
-                None
-            };
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.again.notified() => {}
@@ -192,47 +198,73 @@ impl PortVerifier {
         url: &str,
         target: &Target,
         ports: &[u16],
-    ) -> Result<Answer, ClientError> {
-        let mut results = BTreeMap::new();
-        let mut dialled = None;
-        let mut checker = self.client.id();
-        for part in ports.chunks(MAX_PORTS) {
-            let request = CheckPortsRequest {
-                provider_ip: self.provider_ip.clone(),
-                ports: part.iter().copied().map(i64::from).collect(),
-            };
-            let call = Call::post(route::CHECK_PORTS, &request)?.timeout(CHECK_TIMEOUT);
+    ) -> Result<Answer, CheckError> {
+        let asked_at = self.now();
+        let mut answer = Answer {
+            checker: self.client.id(),
+            at: asked_at,
+            dialled: None,
+            results: BTreeMap::new(),
+            attestations: Vec::new(),
+            // While nothing was proven there is nothing that could expire.
+            until: asked_at.plus(UNATTESTED),
+        };
+        // The first port, which may have to prove the address, is the API's in every part.
+        let (first, rest) = ports.split_at(ports.len().min(1));
+        for part in rest.chunks(MAX_PORTS - 1).chain(rest.is_empty().then_some(rest)) {
+            let part = [first, part].concat();
+            let request = AttestedCheckRequest { host: self.address.fixed(), ports: part.clone() };
+            let call = Call::post(route::PORT_CHECKS, &request)?.timeout(CHECK_TIMEOUT);
             let reply = self.client.call(target, &call).await?;
             // What the reply says of its author does not matter: this is who signed it.
-            checker = reply.signer;
-            let body: CheckPortsResponse = reply.reply.json()?;
-            let seen = body.observed_address.as_deref().or_else(|| {
-                reply
-                    .reply
-                    .headers
-                    .get(OBSERVED_ADDRESS_HEADER)
-                    .and_then(|value| value.to_str().ok())
-            });
-            if let Some(seen) = seen.and_then(|text| text.trim().parse().ok()) {
+            answer.checker = reply.signer;
+            let body: AttestedCheckResponse = reply.reply.json()?;
+            if let Ok(seen) = body.observed_address.trim().parse() {
                 self.address.observed(SeenBy::PortChecker, url, seen);
             }
-            dialled = body.checked_address.map(|address| printable(&address, 64)).or(dialled);
-            let mut said = body.results;
+            answer.dialled = Some(printable(&body.address, 64));
+            if let Some(envelope) = body.attestation {
+                let attested = self.verified(&envelope, reply.signer, &body.host)?;
+                answer.at = attested.observed_at;
+                answer.until = attested.expires_at;
+                answer.attestations.push((body.host, envelope));
+            }
             for port in part {
-                // A port that the checker says nothing about was not reached.
-                let outcome = said.remove(port).map_or_else(
-                    || {
-                        Some(NotReached::Other {
-                            detail: "the checker said nothing about it".into(),
-                        })
-                    },
-                    |result| (!result.accessible).then(|| cause(result.error.as_deref())),
-                );
-                results.insert(*port, outcome);
+                // A port that the checker says nothing about was not proven.
+                let outcome = match body.results.get(&port) {
+                    None => Some(NotReached::Other {
+                        detail: "the checker said nothing about it".into(),
+                    }),
+                    Some(ProofResult { proven: true, .. }) => None,
+                    Some(result) => Some(cause(result)),
+                };
+                answer.results.insert(port, outcome);
             }
         }
+        Ok(answer)
+    }
+
+    /// What a checker attests, if it is what requestors will believe.
+    fn verified(
+        &self,
+        envelope: &Envelope,
+        signer: KeyId,
+        host: &str,
+    ) -> Result<PortAttestation, CheckError> {
+        let claim = Claim {
+            provider: self.client.id(),
+            host,
+            ports: &[],
+            now: self.now(),
+            accepted: AcceptedCheckers::Only(&[signer]),
+        };
+        let attested = PortAttestation::verify(envelope, &claim)?;
+        Ok(attested.attestation)
+    }
+
+    fn now(&self) -> Timestamp {
         let micros = i64::try_from(self.clock.now_micros()).unwrap_or(i64::MAX);
-        Ok(Answer { checker, at: Timestamp::from_unix_micros(micros), dialled, results })
+        Timestamp::from_unix_micros(micros)
     }
 
     /// Returns when a port is held that was not asked about in the last round.
@@ -248,16 +280,26 @@ impl PortVerifier {
     }
 }
 
-/// The cause behind a checker's words.
-fn cause(error: Option<&str>) -> NotReached {
-    let text = error.unwrap_or("no reason was given");
-    let lower = text.to_lowercase();
-    if lower.contains("timed out") || lower.contains("timeout") {
-        NotReached::NoAnswer
-    } else if lower.contains("refused") {
-        NotReached::Refused
-    } else {
-        NotReached::Other { detail: printable(text, 200) }
+/// Why a checker's answer is not used.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error(transparent)]
+    Call(#[from] ClientError),
+    #[error("the port checker's own word can't be used: {0}; compare its clock with this host's")]
+    Attestation(#[from] AttestationError),
+}
+
+/// The cause that a checker names.
+fn cause(result: &ProofResult) -> NotReached {
+    match result.cause {
+        Some(NotProven::NoAnswer) => NotReached::NoAnswer,
+        Some(NotProven::Refused) => NotReached::Refused,
+        Some(NotProven::NoProof) => NotReached::NoProof,
+        Some(NotProven::WrongProof) => NotReached::WrongProof,
+        Some(NotProven::NotTried | NotProven::Other) | None => {
+            let said = result.detail.as_deref().unwrap_or("no reason was given");
+            NotReached::Other { detail: printable(said, 200) }
+        }
     }
 }
 
@@ -276,11 +318,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_found_in_the_words_of_all_checkers() {
-        assert_eq!(cause(Some("Connection refused")), NotReached::Refused);
-        assert_eq!(cause(Some("Connection timed out")), NotReached::NoAnswer);
-        assert_eq!(cause(Some("[Errno 111] Connect call failed: refused")), NotReached::Refused);
+    fn a_cause_that_is_not_known_is_shown_in_the_checkers_words() {
+        let timed_out = ProofResult::not_proven(NotProven::NoAnswer, "Connection timed out");
+        assert_eq!(cause(&timed_out), NotReached::NoAnswer);
         let odd = NotReached::Other { detail: "no\u{fffd}route".into() };
-        assert_eq!(cause(Some("no\u{1b}route")), odd);
+        assert_eq!(cause(&ProofResult::not_proven(NotProven::Other, "no\u{1b}route")), odd);
+        let novel = r#"{"proven": false, "cause": "of_tomorrow", "detail": "no\u001broute"}"#;
+        assert_eq!(serde_json::from_str(novel).map(|result| cause(&result)).ok(), Some(odd));
     }
 }

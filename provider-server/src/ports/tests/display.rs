@@ -36,6 +36,8 @@ fn answer(board: &PortBoard) {
         at: Timestamp::from_unix_seconds(1_000),
         dialled: Some("203.0.113.4".into()),
         results,
+        attestations: Vec::new(),
+        until: Timestamp::from_unix_seconds(2_000),
     };
     board.answered(CHECKER, answer);
     board.not_answered(DOWN, "can't reach http://down.example:9000: Connection\u{1b}refused");
@@ -48,10 +50,10 @@ fn the_owner_reads_what_is_open_who_says_so_and_what_to_do() {
     answer(&board);
     let expected = "\
 Ports
-  Provider      7466          local ok: listening              external ok: reached
-  VM access     50800-50809   local partly: 8 of 10 held       external partly: 5 of 8 reached
+  Provider      7466          local ok: listening              external ok: proven
+  VM access     50800-50809   local partly: 8 of 10 held       external partly: 5 of 8 proven
   Checked by
-    http://checker.example:9000 (9wm1eqn4wddi…): partly: reached 6 of 9 ports at 203.0.113.4
+    http://checker.example:9000 (9wm1eqn4wddi…): partly: 6 of 9 ports proven at 203.0.113.4
     http://down.example:9000: problem: can't reach http://down.example:9000: Connection\u{fffd}refused
   problem: port 50803 taken by another program, nginx (process 42)
       → stop that program, or choose other ports with --port-range; a port that becomes free is taken at once
@@ -64,7 +66,7 @@ Ports
     let shown = lines(&board.report(), Style::Plain).join("\n");
     assert_eq!(shown, expected, "\n{shown}");
     let coloured = lines(&board.report(), Style::Terminal).join("\n");
-    assert!(coloured.starts_with("🔌 Ports\n") && coloured.contains("\x1b[32m✔\x1b[0m reached"));
+    assert!(coloured.starts_with("🔌 Ports\n") && coloured.contains("\x1b[32m✔\x1b[0m proven"));
 }
 
 #[test]
@@ -113,5 +115,5 @@ async fn the_live_display_overwrites_its_waiting_line_only() {
     assert!(!text.contains("\x1b[A") && !text.contains("Connection\u{1b}"), "{text}");
     let end = text.rsplit("\r\x1b[2K").next().unwrap();
     assert!(end.starts_with("🔌 Ports\n") && end.ends_with("rejects the connections\n"), "{end}");
-    assert_eq!(text.matches("reached 6 of 9 ports").count(), 1);
+    assert_eq!(text.matches("6 of 9 ports proven").count(), 1);
 }

@@ -100,9 +100,16 @@ impl Bench {
 
     /// What the VM behind a port says first; nothing when there is none.
     async fn says(&self, port: u16) -> String {
-        let mut stream = TcpStream::connect((self.ip, port)).await.unwrap();
+        let mut stream = ssh_client((self.ip, port)).await;
         greeting(&mut stream).await
     }
+}
+
+/// An SSH client says first what it is.
+async fn ssh_client(address: (IpAddr, u16)) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"SSH-").await.unwrap();
+    stream
 }
 
 async fn greeting(stream: &mut TcpStream) -> String {
@@ -152,8 +159,9 @@ async fn a_provider_that_starts_again_cuts_nothing_but_what_leads_to_vms_that_ar
     let (kept, gone) = (VmId::random().unwrap(), VmId::random().unwrap());
     ports.route(bench.first, kept, sshd("one").await).await.unwrap();
     ports.route(bench.first + 1, gone, sshd("two").await).await.unwrap();
-    let mut session = TcpStream::connect((bench.ip, bench.first)).await.unwrap();
+    let mut session = ssh_client((bench.ip, bench.first)).await;
     assert_eq!(greeting(&mut session).await, "one");
+    session.read_exact(&mut [0; 4]).await.unwrap();
     drop(ports);
 
     let ports = bench.start(vec![(bench.first, kept)]).await;

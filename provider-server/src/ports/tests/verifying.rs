@@ -10,8 +10,14 @@ use golem_vm_node::clock::{Clock, ManualClock};
 use golem_vm_node::http::{
     HttpLimits, HttpService, JsonBody, Recipients, Signing, VerifiedCaller, bind,
 };
-use golem_vm_protocol::port_check::{CheckPortsRequest, CheckPortsResponse, PortResult};
-use golem_vm_protocol::{KeyPair, route};
+use golem_vm_protocol::attestation::PortAttestation;
+use golem_vm_protocol::document::Envelope;
+use golem_vm_protocol::port_check::{
+    AttestedCheckRequest, AttestedCheckResponse, NotProven, ProofResult,
+};
+use golem_vm_protocol::port_ranges::PortRanges;
+use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::{KeyId, KeyPair, route};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,8 +28,8 @@ use crate::ports::{
     External, Local, NotReached, PortBoard, PortVerifier, PublicAddress, Verification, VerifyPace,
 };
 
-/// The words of a checker about each port; a port without words is reached.
-type Words = Arc<watch::Sender<BTreeMap<u16, &'static str>>>;
+/// What a checker says against each port; a port that is not mentioned is proven.
+type Words = Arc<watch::Sender<BTreeMap<u16, NotProven>>>;
 
 struct FakeChecker {
     url: String,
@@ -33,41 +39,69 @@ struct FakeChecker {
     serving: JoinHandle<()>,
 }
 
+/// What its handler has.
+#[derive(Clone)]
+struct Said {
+    words: Words,
+    key: KeyPair,
+    clock: Arc<ManualClock>,
+    /// Whom its attestations are about; the caller, unless it lies.
+    about: Option<KeyId>,
+}
+
+const SEEN: &str = "203.0.113.4";
+
 async fn check(
-    VerifiedCaller(_): VerifiedCaller,
-    State(words): State<Words>,
-    JsonBody(request): JsonBody<CheckPortsRequest>,
-) -> Json<CheckPortsResponse> {
-    let words = words.borrow().clone();
-    let result = |port: u16| {
-        let error = words.get(&port).map(|text| (*text).to_owned());
-        (port, PortResult { accessible: error.is_none(), error })
+    VerifiedCaller(caller): VerifiedCaller,
+    State(said): State<Said>,
+    JsonBody(request): JsonBody<AttestedCheckRequest>,
+) -> Json<AttestedCheckResponse> {
+    let words = said.words.borrow().clone();
+    let result = |port: u16| match words.get(&port) {
+        None => ProofResult::proven(),
+        Some(cause) => ProofResult::not_proven(*cause, "words"),
     };
-    let results: BTreeMap<_, _> = request.valid_ports().unwrap().into_iter().map(result).collect();
-    Json(CheckPortsResponse {
-        success: true,
-        message: "Successfully verified".into(),
-        results,
-        checked_address: Some("203.0.113.4".into()),
-        observed_address: Some("203.0.113.4".into()),
-        checker_id: None,
-        plain: false,
+    let host = request.host.unwrap_or_else(|| SEEN.to_owned());
+    let proven = request.ports.iter().copied().filter(|port| !words.contains_key(port));
+    let now = now(&said.clock);
+    let attestation = PortAttestation {
+        provider_id: said.about.unwrap_or(caller),
+        host: host.clone(),
+        ports: PortRanges::fitting(proven),
+        observed_at: now,
+        expires_at: now.plus(VALIDITY),
+    };
+    Json(AttestedCheckResponse {
+        host,
+        address: SEEN.into(),
+        observed_address: SEEN.into(),
+        checker_id: said.key.id(),
+        results: request.ports.iter().map(|port| (*port, result(*port))).collect(),
+        attestation: (!attestation.ports.is_empty())
+            .then(|| Envelope::seal(&attestation, &said.key).unwrap()),
     })
 }
 
+const VALIDITY: Duration = Duration::from_secs(1800);
+
+fn now(clock: &ManualClock) -> Timestamp {
+    Timestamp::from_unix_micros(i64::try_from(clock.now_micros()).unwrap())
+}
+
 impl FakeChecker {
-    async fn start(clock: &Arc<ManualClock>, words: &[(u16, &'static str)]) -> Self {
+    async fn start(clock: &Arc<ManualClock>, words: &[(u16, NotProven)]) -> Self {
         let listener = bind("127.0.0.1", 0).await.unwrap();
-        Self::serve(listener, clock, words)
+        Self::serve(listener, KeyPair::generate().unwrap(), clock, words, None)
     }
 
     fn serve(
         listener: TcpListener,
+        key: KeyPair,
         clock: &Arc<ManualClock>,
-        words: &[(u16, &'static str)],
+        words: &[(u16, NotProven)],
+        about: Option<KeyId>,
     ) -> Self {
         let address = listener.local_addr().unwrap();
-        let key = KeyPair::generate().unwrap();
         let no_names: [String; 0] = [];
         let signing = Arc::new(Signing::new(
             key.clone(),
@@ -77,8 +111,9 @@ impl FakeChecker {
         // What was signed before its start is refused as stale.
         clock.advance(5);
         let words: Words = Arc::new(watch::Sender::new(words.iter().copied().collect()));
-        let app =
-            Router::new().route(route::CHECK_PORTS, post(check)).with_state(Arc::clone(&words));
+        let said =
+            Said { words: Arc::clone(&words), key: key.clone(), clock: Arc::clone(clock), about };
+        let app = Router::new().route(route::PORT_CHECKS, post(check)).with_state(said);
         let stop = CancellationToken::new();
         let service = HttpService::signed(app, HttpLimits::default(), signing);
         let serving = tokio::spawn(service.serve(listener, stop.clone()));
@@ -159,14 +194,12 @@ fn clock() -> Arc<ManualClock> {
 }
 
 #[tokio::test]
-async fn what_any_checker_reached_is_verified_and_it_is_kept_who_said_what() {
+async fn what_was_proven_to_any_checker_counts_and_it_is_kept_who_said_what() {
     let clock = clock();
-    let first = FakeChecker::start(
-        &clock,
-        &[(50_801, "Connection refused"), (50_802, "Connection timed out")],
-    )
-    .await;
-    let second = FakeChecker::start(&clock, &[(50_802, "Connection timed out")]).await;
+    let first =
+        FakeChecker::start(&clock, &[(50_801, NotProven::Refused), (50_802, NotProven::NoAnswer)])
+            .await;
+    let second = FakeChecker::start(&clock, &[(50_802, NotProven::NoAnswer)]).await;
     let down = nobody().await;
     let bench = Bench::new(Arc::clone(&clock), &[&first.url, &down, &second.url]).await;
     assert!(bench.board.usable().is_empty(), "nothing is handed out unverified");
@@ -190,7 +223,10 @@ async fn what_any_checker_reached_is_verified_and_it_is_kept_who_said_what() {
     let claim = bench.board.summary([50_800]).claim.unwrap();
     assert_eq!((claim.checker, claim.api, claim.vm_ports), (second.key.id(), true, 2));
     assert_eq!(bench.board.summary([50_800]).free, 1);
-    assert_eq!(bench.address.current().as_deref(), Some("203.0.113.4"));
+    assert_eq!(bench.address.current().as_deref(), Some(SEEN));
+    let attested = bench.board.summary([]).attestations;
+    assert!(attested.iter().all(|(host, _)| host == SEEN));
+    assert_eq!(attested.len(), 2);
     first.stop().await;
     second.stop().await;
 }
@@ -212,7 +248,13 @@ async fn while_nobody_answers_no_port_is_handed_out_and_it_is_tried_again() {
         async move { verifier.run(shutdown).await }
     });
     let listener = bind("127.0.0.1", address.port()).await.unwrap();
-    let checker = FakeChecker::serve(listener, &bench.clock, &[(50_801, "Connection refused")]);
+    let checker = FakeChecker::serve(
+        listener,
+        KeyPair::generate().unwrap(),
+        &bench.clock,
+        &[(50_801, NotProven::Refused)],
+        None,
+    );
     let mut changes = bench.board.changes();
     let all = async {
         while bench.board.usable() != [50_800, 50_802] {
@@ -229,7 +271,7 @@ async fn while_nobody_answers_no_port_is_handed_out_and_it_is_tried_again() {
             changes.changed().await.unwrap();
         }
         // All is well, so nothing is asked until somebody wants it.
-        checker.words.send_replace([(50_800, "Connection refused")].into());
+        checker.words.send_replace([(50_800, NotProven::Refused)].into());
         bench.verifier.recheck();
         while bench.board.usable().len() != 3 {
             changes.changed().await.unwrap();
@@ -265,7 +307,7 @@ async fn an_api_that_can_not_be_reached_is_not_advertised() {
     let checker = FakeChecker::start(&clock, &[]).await;
     let bench = Bench::new(Arc::clone(&clock), &[&checker.url]).await;
     let api = bench.api_port();
-    checker.words.send_replace([(api, "Connection timed out")].into());
+    checker.words.send_replace([(api, NotProven::NoAnswer)].into());
     let report = bench.verifier.check().await;
     assert!(!bench.board.summary([]).api_reachable);
     assert_eq!(bench.board.summary([]).free, 3);
@@ -276,4 +318,82 @@ async fn an_api_that_can_not_be_reached_is_not_advertised() {
     let report = bench.verifier.check().await;
     assert!(matches!(report.api.local, Local::Failed { .. }));
     checker.stop().await;
+}
+
+#[tokio::test]
+async fn a_quorum_counts_checkers_and_not_their_addresses() {
+    let clock = clock();
+    let key = KeyPair::generate().unwrap();
+    let mut urls = Vec::new();
+    let mut checkers = Vec::new();
+    for words in [vec![], vec![], vec![(50_801, NotProven::NoProof)]] {
+        let listener = bind("127.0.0.1", 0).await.unwrap();
+        let key = if urls.len() < 2 { key.clone() } else { KeyPair::generate().unwrap() };
+        let checker = FakeChecker::serve(listener, key, &clock, &words, None);
+        urls.push(checker.url.clone());
+        checkers.push(checker);
+    }
+    let config = Config {
+        host: "127.0.0.1".parse().unwrap(),
+        port_check_quorum: 2,
+        ..range(50_800, 50_803, &urls.join(","))
+    };
+    let bench = Bench::with(Arc::clone(&clock), config).await;
+    let report = bench.verifier.check().await;
+    assert_eq!(bench.board.usable(), [50_800, 50_802], "{report:?}");
+    let External::TooFew { by, needed } = &report.access[1].external else { panic!("{report:?}") };
+    assert_eq!((by.as_slice(), *needed), (&urls[..2], 2));
+    assert!(report.problems()[1].found.contains("GOLEM_PROVIDER_PORT_CHECK_QUORUM"));
+    for checker in checkers {
+        checker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_checker_that_attests_something_else_counts_for_nothing() {
+    let clock = clock();
+    let listener = bind("127.0.0.1", 0).await.unwrap();
+    let about = Some(KeyPair::generate().unwrap().id());
+    let liar = FakeChecker::serve(listener, KeyPair::generate().unwrap(), &clock, &[], about);
+    let bench = Bench::new(Arc::clone(&clock), &[&liar.url]).await;
+    let report = bench.verifier.check().await;
+    assert_eq!((report.verification, report.usable()), (Verification::Unanswered, 0));
+    let error = report.checkers[0].error.as_deref().unwrap();
+    assert!(error.contains("another provider"), "{error}");
+    liar.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_attested_is_asked_for_again_before_it_expires_and_forgotten_after() {
+    let clock = clock();
+    let checker = FakeChecker::start(&clock, &[]).await;
+    let bench = Bench::new(Arc::clone(&clock), &[&checker.url]).await;
+    bench.verifier.check().await;
+    let first = bench.board.ages().unwrap();
+    assert_eq!(first.1.since(first.0), VALIDITY / 2);
+    clock.advance(VALIDITY.as_secs() / 2);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let (verifier, shutdown) = (bench.verifier.clone(), shutdown.clone());
+        async move { verifier.run(shutdown).await }
+    });
+    let mut changes = bench.board.changes();
+    let all = async {
+        while bench.board.ages().unwrap() == first {
+            changes.changed().await.unwrap();
+        }
+        assert_eq!(bench.board.usable().len(), 3);
+        // The checker is gone, and its word ends.
+        checker.stop().await;
+        clock.advance(VALIDITY.as_secs());
+        bench.verifier.recheck();
+        while !bench.board.usable().is_empty() {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    assert!(bench.board.summary([]).attestations.is_empty());
+    assert_eq!(bench.board.summary([]).claim, None);
+    shutdown.cancel();
+    running.await.unwrap();
 }
