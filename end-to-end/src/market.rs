@@ -105,6 +105,12 @@ impl Market {
         &mut self.providers[0]
     }
 
+    /// One of the providers, in the order of coming.
+    #[must_use]
+    pub fn provider_at(&self, place: usize) -> &Provider {
+        &self.providers[place]
+    }
+
     /// Where the market's programs run.
     #[must_use]
     pub const fn place(&self) -> &Place {

@@ -18,6 +18,7 @@ use crate::client::provider::{CallError, ProviderClient, same_endpoints};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::{CliError, Result};
+use crate::market::Vouched;
 use crate::rentals::{ProviderRef, Recall, Rental, Rentals};
 use crate::ssh::keys::KeySources;
 use crate::ssh::{Target, builtin, known_hosts};
@@ -198,6 +199,7 @@ impl<'a> App<'a> {
             }
             None => true,
         });
+        self.judge_ports(&mut search.listings)?;
         Ok(search)
     }
 
@@ -211,11 +213,23 @@ impl<'a> App<'a> {
         discovery: &Discovery,
         id: &KeyId,
     ) -> Result<Option<(Listing, Option<Fault>)>> {
-        let Some((listing, fault)) = discovery.provider(id).await? else { return Ok(None) };
+        let Some((mut listing, fault)) = discovery.provider(id).await? else { return Ok(None) };
+        self.judge_ports(std::slice::from_mut(&mut listing))?;
         match self.lies_about_age(std::slice::from_ref(&listing))?.pop().flatten() {
             Some(lie) => Err(discovery.caught(&[lie])),
             None => Ok(Some((listing, fault))),
         }
+    }
+
+    /// Finds out who vouches for each listed provider's ports.
+    fn judge_ports(&self, listings: &mut [Listing]) -> Result<()> {
+        let (trusted, now) = (self.config.trusted_checkers()?, now());
+        for listing in listings {
+            if let Some(document) = &listing.document {
+                listing.vouched = Vouched::of(&document.content, &trusted, now);
+            }
+        }
+        Ok(())
     }
 
     /// For each listing, whether it is older than what was seen before.

@@ -3,11 +3,12 @@
 
 mod support;
 
+use golem_vm_protocol::KeyPair;
 use golem_vm_protocol::advertisement::AdvertisementEntry;
 use serde_json::json;
 use support::Home;
 use support::discovery::Discovery;
-use support::provider::Provider;
+use support::provider::{Provider, checker};
 
 #[test]
 fn without_a_discovery_server_the_next_command_is_named() {
@@ -72,7 +73,9 @@ fn piped_it_is_plain_and_on_a_terminal_it_is_the_seeds() {
     assert!(
         lines[1].contains("unverified") && lines[1].contains("uncontained, cpu overcommitted x4")
     );
-    assert!(lines[2].contains("$8.00") && lines[2].contains(" verified"), "{}", lines[2]);
+    let verified = format!(" s ago by {}", checker().id().short());
+    assert!(lines[2].contains("  verified "), "{}", lines[2]);
+    assert!(lines[2].contains("$8.00") && lines[2].contains(&verified), "{}", lines[2]);
     assert!(!ran.stdout.contains(['🌍', '\x1b', '─']));
     assert_eq!(lines.len(), 3);
 
@@ -150,4 +153,40 @@ fn pages_are_followed_when_asked_for() {
     assert_eq!(count(&["--all-pages"]).0, 5);
     assert_eq!(count(&["--limit", "3"]).0, 3);
     home.golem(&["vm", "providers"]).exits(0).says("--all-pages shows them");
+}
+
+#[test]
+fn who_verified_the_ports_is_shown_and_forged_words_are_named() {
+    let (discovery, one, two) = (Discovery::new(), Provider::new(1), Provider::new(2));
+    discovery.list(&one);
+    // The second provider shows the first one's attestation.
+    let mut borrowed = two.advertisement();
+    borrowed.attestations = vec![one.attested_by(&checker())];
+    discovery.list_value(two.entry_of(borrowed, &two.key));
+    let home = Home::with(&discovery);
+    let shown = home.golem(&["vm", "providers", "--json"]).exits(0);
+    let list = shown.json()["providers"].clone();
+    let ports = |provider: &Provider| {
+        let id = json!(provider.id());
+        list.as_array().unwrap().iter().find(|p| p["provider_id"] == id).unwrap()["ports"].clone()
+    };
+    assert_eq!(ports(&one)["verified"], json!(true));
+    assert_eq!(ports(&one)["by"][0]["checker"], json!(checker().id()));
+    assert_eq!(ports(&one)["by"][0]["counts"], json!(true));
+    assert_eq!((&ports(&two)["verified"], &ports(&two)["by"]), (&json!(false), &json!([])));
+    assert!(ports(&two)["ignored"][0].as_str().unwrap().contains("another provider"));
+    let told = home.golem(&["vm", "providers"]).exits(0);
+    assert!(told.stderr.contains("does not count") && told.stderr.contains(&two.id().short()));
+
+    // Only these checkers' word counts.
+    let other = KeyPair::from_secret_bytes([0xcd; 32]).unwrap().id().to_string();
+    home.golem(&["config", "set", "trusted-checkers", &other]).exits(0);
+    let shown = home.golem(&["vm", "providers", "--json"]).exits(0).json();
+    assert!(
+        shown["providers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|p| p["ports"]["verified"] == json!(false))
+    );
 }

@@ -10,6 +10,7 @@ mod limits;
 mod meddler;
 mod network;
 mod owners;
+mod ports;
 mod programs;
 mod rent_and_use;
 mod replay;

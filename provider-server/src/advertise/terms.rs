@@ -1,11 +1,11 @@
 //! What can be advertised now, or why nothing can: pure.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use golem_vm_protocol::advertisement::{
     Advertisement, Endpoint, Offer, OfferedImage, Overcommit, PortCheckClaim, Prices,
 };
+use golem_vm_protocol::attestation::same_host;
 use golem_vm_protocol::document::{Envelope, MAX_PAYLOAD_BYTES};
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::{KeyId, VmResources};
@@ -218,8 +218,7 @@ pub fn terms(
     let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let api = format!("{bracketed}:{}", snapshot.api_port);
     // Those about another address that this host has would be taken for foreign ones.
-    let about = |said: &str| same_address(said, &host);
-    let attested = snapshot.ports.attestations.iter().filter(|(said, _)| about(said));
+    let attested = snapshot.ports.attestations.iter().filter(|(said, _)| same_host(said, &host));
     let attestations = attested.map(|(_, envelope)| envelope.clone()).take(MAX_ATTESTATIONS);
     let attestations = attestations.collect();
     Ok(AdvertisedTerms {
@@ -229,13 +228,6 @@ pub fn terms(
         offers,
         port_check: snapshot.ports.claim.clone(),
     })
-}
-
-fn same_address(one: &str, other: &str) -> bool {
-    match (one.parse::<IpAddr>(), other.parse::<IpAddr>()) {
-        (Ok(one), Ok(other)) => one.to_canonical() == other.to_canonical(),
-        _ => one.eq_ignore_ascii_case(other),
-    }
 }
 
 fn offer(settings: &TermsSettings, snapshot: &Snapshot, backend: &BackendOffer) -> Option<Offer> {
@@ -357,6 +349,31 @@ mod tests {
         let terms = super::terms(&settings(), &six).unwrap();
         let Endpoint::Direct { api, ssh_host } = &terms.endpoints[0] else { panic!() };
         assert_eq!((api.as_str(), ssh_host.as_str()), ("[2001:db8::1]:7466", "2001:db8::1"));
+    }
+
+    #[test]
+    fn what_checkers_signed_about_the_advertised_host_goes_along_and_gives_way_last_but_one() {
+        let key = key();
+        let note = Envelope::seal(&snapshot_document(), &key).unwrap();
+        let mut attested = snapshot();
+        attested.ports.attestations = ["203.0.113.5", "203.0.113.6", "::ffff:203.0.113.5"]
+            .map(|host| (host.to_owned(), note.clone()))
+            .into();
+        let terms = terms(&settings(), &attested).unwrap();
+        assert_eq!(terms.attestations.len(), 2, "not the one about another address");
+        let now = Timestamp::from_unix_seconds(1_000);
+        let many = AdvertisedTerms { attestations: vec![note; 100], ..terms };
+        let document = many.advertisement(&settings(), 7, now, validity(Duration::from_secs(240)));
+        assert!(Envelope::seal(&document, &key).is_ok());
+        assert!((1..100).contains(&document.attestations.len()));
+        assert_eq!(document.offers[0].images.len(), 2, "no image gave way");
+    }
+
+    /// Any document will do: what is in it does not matter here.
+    fn snapshot_document() -> Advertisement {
+        let now = Timestamp::from_unix_seconds(1_000);
+        let terms = terms(&settings(), &snapshot()).unwrap();
+        terms.advertisement(&settings(), 7, now, validity(Duration::from_secs(240)))
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::backend::Containment;
 use crate::capacity::{cores, gib};
 use crate::control::messages::{self, DiscoveryStatus, PortsStatus, Status, VmLine};
 use crate::images::ImageInfo;
+use crate::ports::display;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -207,6 +208,9 @@ pub(super) fn ports_text(ports: &PortsStatus, style: Style) -> String {
         (true, Some(at)) => format!("from outside, at {}", moment(at)),
     };
     line(&mut out, "verified", &verified);
+    for checker in ports.checkers.iter().filter(|checker| checker.answered_at.is_some()) {
+        line(&mut out, "by", &display::checker_text(checker));
+    }
     for problem in &ports.problems {
         let _ = writeln!(out, "  {} {}", style.paint(Tone::Bad, "!"), printable(problem, 1000));
     }
@@ -407,6 +411,7 @@ mod tests {
                 in_use: 1,
                 verified_from_outside: true,
                 verified_at: Some(at(5)),
+                checkers: Vec::new(),
                 problems: vec!["50801 is closed\u{1b}[2J".to_owned()],
             },
             discovery: vec![DiscoveryStatus {

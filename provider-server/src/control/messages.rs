@@ -11,6 +11,7 @@ use crate::capacity::Amount;
 use crate::host::HostResources;
 use crate::images::ImageInfo;
 use crate::images::ImageRow;
+use crate::ports::CheckerReport;
 
 /// `GET`: [`Status`].
 pub const STATUS: &str = "/status";
@@ -161,6 +162,9 @@ pub struct PortsStatus {
     /// When they were verified last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Timestamp>,
+    /// By whom: what each port checker found.
+    #[serde(default)]
+    pub checkers: Vec<CheckerReport>,
     /// What is wrong, in sentences.
     pub problems: Vec<String>,
 }

@@ -78,6 +78,7 @@ fn ports(running: &Running, records: &[VmRecord]) -> PortsStatus {
         in_use: count(records.len()),
         verified_from_outside: report.verification != Verification::Off,
         verified_at: report.verified_at(),
+        checkers: report.checkers.clone(),
         problems: report
             .problems()
             .into_iter()

@@ -109,6 +109,7 @@ fn known_ports(bound: u32, usable: u32, problems: &[&str]) -> PortsFacts {
         in_use: 1,
         verified_from_outside: true,
         verified_at: None,
+        checkers: Vec::new(),
         problems: problems.iter().map(|text| (*text).to_owned()).collect(),
     })
 }

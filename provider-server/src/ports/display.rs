@@ -104,6 +104,15 @@ fn api_external(api: &PortReport, access: &(Mark, String)) -> (Mark, String) {
     }
 }
 
+/// What one checker found, in one line without marks.
+#[must_use]
+pub fn checker_text(checker: &CheckerReport) -> String {
+    let id = checker.id.map(|id| format!(" ({}…)", id.short())).unwrap_or_default();
+    let until = checker.attested_until.map(clock_time).unwrap_or_default();
+    let (reached, asked) = (checker.reached, checker.asked);
+    format!("{}{id}: {reached} of {asked} ports proven{until}", printable(&checker.url, 100))
+}
+
 fn checker_line(checker: &CheckerReport, style: Style) -> String {
     let (mark, text) = if checker.asking {
         (Mark::Open, "being asked".to_owned())

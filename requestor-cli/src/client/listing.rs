@@ -12,6 +12,8 @@ use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::Timestamp;
 use serde_json::Value;
 
+use crate::market::Vouched;
+
 /// One entry of the list.
 #[derive(Debug, Clone)]
 pub struct Listing {
@@ -21,6 +23,8 @@ pub struct Listing {
     pub entry: AdvertisementEntry,
     /// The provider's own words; `None` for a provider that signs nothing.
     pub document: Option<Verified<Advertisement>>,
+    /// Who vouches for its ports; nobody, until that was looked at.
+    pub vouched: Vouched,
 }
 
 impl Listing {
@@ -171,7 +175,8 @@ pub fn read(mut received: Value, now: Timestamp) -> Result<(Listing, Option<Faul
         if entry.verified || entry.provider_id.parse::<KeyId>().is_ok() {
             return Err(fault(Lie::Unsigned));
         }
-        return Ok((Listing { received, entry, document: None }, None));
+        let vouched = Vouched::default();
+        return Ok((Listing { received, entry, document: None, vouched }, None));
     };
     let document = envelope.open::<Advertisement>().map_err(|error| {
         fault(match error {
@@ -193,7 +198,8 @@ pub fn read(mut received: Value, now: Timestamp) -> Result<(Listing, Option<Faul
     })?;
     let wrong = straightened(&mut received, &document.content);
     let fault = (!wrong.is_empty()).then(|| fault(Lie::FlatFields(wrong.join(", "))));
-    Ok((Listing { received, entry, document: Some(document) }, fault))
+    let vouched = Vouched::default();
+    Ok((Listing { received, entry, document: Some(document), vouched }, fault))
 }
 
 /// Puts the document's words into the flat fields, and says which of them were others: whoever

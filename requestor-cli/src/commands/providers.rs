@@ -12,7 +12,7 @@ use crate::client::discovery::Extent;
 use crate::client::listing::{Fault, Listing};
 use crate::error::Result;
 use crate::market::{
-    Estimate, Wish, dollars, flat_price, isolations, last_seen, ports_verified, remarks, usd,
+    Estimate, Wish, dollars, flat_price, isolations, label, last_seen, remarks, usd,
 };
 use crate::table::Columns;
 
@@ -50,6 +50,7 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
         })
         .collect();
     listings.sort_by_cached_key(|listing| (listing.document.is_none(), price(listing, &wish)));
+    warn_of_attestations(app, &listings);
     if app.ui.is_json() {
         let providers: Vec<Value> = listings.iter().map(|listing| entry(listing, &wish)).collect();
         let faults: Vec<Value> = search.faults.iter().map(told).collect();
@@ -71,6 +72,17 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
     Ok(())
 }
 
+/// Names the providers that attach what does not count.
+fn warn_of_attestations(app: &App<'_>, listings: &[&Listing]) {
+    for listing in listings {
+        let Some(document) = &listing.document else { continue };
+        let who = label(&document.content.name, &document.content.provider_id);
+        if let Some(why) = listing.vouched.ignored.first() {
+            app.ui.warn(&format!("{who} attaches a word on its ports that does not count: {why}"));
+        }
+    }
+}
+
 /// What discovery did about a provider, for programs.
 fn told(fault: &Fault) -> Value {
     json!({
@@ -86,9 +98,13 @@ fn price(listing: &Listing, wish: &Wish) -> u64 {
     listing.document.as_ref().map_or(u64::MAX, |d| d.content.prices.per_month(&size))
 }
 
-/// The entry as it was received, with an estimate where the whole size was asked for.
+/// The entry as it was received, with who vouches for its ports, and an estimate where the whole
+/// size was asked for.
 fn entry(listing: &Listing, wish: &Wish) -> Value {
     let mut entry = listing.received.clone();
+    if let (Some(_), Some(object)) = (&listing.document, entry.as_object_mut()) {
+        object.insert("ports".to_owned(), listing.vouched.json());
+    }
     let query = &wish.query;
     if query.cpu.is_some() && query.memory.is_some() && query.storage.is_some() {
         let size = query.priced_size();
@@ -135,7 +151,7 @@ fn table(app: &App<'_>, listings: &[&Listing], wish: &Wish) -> String {
                     ad.resources,
                     isolations(ad),
                     dollars(usd(ad.prices.per_month(&size))),
-                    if ports_verified(ad) { "verified" } else { "unverified" },
+                    listing.vouched.short(now),
                     remarks(ad).join(", "),
                 )
             }
@@ -146,7 +162,7 @@ fn table(app: &App<'_>, listings: &[&Listing], wish: &Wish) -> String {
                 entry.resources,
                 "?".to_owned(),
                 flat_price(entry, &size).map_or_else(|| "?".to_owned(), dollars),
-                "unverified",
+                "unverified".to_owned(),
                 "NOT SIGNED, can't be rented from".to_owned(),
             ),
         };
@@ -159,7 +175,7 @@ fn table(app: &App<'_>, listings: &[&Listing], wish: &Wish) -> String {
             icon("💾", format!("{}GB", resources.storage)),
             isolation,
             price,
-            ports.to_owned(),
+            ports,
             seen,
             notes,
         ]);

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use golem_vm_node::data_dir::{DataDir, config_file};
 use golem_vm_node::settings::{Origin, Settings, SettingsSource};
+use golem_vm_protocol::KeyId;
 use reqwest::Url;
 
-pub use table::{BASE_DIR, DB_PATH, DISCOVERY_URL, SSH_KEY_DIR, TABLE};
+pub use table::{BASE_DIR, DB_PATH, DISCOVERY_URL, SSH_KEY_DIR, TABLE, TRUSTED_CHECKERS};
 
 use crate::environment::Environment;
 use crate::error::{CliError, Result};
@@ -105,6 +106,14 @@ impl Config {
         Ok(std::path::absolute(&path).unwrap_or(path))
     }
 
+    /// The port checkers whose word counts; empty for everybody's.
+    ///
+    /// # Errors
+    /// When one of them is no id.
+    pub fn trusted_checkers(&self) -> Result<Vec<KeyId>> {
+        Ok(self.settings.list(TRUSTED_CHECKERS)?)
+    }
+
     /// The text of a setting, and where it came from.
     ///
     /// # Errors
@@ -175,6 +184,7 @@ mod tests {
         config.base_dir().unwrap();
         config.db_path(Path::new("/x")).unwrap();
         config.ssh_key_dir(Path::new("/x")).unwrap();
+        config.trusted_checkers().unwrap();
         assert_eq!(config.unread(), Vec::<&str>::new());
     }
 

@@ -11,6 +11,9 @@ pub const SSH_KEY_DIR: &str = "GOLEM_REQUESTOR_SSH_KEY_DIR";
 /// The database of rented VMs.
 pub const DB_PATH: &str = "GOLEM_REQUESTOR_DB_PATH";
 
+/// Whose word on a provider's ports counts.
+pub const TRUSTED_CHECKERS: &str = "GOLEM_REQUESTOR_TRUSTED_CHECKERS";
+
 /// The settings of `golem`.
 pub static TABLE: SettingsTable = SettingsTable {
     service: "requestor",
@@ -45,6 +48,14 @@ pub static TABLE: SettingsTable = SettingsTable {
             default: None,
             expected: "a file",
             help: "the database of your VMs (unset: `state.db` in the base directory)",
+        },
+        SettingSpec {
+            names: &[TRUSTED_CHECKERS],
+            toml_key: "trusted-checkers",
+            default: None,
+            expected: "ids of port checkers, separated by commas",
+            help: "the port checkers whose word on a provider's ports counts \
+                   (unset: everybody's, and it is shown whose it is)",
         },
     ],
     ignored: &[

@@ -3,6 +3,7 @@
 
 mod changes;
 mod ranking;
+mod vouching;
 
 use golem_vm_protocol::advertisement::{
     Advertisement, AdvertisementEntry, AdvertisementQuery, Offer, Pricing,
@@ -81,6 +82,8 @@ pub struct Candidate {
     pub digest: DocumentDigest,
     /// When discovery last heard of it.
     pub last_seen: Option<Timestamp>,
+    /// Who vouches for its ports.
+    pub vouched: Vouched,
 }
 
 impl Candidate {
@@ -93,6 +96,7 @@ impl Candidate {
             advertisement: document.content.clone(),
             digest: document.digest,
             last_seen: last_seen(&listing.entry),
+            vouched: listing.vouched.clone(),
         })
     }
 
@@ -137,26 +141,21 @@ impl Candidate {
         offers.find(|offer| isolation.is_none_or(|wanted| offer.isolation == wanted))
     }
 
-    /// Whether a port checker has reached its ports, as it says.
+    /// Whether a port checker vouches for its ports.
     #[must_use]
     pub fn ports_verified(&self) -> bool {
-        ports_verified(&self.advertisement)
+        self.vouched.is_verified()
     }
 }
 
 pub use changes::{Change, changes};
 pub use ranking::{Reason, ranked};
+pub use vouching::Vouched;
 
 /// A provider's label and the beginning of its id, safe to print.
 #[must_use]
 pub fn label(name: &str, id: &KeyId) -> String {
     format!("{} ({})", printable(name, 64), id.short())
-}
-
-/// Whether a port checker has reached the provider's ports, as the provider says.
-#[must_use]
-pub fn ports_verified(advertisement: &Advertisement) -> bool {
-    advertisement.port_check.as_ref().is_some_and(|claim| claim.api && claim.vm_ports > 0)
 }
 
 /// What a buyer should know besides the figures, in a few words each.

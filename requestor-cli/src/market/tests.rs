@@ -1,11 +1,13 @@
 #![allow(clippy::unwrap_used)]
 use golem_vm_protocol::KeyPair;
+use golem_vm_protocol::attestation::{Attested, PortAttestation};
 use golem_vm_protocol::document::Envelope;
+use golem_vm_protocol::port_ranges::PortRanges;
 use serde_json::json;
 
 use super::*;
 
-fn candidate(seed: u8, change: impl FnOnce(&mut Advertisement)) -> Candidate {
+pub(super) fn candidate(seed: u8, change: impl FnOnce(&mut Advertisement)) -> Candidate {
     let key = KeyPair::from_secret_bytes([seed; 32]).unwrap();
     let mut advertisement: Advertisement = serde_json::from_value(json!({
         "provider_id": key.id(), "sequence": 1,
@@ -29,7 +31,21 @@ fn candidate(seed: u8, change: impl FnOnce(&mut Advertisement)) -> Candidate {
         advertisement,
         digest,
         last_seen: Some(Timestamp::from_unix_seconds(1)),
+        vouched: Vouched { by: vec![word(key.id())], ..Vouched::default() },
     }
+}
+
+/// A port checker's word about a provider.
+fn word(provider_id: KeyId) -> Attested {
+    let at = Timestamp::from_unix_seconds(1);
+    let attestation = PortAttestation {
+        provider_id,
+        host: "127.0.0.1".into(),
+        ports: PortRanges::fitting([7466, 50_800]),
+        observed_at: at,
+        expires_at: at,
+    };
+    Attested { checker: provider_id, attestation }
 }
 
 fn size() -> VmResources {
@@ -45,10 +61,9 @@ fn order(candidates: Vec<Candidate>, image: Option<&str>) -> Vec<String> {
 
 #[test]
 fn the_best_comes_first() {
-    let unverified = candidate(1, |a| {
-        a.port_check = None;
-        a.prices.core_month = 0;
-    });
+    // Its own word that its ports were verified is not enough.
+    let mut unverified = candidate(1, |a| a.prices.core_month = 0);
+    unverified.vouched = Vouched::default();
     let uncontained = candidate(2, |a| {
         a.offers[0].contained = false;
         a.prices.core_month = 1;

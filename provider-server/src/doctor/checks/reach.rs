@@ -5,6 +5,7 @@ use golem_vm_protocol::time::Timestamp;
 
 use crate::control::messages::{Check, PortsStatus};
 use crate::doctor::{Facts, LookedAtPorts, Peer, PortsFacts, TakenPort};
+use crate::ports::display;
 
 /// How many ports are named one by one.
 const NAMED_PORTS: usize = 5;
@@ -60,10 +61,13 @@ fn known(facts: &Facts, status: &PortsStatus) -> Vec<Check> {
     const SUBJECT: &str = "ports";
     let all = u32::from(status.last.saturating_sub(status.first)) + 1;
     let range = format!("{}–{}", status.first, status.last);
-    let found = format!(
+    let mut found = format!(
         "{range}: {} of {all} held, {} may be handed out, {} in use",
         status.bound, status.usable, status.in_use
     );
+    for checker in status.checkers.iter().filter(|checker| checker.answered_at.is_some()) {
+        found = format!("{found}; {}", display::checker_text(checker));
+    }
     let wrong = status.problems.join("; ");
     let with_wrong = if wrong.is_empty() { found.clone() } else { format!("{found}. {wrong}") };
     let held = if status.bound == 0 {
