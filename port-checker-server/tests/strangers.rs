@@ -34,6 +34,7 @@ impl Checker {
             ("PORT_CHECKER_PORT", "0"),
             ("PORT_CHECKER_CHECKS_PER_MINUTE", "0"),
             ("PORT_CHECKER_ALLOW_UNSIGNED", allow_unsigned),
+            ("PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES", "true"),
         ];
         let environment = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let source =
@@ -78,9 +79,6 @@ async fn only_what_is_public_is_there_for_everybody() {
             let call = Call::new(Method::from_bytes(method.as_bytes()).unwrap(), pattern);
             let call = call.json(&body).unwrap();
             let (unsigned, signed) = (checker.unsigned(&call).await, checker.signed(&call).await);
-            if pattern == route::PORT_CHECKS && unsigned.status == 404 {
-                continue;
-            }
             let what = format!("{method} {pattern}: {unsigned:?}, {signed:?}");
             assert!(!unsigned.headers.contains_key("signature"), "{what}");
             if method == "CONNECT" {
@@ -93,7 +91,10 @@ async fn only_what_is_public_is_there_for_everybody() {
                 Some(Caller::Everybody) => assert_eq!(unsigned.status, 200, "{what}"),
                 Some(_) => {
                     assert_eq!(code(&unsigned), ErrorCode::SignatureRequired, "{what}");
-                    assert!([200, 422].contains(&signed.status.as_u16()), "{what}");
+                    // The original's check is off here, for keys as well.
+                    let served: &[u16] =
+                        if pattern == route::CHECK_PORTS { &[403] } else { &[200, 422] };
+                    assert!(served.contains(&signed.status.as_u16()), "{what}");
                 }
                 None => {
                     let expected = if here.clone().next().is_some() { 405 } else { 404 };
