@@ -86,6 +86,8 @@ codes! {
     PortsExhausted = "ports_exhausted", 409, "Ports exhausted";
     /// The VM's state does not allow that now.
     StateConflict = "state_conflict", 409, "State conflict";
+    /// It would take the last SSH key from a VM.
+    LastKey = "last_key", 409, "Last key";
     /// The terms are worse than those of the advertisement that was accepted.
     OfferChanged = "offer_changed", 409, "Offer changed";
     /// A newer advertisement of the same provider is known.

@@ -34,6 +34,8 @@ pub const VM_STOP: &str = "/api/v1/vms/{name}/stop";
 pub const VM_RESTART: &str = "/api/v1/vms/{name}/restart";
 /// Provider: what the VM uses now.
 pub const VM_STATS: &str = "/api/v1/vms/{name}/stats";
+/// Provider: which SSH keys may log in; changing them.
+pub const VM_KEYS: &str = "/api/v1/vms/{name}/keys";
 /// Provider: one asynchronous operation (the original calls it a job).
 pub const VM_OPERATION: &str = "/api/v1/vms/jobs/{job_id}";
 
@@ -122,6 +124,8 @@ pub const ROUTES: &[Route] = &[
     route(Service::Provider, "POST", VM_STOP, Caller::Concerned),
     route(Service::Provider, "POST", VM_RESTART, Caller::Concerned),
     route(Service::Provider, "GET", VM_STATS, Caller::Concerned),
+    route(Service::Provider, "GET", VM_KEYS, Caller::Concerned),
+    route(Service::Provider, "POST", VM_KEYS, Caller::Concerned),
     route(Service::ControlSocket, "GET", SUMMARY, Caller::ServiceOwner),
 ];
 
@@ -173,6 +177,12 @@ pub fn vm_restart(vm: &VmRef) -> String {
 #[must_use]
 pub fn vm_stats(vm: &VmRef) -> String {
     fill(VM_STATS, vm.as_str())
+}
+
+/// Which SSH keys may log in to a VM.
+#[must_use]
+pub fn vm_keys(vm: &VmRef) -> String {
+    fill(VM_KEYS, vm.as_str())
 }
 
 /// One operation; `id` as the provider gave it.

@@ -28,8 +28,8 @@ use golem_vm_protocol::signature::{
 };
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{
-    AcceptedOffer, CreateVmRequest, Isolation, Operation, OperationAccepted, OperationStatus, Vm,
-    VmAccess, VmAccessPending, VmStats, VmStatus,
+    AcceptedOffer, ChangeVmKeys, CreateVmRequest, Isolation, Operation, OperationAccepted,
+    OperationStatus, Vm, VmAccess, VmAccessPending, VmKeys, VmStats, VmStatus,
 };
 use golem_vm_protocol::{ErrorCode, FieldError, KeyPair, Problem, VmId, VmResources};
 use http::HeaderMap;
@@ -351,6 +351,12 @@ fn provider_messages(ours: &mut Goldens) {
         disk_used_bytes: Some(8 << 20),
     };
     ours.pinned("stats", &stats);
+    let key: golem_vm_protocol::vm::SshPublicKey = SSH_KEY.parse().unwrap();
+    let keys = VmKeys { vm_id: vm().id, keys: vec![key.clone().into()], applied: true };
+    ours.pinned("keys", &keys);
+    let change =
+        ChangeVmKeys { add: vec![SSH_KEY.into()], remove: vec![key.fingerprint()], force: false };
+    ours.pinned("keys_change", &change);
 }
 
 fn problems(ours: &mut Goldens) {

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use golem_vm_node::data_dir::DataDir;
 use golem_vm_node::key_file;
@@ -23,6 +24,9 @@ use crate::rentals::{ProviderRef, Recall, Rental, Rentals};
 use crate::ssh::keys::KeySources;
 use crate::ssh::{Target, builtin, known_hosts};
 use crate::ui::Ui;
+
+/// How long a provider is waited for before a person is told so.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The program while one command runs.
 #[derive(Debug)]
@@ -168,14 +172,25 @@ impl<'a> App<'a> {
         provider: &ProviderRef,
         call: impl AsyncFn(&ProviderRef) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
-        match call(provider).await {
-            Err(error @ (CallError::Unreachable(_) | CallError::NotTheProvider(_))) => {
-                match self.moved(provider).await {
-                    Some(moved) => call(&moved).await,
-                    None => Err(error),
+        let work = async {
+            match call(provider).await {
+                Err(error @ (CallError::Unreachable(_) | CallError::NotTheProvider(_))) => {
+                    match self.moved(provider).await {
+                        Some(moved) => call(&moved).await,
+                        None => Err(error),
+                    }
                 }
+                other => other,
             }
-            other => other,
+        };
+        let mut work = std::pin::pin!(work);
+        match tokio::time::timeout(PATIENCE, &mut work).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let label = crate::market::label(&provider.name, &provider.id);
+                self.ui.note(&format!("waiting for {label} to answer ..."));
+                work.await
+            }
         }
     }
 

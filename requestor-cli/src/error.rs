@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use golem_vm_protocol::ErrorCode;
+use serde_json::{Map, Value, json};
+
 /// The exit codes, as `--help` and the README list them.
 pub const EXIT_CODES: &str = "\
 Exit codes:
@@ -15,7 +18,9 @@ Exit codes:
   7    took too long
   130  interrupted
 `golem vm ssh` ends with the remote command's exit code, with 255 if a signal ended it or the
-connection fails, with 6 if another host key answers, or with 128 + N if signal N ended golem.";
+connection fails, with 6 if another host key answers, or with 128 + N if signal N ended golem.
+With --json a failure is {\"error\": {\"code\", \"exit_code\", \"message\", \"causes\", \"hints\",
+\"problem\"}} on stdout; what a person reads stays on stderr.";
 
 /// Whose turn it is, which is also the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +61,22 @@ impl Kind {
             Self::SshConnection => 255,
         }
     }
+
+    /// The word for programs; never renamed.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::Security => "security",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
+            Self::SshConnection => "ssh_connection",
+        }
+    }
 }
 
 /// A failure that ends a command. Its texts are already safe to print.
@@ -69,12 +90,23 @@ pub struct CliError {
     pub causes: Vec<String>,
     /// What to do next, each a sentence or a command.
     pub hints: Vec<String>,
+    /// The code with which a provider refused, if that is behind it.
+    pub problem: Option<ErrorCode>,
+    /// What was done all the same: members of the JSON object that a success would be.
+    pub done: Map<String, Value>,
 }
 
 impl CliError {
     /// A failure of this kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+            problem: None,
+            done: Map::new(),
+        }
     }
 
     /// The command line or a setting is wrong.
@@ -104,6 +136,29 @@ impl CliError {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// Adds what was done all the same.
+    #[must_use]
+    pub fn although(mut self, member: &str, value: Value) -> Self {
+        self.done.insert(member.to_owned(), value);
+        self
+    }
+
+    /// What a program reads: what was done, and `error`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut object = self.done.clone();
+        let error = json!({
+            "code": self.kind.code(),
+            "exit_code": self.kind.exit_code(),
+            "message": self.message,
+            "causes": self.causes,
+            "hints": self.hints,
+            "problem": self.problem,
+        });
+        object.insert("error".to_owned(), error);
+        Value::Object(object)
     }
 
     /// The message and its reasons in one line, for a list of failures.
@@ -173,6 +228,17 @@ mod tests {
             let code = kind.exit_code().to_string();
             assert!(EXIT_CODES.contains(&code), "{code}");
         }
+    }
+
+    #[test]
+    fn programs_read_the_same_as_people() {
+        let error = CliError::not_found("nobody").because("root").hint("h");
+        let error = error.although("destroyed", json!(["one"]));
+        let expected = json!({"destroyed": ["one"], "error": {
+            "code": "not_found", "exit_code": 3, "message": "nobody", "causes": ["root"],
+            "hints": ["h"], "problem": null,
+        }});
+        assert_eq!(error.to_json(), expected);
     }
 
     #[test]

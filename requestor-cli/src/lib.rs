@@ -39,15 +39,21 @@ pub use environment::Environment;
 use app::App;
 use args::Args;
 use config::{Config, Overrides};
+use error::CliError;
 use ui::{Ui, UiOptions};
 
 /// Runs one command line, and returns the code that the process is to end with.
 pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let words: Vec<OsString> = args.into_iter().collect();
+    let args = match Args::try_parse_from(&words) {
         Ok(args) => args,
         Err(error) => {
             // Help and version are no failures, and go to stdout.
             let _ = error.print();
+            let json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
+            if json && error.exit_code() != 0 {
+                println!("{}", misused(&error).to_json());
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
@@ -64,7 +70,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
     let config = match Config::load(&overrides, environment) {
         Ok(config) => config,
         Err(error) => {
-            ui.error(&error);
+            ui.fail(&error);
             return ExitCode::from(error.kind.exit_code());
         }
     };
@@ -72,8 +78,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
     match commands::run(&app, args.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            app.ui.error(&error);
+            app.ui.fail(&error);
             ExitCode::from(error.kind.exit_code())
         }
     }
+}
+
+/// A command line that can't be read, for programs.
+fn misused(error: &clap::Error) -> CliError {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(first);
+    CliError::usage(golem_vm_protocol::text::printable(message, 300)).hint("golem --help")
 }

@@ -52,7 +52,7 @@ fn swap_container(provider: &mut Provider, requestor: &Requestor) {
     let container = provider.containers()[0]["Id"].as_str().unwrap().to_owned();
     let original = engine.inspect(&container);
     let name = original["Name"].as_str().unwrap().trim_start_matches('/').to_owned();
-    let files: Vec<_> = ["/etc/ssh/ssh_host_ed25519_key", "/home/ubuntu/.ssh/authorized_keys"]
+    let files: Vec<_> = ["/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/golem_authorized_keys"]
         .map(|path| (path, archive(&engine, &container, path)))
         .to_vec();
     provider.service().kill();
@@ -82,7 +82,7 @@ fn swap_container(provider: &mut Provider, requestor: &Requestor) {
     tar.args([
         "etc/ssh/ssh_host_ed25519_key",
         "etc/ssh/ssh_host_ed25519_key.pub",
-        "home/ubuntu/.ssh/authorized_keys",
+        "etc/ssh/golem_authorized_keys",
     ]);
     run(&mut tar);
     let bytes = std::fs::read(&archive).unwrap();

@@ -2,15 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Isolation, SshPublicKey, VmName, VmResources, VmSize};
+use super::{Isolation, MAX_SSH_KEYS, SshPublicKey, VmName, VmResources, VmSize};
 use crate::KeyId;
 use crate::advertisement::Prices;
 use crate::document::DocumentDigest;
 use crate::problem::FieldError;
 use crate::time::{NaiveUtc, Timestamp};
 
-/// Most keys that one VM can be created with.
-const MAX_SSH_KEYS: usize = 16;
 /// Longest image name in characters.
 const MAX_IMAGE_CHARS: usize = 128;
 

@@ -1,17 +1,19 @@
 //! Rented VMs: what they are called, how big they can be, and what is said about them.
 
 mod id;
+mod keys;
 mod messages;
 mod resources;
 mod ssh_key;
 
 pub use id::{VM_NAME_RULE, VmId, VmIdError, VmName, VmNameError, VmRef};
+pub use keys::{ChangeVmKeys, MAX_SSH_KEYS, ValidKeyChange, VmKey, VmKeys};
 pub use messages::{
     AcceptedOffer, CreateVmRequest, Operation, OperationAccepted, OperationStatus, Owner,
     ValidCreate, Vm, VmAccess, VmAccessPending, VmStats, VmStatus,
 };
 pub use resources::{CPU_SIZES, MEMORY_SIZES_GB, MIN_STORAGE_GB, VmResources, VmSize};
-pub use ssh_key::{RSA_MIN_BITS, SshKeyError, SshPublicKey};
+pub use ssh_key::{RSA_GOOD_BITS, RSA_MIN_BITS, SshKeyError, SshPublicKey};
 
 /// How a VM is kept apart from its host.
 #[derive(

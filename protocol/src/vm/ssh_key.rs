@@ -11,6 +11,8 @@ use crate::text::is_printable;
 
 /// Smallest RSA key in bits.
 pub const RSA_MIN_BITS: usize = 2048;
+/// Smallest RSA key in bits that is as strong as the other kinds (NIST SP 800-57: 128 bits).
+pub const RSA_GOOD_BITS: usize = 3072;
 /// Longest accepted line in bytes: an RSA key of 16384 bits with its comment.
 const MAX_LINE_BYTES: usize = 4096;
 const MAX_COMMENT_CHARS: usize = 255;
@@ -29,6 +31,17 @@ pub enum SshKeyError {
     /// A type that is not accepted.
     #[error("keys of type {0} are not accepted: use ed25519, ecdsa, sk-ed25519, sk-ecdsa, or rsa")]
     Type(String),
+    /// DSA.
+    #[error(
+        "DSA keys are not accepted: they are too weak, and OpenSSH has given them up; use ed25519"
+    )]
+    Dsa,
+    /// A certificate.
+    #[error(
+        "certificates ({0}) are not accepted: it would be for their authority to say who logs in, and \
+         until when; give the plain key, the .pub file without -cert"
+    )]
+    Certificate(String),
     /// An RSA key that is too short.
     #[error(
         "an RSA key of {0} bits is too short: {RSA_MIN_BITS} bits or more are needed, or an ed25519 key"
@@ -63,6 +76,14 @@ impl SshPublicKey {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         self.key.fingerprint(HashAlg::Sha256).to_string()
+    }
+
+    /// Why this key is accepted and not a good one, if so, in words.
+    #[must_use]
+    pub fn weakness(&self) -> Option<String> {
+        self.rsa_bits().filter(|bits| *bits < RSA_GOOD_BITS).map(|bits| {
+            format!("an RSA key of {bits} bits is accepted, but weaker than it could be: {RSA_GOOD_BITS} bits, or an ed25519 key (ssh-keygen -t ed25519), are better")
+        })
     }
 
     /// Length of the modulus in bits when it is an RSA key.
@@ -103,8 +124,11 @@ impl FromStr for SshPublicKey {
         if !is_printable(comment, MAX_COMMENT_CHARS) {
             return Err(SshKeyError::Format);
         }
-        if kind.contains("-cert-v01") || kind == "ssh-dss" {
-            return Err(SshKeyError::Type(crate::text::printable(kind, 40)));
+        if kind.contains("-cert-v") {
+            return Err(SshKeyError::Certificate(crate::text::printable(kind, 60)));
+        }
+        if kind == "ssh-dss" {
+            return Err(SshKeyError::Dsa);
         }
         let line = if comment.is_empty() {
             format!("{kind} {data}")
@@ -156,6 +180,14 @@ mod tests {
     const ED25519: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNVfYX7Cot+kMYwYSSojUSqZLyb5bMwoHJ6uu2IBQMW";
 
+    const KINDS: [&str; 5] = [
+        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBOG1JLEjt49hKLN/4ZHvHY8ASh59TswHfmWrsuPZxvZ2Z5zv1bD8fdW6Uzn0iZ6vcHNRwllg1cj7xB3a5StvVJw=",
+        "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQAAAAIbmlzdHAzODQAAABhBJdDP/kaZAEa1ijvtd/SNJcMVCgQbJ3zgjqXv77TuyLjaBVbE9b14kzk2cTwKWqgfJoOTmMxne7eJaeRAbvMnnGXz9fD+eVmdZYxftdgzSD+atmxC+LoZ2pqwv8SoaryuA==",
+        "ecdsa-sha2-nistp521 AAAAE2VjZHNhLXNoYTItbmlzdHA1MjEAAAAIbmlzdHA1MjEAAACFBADGPva09b6af3jMBnByk0uKqeGQ+1AFrRy/P8kUkB3hasHCEtMJjn5lwmWotUXpQQcWtSWueWayk1DYtXhonB+mAQAExJufK2FAnTrTuU1WTm1r6Nmj4/kfSlNIG/5EJIOuXPvJ2k6t3Q4XZN8NdePI47VM4Vt6wp7iGClKqz6O1IJqFw==",
+        "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIFNVfYX7Cot+kMYwYSSojUSqZLyb5bMwoHJ6uu2IBQMWAAAABHNzaDo=",
+        "sk-ecdsa-sha2-nistp256@openssh.com AAAAInNrLWVjZHNhLXNoYTItbmlzdHAyNTZAb3BlbnNzaC5jb20AAAAIbmlzdHAyNTYAAABBBOG1JLEjt49hKLN/4ZHvHY8ASh59TswHfmWrsuPZxvZ2Z5zv1bD8fdW6Uzn0iZ6vcHNRwllg1cj7xB3a5StvVJwAAAAEc3NoOg==",
+    ];
+
     fn rsa(modulus: &[u8]) -> String {
         let mut blob = Vec::new();
         for part in [b"ssh-rsa".as_slice(), &[1, 0, 1], modulus] {
@@ -175,6 +207,21 @@ mod tests {
         modulus[1] = 0x80;
         let key: SshPublicKey = rsa(&modulus).parse().unwrap();
         assert_eq!(key.rsa_bits(), Some(2048));
+        assert!(key.weakness().unwrap().contains("2048 bits"));
+        let mut modulus = vec![0_u8; 385];
+        modulus[1] = 0x80;
+        let key: SshPublicKey = rsa(&modulus).parse().unwrap();
+        assert_eq!((key.rsa_bits(), key.weakness()), (Some(3072), None));
+    }
+
+    /// Made with `ssh-keygen -t ecdsa -b N`; the sk- kinds in the form of PROTOCOL.u2f.
+    #[test]
+    fn every_kind_that_openssh_makes_is_read() {
+        for key in KINDS {
+            let read: SshPublicKey = key.parse().unwrap_or_else(|error| panic!("{key}: {error}"));
+            assert_eq!(read.without_comment(), key);
+            assert_eq!(read.weakness(), None);
+        }
     }
 
     #[test]
@@ -187,7 +234,15 @@ mod tests {
         assert_eq!(read(&format!("command=\"x\" {ED25519}")), SshKeyError::Format);
         assert_eq!(read(&format!("{ED25519} a\x1b[2J")), SshKeyError::Format);
         assert_eq!(read("-----BEGIN OPENSSH PRIVATE KEY-----\nx"), SshKeyError::Private);
-        assert_eq!(read("ssh-dss AAAA"), SshKeyError::Type("ssh-dss".into()));
+        assert_eq!(read("ssh-dss AAAA"), SshKeyError::Dsa);
+        for kind in
+            ["ssh-ed25519-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com"]
+        {
+            let error = read(&format!("{kind} AAAA"));
+            assert_eq!(error, SshKeyError::Certificate(kind.into()));
+            assert!(error.to_string().contains("authority"));
+        }
+        assert_eq!(read("ssh-xmss@openssh.com AAAA"), SshKeyError::Format);
         let mut modulus = vec![0_u8; 129];
         modulus[1] = 0x80;
         assert_eq!(read(&rsa(&modulus)), SshKeyError::TooShort(1024));

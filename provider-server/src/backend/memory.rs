@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
-use golem_vm_protocol::vm::Isolation;
+use golem_vm_protocol::vm::{Isolation, SshPublicKey};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -30,6 +30,8 @@ pub enum Method {
     Ensure,
     /// [`Backend::start`].
     Start,
+    /// [`Backend::authorize`].
+    Authorize,
     /// [`Backend::stop`].
     Stop,
     /// [`Backend::destroy`].
@@ -291,6 +293,16 @@ impl Backend for MemoryBackend {
                 return Err(BackendError::Failed(reason.clone()));
             }
             instance.power = Power::On;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn authorize(&self, id: InstanceId, keys: &[SshPublicKey]) -> Result<(), BackendError> {
+        self.call(Method::Authorize, |state| {
+            if let Some(access) = &mut state.instance(id)?.spec.access {
+                access.authorized_keys = keys.to_vec();
+            }
             Ok(())
         })
         .await

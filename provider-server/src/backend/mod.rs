@@ -339,6 +339,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Starts the instance. Does nothing if it runs.
     async fn start(&self, id: InstanceId) -> Result<(), BackendError>;
 
+    /// Makes these the keys that may log in, in place of those it was made with, whether it runs or
+    /// not. Sessions that are open stay; what the guest itself allows is not touched. Called again,
+    /// it changes nothing.
+    async fn authorize(&self, id: InstanceId, keys: &[SshPublicKey]) -> Result<(), BackendError>;
+
     /// Stops the instance: asks it to end, and ends it after `grace`. Does nothing if it is
     /// stopped. Its disk is kept.
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), BackendError>;

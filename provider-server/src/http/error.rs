@@ -19,6 +19,7 @@ impl From<VmError> for ProblemResponse {
             VmError::OfferChanged(_) => ErrorCode::OfferChanged,
             VmError::NotTrusted(_) => ErrorCode::NotTrusted,
             VmError::Conflict { .. } => ErrorCode::StateConflict,
+            VmError::LastKey => ErrorCode::LastKey,
             VmError::Invalid(fields) => return Problem::validation(fields.clone()).into(),
             VmError::CreateFailed { code, .. } => *code,
             VmError::Backend(BackendError::Unavailable(_)) => ErrorCode::BackendUnavailable,

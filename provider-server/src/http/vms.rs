@@ -10,7 +10,9 @@ use axum::{Json, Router};
 use golem_vm_node::http::{JsonBody, ProblemResponse, QueryParams};
 use golem_vm_protocol::signature::IDEMPOTENCY_KEY;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{CreateVmRequest, Operation, Vm, VmAccess, VmAccessPending, VmStats};
+use golem_vm_protocol::vm::{
+    ChangeVmKeys, CreateVmRequest, Operation, Vm, VmAccess, VmAccessPending, VmKeys, VmStats,
+};
 use golem_vm_protocol::{FieldError, VmRef, route};
 use serde::Deserialize;
 
@@ -33,6 +35,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route(route::VM_STOP, post(stop))
         .route(route::VM_RESTART, post(restart))
         .route(route::VM_STATS, get(stats))
+        .route(route::VM_KEYS, get(keys).post(change_keys))
         .route(route::VM_OPERATION, get(operation))
 }
 
@@ -181,6 +184,25 @@ async fn stats(
         network_sent_bytes: usage.network_sent_bytes,
         disk_used_bytes: usage.disk_used_bytes,
     }))
+}
+
+async fn keys(
+    Renter(owner): Renter,
+    State(rental): State<Rental>,
+    Path(name): Path<String>,
+) -> Result<Json<VmKeys>, ProblemResponse> {
+    Ok(Json(wire::keys(rental.vms.find(owner, reference(&name)?).await?)))
+}
+
+async fn change_keys(
+    Renter(owner): Renter,
+    State(rental): State<Rental>,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody<ChangeVmKeys>,
+) -> Result<Json<VmKeys>, ProblemResponse> {
+    let vm = reference(&name)?;
+    let change = body.validate().map_err(VmError::Invalid)?;
+    Ok(Json(wire::keys(rental.vms.change_keys(owner, vm, change).await?)))
 }
 
 async fn operation(

@@ -1,6 +1,6 @@
 //! From the domain's values to the wire's.
 
-use golem_vm_protocol::vm::{Operation, OperationAccepted, OperationStatus, Vm, VmStatus};
+use golem_vm_protocol::vm::{Operation, OperationAccepted, OperationStatus, Vm, VmKeys, VmStatus};
 
 use crate::vm::record::SSH_USER;
 use crate::vm::{OperationRecord, VmRecord};
@@ -30,6 +30,14 @@ pub(super) fn vm(record: VmRecord) -> Vm {
         ssh_user: Some(SSH_USER.to_owned()),
         job_id: Some(record.operation),
         name: record.name,
+    }
+}
+
+pub(super) fn keys(record: VmRecord) -> VmKeys {
+    VmKeys {
+        vm_id: record.public_id(),
+        applied: !record.keys_pending,
+        keys: record.authorized_keys.into_iter().map(Into::into).collect(),
     }
 }
 

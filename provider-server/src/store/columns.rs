@@ -18,7 +18,8 @@ use crate::vm::{OperationRecord, VmError, VmRecord, VmState};
 pub(super) const VM_COLUMNS: &str = "vm.id, vm.owner, vm.name, vm.state, vm.message, vm.code, vm.cpu, \
     vm.memory_gb, vm.storage_gb, vm.image, vm.image_digest, vm.backend, vm.isolation, vm.core_month, \
     vm.gb_ram_month, vm.gb_storage_month, vm.host_key_private, vm.host_key, vm.authorized_keys, \
-    vm.operation, vm.created_at, vm.updated_at, coalesce(port.host_port, 0), vm.egress, vm.quarantined_at";
+    vm.operation, vm.created_at, vm.updated_at, coalesce(port.host_port, 0), vm.egress, vm.quarantined_at, \
+    vm.keys_pending";
 
 /// `vm` with the port of its SSH.
 pub(super) const VM_FROM: &str = "vm LEFT JOIN port ON port.vm = vm.id AND port.purpose = 'ssh'";
@@ -86,6 +87,7 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
         },
         host_key: HostKey { private: row.get(16)?, public: parsed(row, 17)? },
         authorized_keys,
+        keys_pending: row.get(25)?,
         operation: row.get(19)?,
         created_at: Timestamp::from_unix_micros(row.get(20)?),
         updated_at: Timestamp::from_unix_micros(row.get(21)?),

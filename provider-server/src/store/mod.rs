@@ -91,6 +91,8 @@ const MIGRATIONS: &[&str] = &["
 ", "
     ALTER TABLE vm ADD COLUMN egress TEXT NOT NULL DEFAULT 'internet' CHECK (egress IN ('internet', 'none'));
     ALTER TABLE vm ADD COLUMN quarantined_at INTEGER;
+", "
+    ALTER TABLE vm ADD COLUMN keys_pending INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// A handle to the provider's database. Cheap to clone.

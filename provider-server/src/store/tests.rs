@@ -53,6 +53,7 @@ fn record(owner: Owner, name: &str) -> VmRecord {
         ssh_port: 0,
         host_key: HostKey::generate().unwrap(),
         authorized_keys: vec![HostKey::generate().unwrap().public],
+        keys_pending: false,
         operation: format!("op_{}", VmId::random().unwrap()),
         quarantined_at: None,
         created_at: now,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::Owner;
+use golem_vm_protocol::vm::{Owner, SshPublicKey, ValidKeyChange};
 use golem_vm_protocol::{ErrorCode, VmId, VmRef};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -14,7 +14,7 @@ use crate::capacity::Amount;
 use crate::vm::admission::{Admission, Bounds, NewVm, RepeatedRequest};
 use crate::vm::record::OwnerColumn;
 use crate::vm::repository::VmRepository;
-use crate::vm::{OperationRecord, VmError, VmRecord, VmState};
+use crate::vm::{OperationRecord, VmError, VmRecord, VmState, keys};
 
 /// How long a VM that failed can be asked about.
 const FAILED_KEPT: Duration = Duration::from_secs(3600);
@@ -131,6 +131,43 @@ impl VmRepository for ProviderStore {
             .await
     }
 
+    async fn change_keys(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        change: ValidKeyChange,
+    ) -> Result<VmRecord, VmError> {
+        self.store
+            .write("vm.change_keys", move |db| {
+                let found = find(db, owner, &vm)?.filter(|record| {
+                    !matches!(record.state, VmState::Failed { .. } | VmState::Destroying)
+                });
+                let record = found.ok_or_else(|| VmError::NotFound(vm.as_str().to_owned()))?;
+                let keys = keys::changed(&record.authorized_keys, &change)?;
+                if keys == record.authorized_keys {
+                    return Ok(record);
+                }
+                db.execute(
+                    "UPDATE vm SET authorized_keys = ?2, keys_pending = 1 WHERE id = ?1",
+                    params![record.id.to_string(), keys_text(&keys)?],
+                )?;
+                expect(db, record.id)
+            })
+            .await
+    }
+
+    async fn keys_applied(&self, id: VmId, keys: Vec<SshPublicKey>) -> Result<VmRecord, VmError> {
+        self.store
+            .write("vm.keys_applied", move |db| {
+                db.execute(
+                    "UPDATE vm SET keys_pending = 0 WHERE id = ?1 AND authorized_keys = ?2",
+                    params![id.to_string(), keys_text(&keys)?],
+                )?;
+                expect(db, id)
+            })
+            .await
+    }
+
     async fn remove(&self, id: VmId) -> Result<(), VmError> {
         self.store
             .write("vm.remove", move |db| {
@@ -226,9 +263,13 @@ fn admit(db: &Connection, new: NewVm, bounds: &Bounds) -> Result<Admission, VmEr
     Ok(Admission::Admitted(Box::new(record)))
 }
 
+fn keys_text(keys: &[SshPublicKey]) -> Result<String, VmError> {
+    serde_json::to_string(keys)
+        .map_err(|error| VmError::Internal(format!("keys can't be written: {error}")))
+}
+
 fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> {
-    let keys = serde_json::to_string(&record.authorized_keys)
-        .map_err(|error| VmError::Internal(format!("keys can't be written: {error}")))?;
+    let keys = keys_text(&record.authorized_keys)?;
     let terms = &record.terms;
     db.execute(
         "INSERT INTO vm (id, owner, name, state, cpu, memory_gb, storage_gb, image, image_digest, backend, \

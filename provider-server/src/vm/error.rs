@@ -51,6 +51,9 @@ pub enum VmError {
         /// Why not.
         reason: String,
     },
+    /// Nobody could log in any more.
+    #[error("no key could log in any more: send 'force' to take the last one all the same")]
+    LastKey,
     /// A field is wrong.
     #[error("the request is not valid")]
     Invalid(Vec<FieldError>),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{OperationStatus, Owner, ValidCreate};
+use golem_vm_protocol::vm::{OperationStatus, Owner, ValidCreate, ValidKeyChange};
 use golem_vm_protocol::{ErrorCode, VmId, VmRef};
 use tokio::sync::{oneshot, watch};
 
@@ -111,6 +111,7 @@ impl VmManager {
             ssh_port: 0,
             host_key: HostKey::generate().map_err(VmError::Internal)?,
             authorized_keys: creation.request.ssh_keys,
+            keys_pending: false,
             operation: format!("op_{}", &VmId::random().map_err(random)?.to_string()[3..]),
             quarantined_at: None,
             created_at: now,
@@ -223,6 +224,35 @@ impl VmManager {
             Err(_) if self.world.shutdown.is_cancelled() => Err(VmError::ShuttingDown),
             Err(_) if request == Request::Destroy => Ok(None),
             Err(_) => Err(gone()),
+        }
+    }
+
+    /// Changes which SSH keys may log in to one of the owner's VMs, and returns the VM as it is then.
+    /// A running one goes by them at once, another when it starts next. What was written is kept
+    /// and tried again also when the backend does not do it now.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`], [`VmError::LastKey`], [`VmError::Invalid`]; [`VmError::Backend`] when
+    /// the keys are written down but could not be applied.
+    pub async fn change_keys(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        change: ValidKeyChange,
+    ) -> Result<VmRecord, VmError> {
+        let record = self.world.repository.change_keys(owner, vm, change).await?;
+        let not_yet = |error: &dyn fmt::Display| {
+            format!(
+                "the keys are written down, but the VM does not go by them yet: {error}; this is tried again"
+            )
+        };
+        match self.request_for(&record, Request::Authorize).await {
+            Ok(now) => now.ok_or_else(|| VmError::NotFound(record.name.to_string())),
+            Err(VmError::Backend(BackendError::Unavailable(error))) => {
+                Err(BackendError::Unavailable(not_yet(&error)).into())
+            }
+            Err(VmError::Backend(error)) => Err(BackendError::Failed(not_yet(&error)).into()),
+            Err(error) => Err(error),
         }
     }
 

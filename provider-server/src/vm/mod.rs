@@ -9,6 +9,7 @@
 //!
 //! * [`manager`] takes requests, finds the VM, and hands the request to the VM's task.
 //! * [`task`] is the only writer of one VM: requests for it are carried out one after another.
+//! * [`keys`] says which SSH keys a VM has after a change; it is pure.
 //! * [`policy`] says whether a request makes sense in a state; it is pure.
 //! * [`state`] and [`record`] are what is kept; [`repository`] is where (a trait: no SQL in here).
 //! * [`readiness`] finds out whether SSH answers.
@@ -22,6 +23,7 @@ pub mod admission;
 pub mod disk_guard;
 pub mod error;
 pub mod host_key;
+pub mod keys;
 pub mod manager;
 pub mod offer_book;
 pub mod policy;

@@ -13,6 +13,8 @@ pub enum Request {
     Restart,
     /// Remove it, with its disk.
     Destroy,
+    /// Go by the SSH keys that are written down.
+    Authorize,
 }
 
 /// What to do about a request.
@@ -35,6 +37,9 @@ pub const fn decide(state: &VmState, request: Request) -> Decision {
     match (request, state) {
         (Request::Destroy, _) => Accept,
         (_, VmState::Destroying | VmState::Failed { .. }) => Gone,
+        (Request::Authorize, VmState::Running) => Accept,
+        // They are applied when it starts next, or has been made.
+        (Request::Authorize, _) => Ignore,
         (_, VmState::Creating) => {
             Refuse("it is still being created: wait until it runs, or destroy it")
         }
@@ -80,6 +85,13 @@ mod tests {
             assert_eq!(decide(&VmState::Destroying, request), Decision::Gone);
             assert_eq!(decide(&states()[7], request), Decision::Gone);
         }
+    }
+
+    #[test]
+    fn keys_are_applied_to_what_runs() {
+        assert_eq!(decide(&VmState::Running, Request::Authorize), Decision::Accept);
+        assert_eq!(decide(&VmState::Stopped, Request::Authorize), Decision::Ignore);
+        assert_eq!(decide(&VmState::Destroying, Request::Authorize), Decision::Gone);
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub struct VmRecord {
     pub host_key: HostKey,
     /// Who may log in.
     pub authorized_keys: Vec<SshPublicKey>,
+    /// Whether the instance does not go by these keys yet.
+    pub keys_pending: bool,
     /// The operation that made it.
     pub operation: String,
     /// Since when the provider's owner has cut it off from the network.

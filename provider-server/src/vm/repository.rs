@@ -1,7 +1,7 @@
 //! Where VMs are kept: what the domain needs of a store.
 
 use async_trait::async_trait;
-use golem_vm_protocol::vm::Owner;
+use golem_vm_protocol::vm::{Owner, SshPublicKey, ValidKeyChange};
 use golem_vm_protocol::{ErrorCode, VmId, VmRef};
 
 use super::admission::{Admission, Bounds, NewVm, RepeatedRequest};
@@ -65,6 +65,21 @@ pub trait VmRepository: Send + Sync + 'static {
         code: ErrorCode,
         message: String,
     ) -> Result<(), VmError>;
+
+    /// Changes which SSH keys may log in to the owner's VM, and returns it as it is then: with
+    /// `keys_pending` where that changed anything.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`], [`VmError::LastKey`], [`VmError::Invalid`].
+    async fn change_keys(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        change: ValidKeyChange,
+    ) -> Result<VmRecord, VmError>;
+
+    /// The instance goes by these SSH keys; they may have been changed again meanwhile.
+    async fn keys_applied(&self, id: VmId, keys: Vec<SshPublicKey>) -> Result<VmRecord, VmError>;
 
     /// The VM is gone: gives back what it held and forgets it.
     async fn remove(&self, id: VmId) -> Result<(), VmError>;

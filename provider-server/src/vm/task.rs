@@ -227,7 +227,20 @@ impl Task {
                 }
             }
             Request::Destroy => self.destroy(record).await,
+            Request::Authorize => self.authorize(record).await,
         }
+    }
+
+    /// Makes the instance go by the SSH keys that are written down.
+    async fn authorize(&mut self, record: VmRecord) -> Result<Option<VmRecord>, VmError> {
+        if !record.keys_pending {
+            return Ok(Some(record));
+        }
+        let keys = &record.authorized_keys;
+        within(BACKEND_DEADLINE, self.backend.authorize(record.instance(), keys)).await?;
+        let now = self.world.repository.keys_applied(self.id, record.authorized_keys).await?;
+        tracing::info!(vm = %self.id, keys = now.authorized_keys.len(), "its SSH keys were changed");
+        Ok(Some(now))
     }
 
     async fn record(&self) -> Result<VmRecord, VmError> {
@@ -403,6 +416,10 @@ impl Task {
         let before = record.state.clone();
         let record = self.world.repository.set_state(self.id, VmState::Starting).await?;
         self.world.changed();
+        if let Err(error) = self.authorize(record.clone()).await {
+            // A guest that has spoilt its own files still starts; this is tried again then.
+            tracing::warn!(vm = %self.id, "its SSH keys could not be changed: {error}");
+        }
         let deadline = Instant::now() + self.world.launch_timeout;
         let backend = Arc::clone(&self.backend);
         let outcome = match deadlined(deadline, backend.start(record.instance())).await {
@@ -524,7 +541,7 @@ impl Task {
                 if self.target != Some(ssh) {
                     self.lead_to(&record, ssh).await;
                 }
-                return Ok(());
+                return self.authorize(record).await.map(|_| ());
             }
             (VmState::Stopped { .. } | VmState::Error { .. }, Observation::Running { ssh }) => {
                 self.lead_to(&record, ssh).await;

@@ -1,6 +1,7 @@
 //! The provider's API over real sockets, on the in-memory backend.
 #![allow(clippy::unwrap_used)]
 
+mod keys;
 mod strangers;
 mod unsigned;
 mod wire;

@@ -53,6 +53,9 @@ Examples:
   golem vm ssh-config > ~/.ssh/golem.conf      then `Include golem.conf` in ~/.ssh/config
   golem vm ssh-config my-webserver > c; scp -F c file my-webserver:; rsync -e 'ssh -F c' -a . my-webserver:")]
     SshConfig(SshConfigArgs),
+    /// Show and change which SSH keys may log in to a VM
+    #[command(subcommand, arg_required_else_help = true)]
+    Keys(KeysCommand),
     /// Start a stopped VM
     #[command(after_help = "Example:\n  golem vm start my-webserver")]
     Start(NameArgs),
@@ -163,6 +166,64 @@ pub struct CreateArgs {
 pub struct NameArgs {
     /// The VM's name or id
     pub name: String,
+}
+
+/// What to do about the keys of a VM.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// List the keys that may log in
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+What you wrote into ~/.ssh/authorized_keys inside the VM is yours, and not listed here.
+
+Example:
+  golem vm keys list my-webserver"
+    )]
+    List(NameArgs),
+    /// Let more keys log in
+    #[command(after_help = "\
+At once if the VM runs, otherwise when it starts next. They may log in as ubuntu and as root.
+
+Examples:
+  golem vm keys add my-webserver ~/.ssh/laptop.pub
+  golem vm keys add my-webserver ann.pub bob.pub --json")]
+    Add(KeysChangeArgs),
+    /// Let keys not log in any more
+    #[command(
+        visible_alias = "rm",
+        after_help = "\
+At once if the VM runs, otherwise when it starts next. Sessions that are open stay; `golem vm
+restart` ends them. The last key is removed only with --force. Exit code 3: the VM has no such key.
+
+Examples:
+  golem vm keys remove my-webserver ~/.ssh/old.pub
+  golem vm keys remove my-webserver SHA256:bTNRkhE+PeBkUGM1JU9QUwCt2U1IbS0Bqe1bbtJPoFc"
+    )]
+    Remove(KeysRemoveArgs),
+}
+
+/// `golem vm keys add`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct KeysChangeArgs {
+    /// The VM's name or id
+    pub name: String,
+    /// Key files, either half
+    #[arg(required = true, value_name = "KEYFILE")]
+    pub keys: Vec<PathBuf>,
+}
+
+/// `golem vm keys remove`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct KeysRemoveArgs {
+    /// The VM's name or id
+    pub name: String,
+    /// Key files, either half, or fingerprints (SHA256:...)
+    #[arg(required = true, value_name = "KEY")]
+    pub keys: Vec<OsString>,
+    /// Also if no key is left then
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `golem vm ssh`

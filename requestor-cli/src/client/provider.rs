@@ -11,10 +11,12 @@ use golem_vm_protocol::signature::{
 };
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::in_words;
-use golem_vm_protocol::vm::{Operation, OperationAccepted, Vm, VmAccess, VmId, VmStats};
+use golem_vm_protocol::vm::{
+    ChangeVmKeys, Operation, OperationAccepted, Vm, VmAccess, VmId, VmKeys, VmStats,
+};
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmRef, route};
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -28,8 +30,10 @@ use crate::rentals::ProviderRef;
 const MAX_REPLY: usize = 4 << 20;
 /// For questions.
 pub const ASK: Duration = Duration::from_secs(20);
-/// For what takes the provider a while: start, stop, destroy.
+/// For what takes the provider a while: start, stop.
 pub const ACT: Duration = Duration::from_secs(150);
+/// For destroying, which a provider carries to its end also if nobody waits.
+pub const DESTROY: Duration = Duration::from_secs(60);
 
 /// Why a call did not give what it was made for.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -148,6 +152,7 @@ impl CallError {
             printable(&provider.name, 64),
             provider.id.short()
         ));
+        error.problem = code;
         if let Self::Refused(problem) = &self
             && let Some(id) = &problem.request_id
         {
@@ -310,6 +315,30 @@ impl ProviderClient {
         parse(&self.get(provider, &route::vm_stats(vm), ASK).await?)
     }
 
+    /// Which SSH keys may log in to it.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn keys(&self, provider: &ProviderRef, vm: &VmRef) -> Result<VmKeys, CallError> {
+        parse(&self.get(provider, &route::vm_keys(vm), ASK).await?)
+    }
+
+    /// Changes which SSH keys may log in to it.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn change_keys(
+        &self,
+        provider: &ProviderRef,
+        vm: &VmRef,
+        change: &ChangeVmKeys,
+    ) -> Result<VmKeys, CallError> {
+        let body =
+            serde_json::to_vec(change).map_err(|error| CallError::Local(error.to_string()))?;
+        let target = route::vm_keys(vm);
+        parse(&self.call(provider, Method::POST, &target, &body, None, ASK * 4).await?)
+    }
+
     /// Starts, stops or restarts: a POST without a body to a path under the VM.
     ///
     /// # Errors
@@ -410,7 +439,15 @@ impl ProviderClient {
             let body = Limited::new(body, MAX_REPLY)
                 .collect()
                 .await
-                .map_err(|error| CallError::Lost(error.to_string()))?
+                .map_err(|error| {
+                    if error.is::<LengthLimitError>() {
+                        return CallError::Malformed(format!(
+                            "it is longer than {} MiB",
+                            MAX_REPLY >> 20
+                        ));
+                    }
+                    CallError::Lost(error.to_string())
+                })?
                 .to_bytes();
             Ok((parts.status, parts.headers, body))
         }

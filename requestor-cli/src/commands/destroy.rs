@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::args::{DestroyArgs, PurgeArgs};
-use crate::client::provider::{ACT, CallError};
+use crate::client::provider::{CallError, DESTROY};
 use crate::error::{CliError, Result};
 use crate::market::label;
 use crate::rentals::{Rental, State};
@@ -56,11 +56,13 @@ async fn all(app: &App<'_>, rentals: &[Rental], yes: bool, forget: bool) -> Resu
     }
     app.sync_known_hosts()?;
     if app.ui.is_json() {
-        app.ui.json(&json!({ "destroyed": destroyed }))?;
-    } else {
-        for name in destroyed {
-            app.ui.line(&format!("'{name}' is destroyed"))?;
-        }
+        return match failure {
+            Some(error) => Err(error.although("destroyed", json!(destroyed))),
+            None => app.ui.json(&json!({ "destroyed": destroyed })),
+        };
+    }
+    for name in destroyed {
+        app.ui.line(&format!("'{name}' is destroyed"))?;
     }
     failure.map_or(Ok(()), Err)
 }
@@ -70,7 +72,8 @@ async fn one(app: &App<'_>, rental: &Rental, forget: bool) -> Result<()> {
     let vm = rental.reference();
     let answer = {
         let _progress = app.ui.progress(&format!("destroying '{}'", rental.name));
-        app.reach(&rental.provider, async |provider| client.destroy(provider, &vm, ACT).await).await
+        app.reach(&rental.provider, async |provider| client.destroy(provider, &vm, DESTROY).await)
+            .await
     };
     let rentals = app.rentals()?;
     match answer {

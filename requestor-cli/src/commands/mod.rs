@@ -6,6 +6,7 @@ mod destroy;
 mod discovered;
 mod id;
 mod info;
+mod keys;
 mod list;
 mod power;
 mod providers;
@@ -46,6 +47,7 @@ fn run_vm(app: &App<'_>, command: VmCommand) -> Result<u8> {
         VmCommand::Create(args) => block_on(create::run(app, &args))?,
         VmCommand::List => block_on(list::run(app))?,
         VmCommand::Info(args) => block_on(info::run(app, &args))?,
+        VmCommand::Keys(command) => block_on(keys::run(app, &command))?,
         VmCommand::Start(args) => block_on(power::run(app, &args, power::Change::Start))?,
         VmCommand::Stop(args) => block_on(power::run(app, &args, power::Change::Stop))?,
         VmCommand::Restart(args) => block_on(power::run(app, &args, power::Change::Restart))?,

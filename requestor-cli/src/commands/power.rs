@@ -74,7 +74,9 @@ pub(super) async fn run(app: &App<'_>, args: &NameArgs, change: Change) -> Resul
                 )
                 .hint(format!("golem vm info {name}")));
             }
-            (Some(error), _) if started.elapsed() >= ACT => return Err(failed(error.clone())),
+            (Some(error), _) if started.elapsed() >= ACT || !error.is_worth_a_retry() => {
+                return Err(failed(error.clone()));
+            }
             (None, status) if started.elapsed() >= ACT => {
                 return Err(CliError::new(
                     Kind::TimedOut,

@@ -190,6 +190,16 @@ impl Ui {
         self.err_line(&text);
     }
 
+    /// The failure that ends the command: for a person on stderr, with `--json` for a program on
+    /// stdout too.
+    pub fn fail(&self, error: &CliError) {
+        self.error(error);
+        if self.json {
+            // Nothing can be done about a stdout that is gone.
+            let _ = self.json(&error.to_json());
+        }
+    }
+
     /// Shows that something is going on. On a terminal a spinner, otherwise a line per step.
     #[must_use]
     pub fn progress(&self, first: &str) -> Progress {

@@ -148,11 +148,18 @@ impl Home {
 
     /// Makes this person's default SSH key with OpenSSH's own tool.
     pub fn ssh_key(&self, kind: &str) -> PathBuf {
+        self.ssh_key_as(&format!("id_{kind}"), &["-t", kind])
+    }
+
+    /// Makes an SSH key in the person's `.ssh` with OpenSSH's own tool, told how by `options`.
+    pub fn ssh_key_as(&self, name: &str, options: &[&str]) -> PathBuf {
         let dir = self.path().join(".ssh");
         std::fs::create_dir_all(&dir).unwrap();
-        let path = dir.join(format!("id_{kind}"));
+        let path = dir.join(name);
         let made = Command::new("ssh-keygen")
-            .args(["-q", "-t", kind, "-N", "", "-C", "test", "-f"])
+            .args(["-q", "-N", "", "-C", "test"])
+            .args(options)
+            .arg("-f")
             .arg(&path)
             .status()
             .unwrap();

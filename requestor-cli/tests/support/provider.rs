@@ -13,8 +13,8 @@ use golem_vm_protocol::port_ranges::PortRanges;
 use golem_vm_protocol::signature::{RequestParts, RequestSignature, sign_response, verify_request};
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{
-    CreateVmRequest, Isolation, Operation, OperationAccepted, OperationStatus, Vm, VmAccess,
-    VmAccessPending, VmStats, VmStatus,
+    ChangeVmKeys, CreateVmRequest, Isolation, Operation, OperationAccepted, OperationStatus,
+    SshPublicKey, Vm, VmAccess, VmAccessPending, VmKeys, VmStats, VmStatus,
 };
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem, VmId};
 use http::Method;
@@ -43,6 +43,7 @@ struct Rented {
     vm: Vm,
     request: String,
     polls: u32,
+    ssh_keys: Vec<SshPublicKey>,
 }
 
 /// What it has and how it behaves; tests change it as they like.
@@ -67,6 +68,8 @@ pub struct State {
     /// The next so many creates are obeyed, and their answers lost.
     pub cut_after_create: u32,
     pub hang: bool,
+    /// So many spaces behind each reply but that to a create.
+    pub bloat: usize,
     pub stale_once: bool,
     pub refuse_stale_offer: bool,
     pub ssh: Option<(u16, String, String, PathBuf)>,
@@ -112,6 +115,7 @@ impl Provider {
             fail_operation: None,
             cut_after_create: 0,
             hang: false,
+            bloat: 0,
             stale_once: false,
             refuse_stale_offer: false,
             ssh: None,
@@ -273,6 +277,9 @@ fn handler(key: KeyPair, state: Arc<Mutex<State>>) -> impl Fn(Received) -> Answe
         }
         let (status, value) = said;
         let mut body = serde_json::to_vec(&value).unwrap();
+        if request.method != Method::POST {
+            body.resize(body.len() + state.bloat, b' ');
+        }
         let other = KeyPair::from_secret_bytes([200; 32]).unwrap();
         let signed = carried.map(|carried| {
             let by = if state.signing == Signing::OtherKey { &other } else { &key };
@@ -311,7 +318,7 @@ fn answered(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool)
             });
             match found {
                 None => problem(ErrorCode::VmNotFound, "VM Not Found"),
-                Some(at) => on_vm(state, at, method, action),
+                Some(at) => on_vm(state, at, method, action, &request.body),
             }
         }
         _ => problem(ErrorCode::NotFound, "Not Found"),
@@ -346,8 +353,7 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
             let id = VmId::random().unwrap();
             let (port, host_key) = match &state.ssh {
                 Some((port, host_key, _, authorized)) => {
-                    let keys: Vec<_> = valid.ssh_keys.iter().map(|key| key.as_str()).collect();
-                    std::fs::write(authorized, keys.join("\n") + "\n").unwrap();
+                    authorize(authorized, &valid.ssh_keys);
                     (*port, host_key.clone())
                 }
                 None => (1, HOST_KEY.to_owned()),
@@ -373,7 +379,8 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
                 ssh_user: None,
                 job_id: Some(format!("job-{id}")),
             };
-            state.vms.push(Rented { owner, vm, request: text, polls: 0 });
+            let ssh_keys = valid.ssh_keys;
+            state.vms.push(Rented { owner, vm, request: text, polls: 0, ssh_keys });
             state.keys.insert((owner, key), state.vms.len() - 1);
             state.vms.len() - 1
         }
@@ -386,6 +393,31 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
     let cut = state.cut_after_create > 0;
     state.cut_after_create = state.cut_after_create.saturating_sub(1);
     ((202, serde_json::to_value(accepted).unwrap()), cut)
+}
+
+fn authorize(file: &std::path::Path, keys: &[SshPublicKey]) {
+    let lines: String = keys.iter().map(|key| format!("{}\n", key.as_str())).collect();
+    std::fs::write(file, lines).unwrap();
+}
+
+fn change_keys(rented: &mut Rented, body: &[u8]) -> Option<Said> {
+    let change: ChangeVmKeys = serde_json::from_slice(body).unwrap();
+    let change = match change.validate() {
+        Ok(change) => change,
+        Err(errors) => return Some((422, json!(Problem::validation(errors)))),
+    };
+    let mut keys = rented.ssh_keys.clone();
+    keys.retain(|key| !change.remove.contains(&key.fingerprint()));
+    for new in change.add {
+        if !keys.iter().any(|key| key.without_comment() == new.without_comment()) {
+            keys.push(new);
+        }
+    }
+    if keys.is_empty() && !change.force {
+        return Some(problem(ErrorCode::LastKey, "no key could log in any more"));
+    }
+    rented.ssh_keys = keys;
+    None
 }
 
 /// A host key that belongs to nobody.
@@ -429,7 +461,7 @@ fn operation(state: &mut State, owner: KeyId, id: &str) -> Said {
     (200, serde_json::to_value(operation).unwrap())
 }
 
-fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str]) -> Said {
+fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str], body: &[u8]) -> Said {
     let (user, port) = match &state.ssh {
         Some((port, _, user, _)) => (user.clone(), *port),
         None => ("ubuntu".to_owned(), 1),
@@ -479,6 +511,22 @@ fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str]) -> Said
                 disk_used_bytes: None,
             };
             (200, serde_json::to_value(stats).unwrap())
+        }
+        (&Method::GET | &Method::POST, ["keys"]) => {
+            if method == Method::POST
+                && let Some(refused) = change_keys(rented, body)
+            {
+                return refused;
+            }
+            if let Some((_, _, _, authorized)) = &state.ssh {
+                authorize(authorized, &rented.ssh_keys);
+            }
+            let keys = VmKeys {
+                vm_id: rented.vm.id.clone(),
+                keys: rented.ssh_keys.iter().cloned().map(Into::into).collect(),
+                applied: rented.vm.status == VmStatus::Running,
+            };
+            (200, serde_json::to_value(keys).unwrap())
         }
         (&Method::POST, ["stop"]) => {
             rented.vm.status = VmStatus::Stopped;

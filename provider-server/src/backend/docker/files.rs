@@ -1,16 +1,23 @@
 //! The files that make a container *this* VM: its host key, its machine id, and who may log in.
-//! They travel in one tar archive that is put into the container before its first start. Files only:
-//! folders are in the image, and would take their modes from the archive.
+//! They travel in one tar archive that is put into the container before its first start. Files only,
+//! but for the folder of the keys: folders are in the image, and would take their modes from the archive.
+//!
+//! The keys are not in `~/.ssh/authorized_keys`, which is the guest's own: they can be replaced without
+//! touching what the guest has written there, and one that was removed opens nothing.
 
 use data_encoding::HEXLOWER;
+use golem_vm_protocol::vm::SshPublicKey;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use crate::backend::{InstanceId, InstanceSpec};
 
-/// Numeric ids of the image's user `ubuntu`.
-const UBUNTU: u64 = 1000;
 const ROOT: u64 = 0;
+/// Where sshd looks for the keys of a user, besides the user's own file; see `image/sshd.conf`. Root's,
+/// and readable by all: sshd reads it as the user that logs in.
+const KEYS: &str = "etc/ssh/golem_authorized_keys";
+/// Who can be logged in as.
+const USERS: [&str; 2] = ["ubuntu", "root"];
 
 /// The archive, to be unpacked at `/`; `mtime` in seconds since 1970.
 ///
@@ -23,12 +30,18 @@ pub(super) fn archive(spec: &InstanceSpec, mtime: u64) -> std::io::Result<Vec<u8
         let public = format!("{}\n", access.host_key.as_str());
         tar.file("etc/ssh/ssh_host_ed25519_key", 0o600, ROOT, &access.host_key_private)?;
         tar.file("etc/ssh/ssh_host_ed25519_key.pub", 0o644, ROOT, &public)?;
-        let keys: String =
-            access.authorized_keys.iter().map(|key| format!("{}\n", key.as_str())).collect();
-        for (home, owner) in [("home/ubuntu", UBUNTU), ("root", ROOT)] {
-            tar.file(&format!("{home}/.ssh/authorized_keys"), 0o600, owner, &keys)?;
-        }
+        tar.keys(&access.authorized_keys)?;
     }
+    tar.builder.into_inner()
+}
+
+/// The archive that replaces the keys of a container that is there, to be unpacked at `/`.
+///
+/// # Errors
+/// None in practice: it is written to memory.
+pub(super) fn keys_archive(keys: &[SshPublicKey], mtime: u64) -> std::io::Result<Vec<u8>> {
+    let mut tar = Archive { builder: Builder::new(Vec::new()), mtime };
+    tar.keys(keys)?;
     tar.builder.into_inner()
 }
 
@@ -48,6 +61,18 @@ impl Archive {
         let mut header = self.header(mode, owner);
         header.set_size(u64::try_from(text.len()).map_err(std::io::Error::other)?);
         self.builder.append_data(&mut header, path, text.as_bytes())
+    }
+
+    fn keys(&mut self, keys: &[SshPublicKey]) -> std::io::Result<()> {
+        let mut folder = self.header(0o755, ROOT);
+        folder.set_entry_type(EntryType::Directory);
+        folder.set_size(0);
+        self.builder.append_data(&mut folder, format!("{KEYS}/"), std::io::empty())?;
+        let lines: String = keys.iter().map(|key| format!("{}\n", key.as_str())).collect();
+        for user in USERS {
+            self.file(&format!("{KEYS}/{user}"), 0o644, ROOT, &lines)?;
+        }
+        Ok(())
     }
 
     fn header(&self, mode: u32, owner: u64) -> Header {
@@ -91,10 +116,14 @@ mod tests {
             "444 0 etc/machine-id",
             "600 0 etc/ssh/ssh_host_ed25519_key",
             "644 0 etc/ssh/ssh_host_ed25519_key.pub",
-            "600 1000 home/ubuntu/.ssh/authorized_keys",
-            "600 0 root/.ssh/authorized_keys",
+            "755 0 etc/ssh/golem_authorized_keys/",
+            "644 0 etc/ssh/golem_authorized_keys/ubuntu",
+            "644 0 etc/ssh/golem_authorized_keys/root",
         ];
         assert_eq!(listing(&archive(&spec(), 0).unwrap()), expected);
+        assert_eq!(listing(&keys_archive(&[key(2)], 0).unwrap()), expected[3..]);
+        assert!(include_str!("../../../image/sshd.conf").contains(&format!(" /{KEYS}/%u\n")));
+        assert!(include_str!("../../../image/vm-init").contains(&format!(" /{KEYS}/%u\"")));
     }
 
     #[test]
@@ -105,7 +134,7 @@ mod tests {
             .entries()
             .unwrap()
             .map(Result::unwrap)
-            .find(|entry| entry.path().unwrap().ends_with("authorized_keys"))
+            .find(|entry| entry.path().unwrap().ends_with("ubuntu"))
             .unwrap();
         let mut text = String::new();
         entry.read_to_string(&mut text).unwrap();

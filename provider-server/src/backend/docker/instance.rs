@@ -12,6 +12,7 @@ use bollard::query_parameters::{
     StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use golem_vm_protocol::KeyId;
+use golem_vm_protocol::vm::SshPublicKey;
 
 use super::engine::{CHANGE, CallError, Engine, QUERY};
 use super::probe::EngineTraits;
@@ -127,11 +128,31 @@ impl Instances<'_> {
     }
 
     async fn put_files(self, wanted: &InstanceSpec) -> Result<(), CallError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        let archive =
-            files::archive(wanted, now).map_err(|error| CallError::Failed(error.to_string()))?;
+        self.put(wanted.id, files::archive(wanted, now())).await
+    }
+
+    /// See [`crate::backend::Backend::authorize`].
+    ///
+    /// The engine unpacks inside the container's own file system: a link that the guest has put in
+    /// the way leads nowhere else.
+    pub(super) async fn authorize(
+        self,
+        id: InstanceId,
+        keys: &[SshPublicKey],
+    ) -> Result<(), BackendError> {
+        match self.put(id, files::keys_archive(keys, now())).await {
+            Err(error) if error.is_not_found() => Err(BackendError::NoInstance(id)),
+            other => other.map_err(|error| {
+                error.into_backend(&format!("can't write the SSH keys of the container {id}"))
+            }),
+        }
+    }
+
+    /// Unpacks an archive at the container's `/`.
+    async fn put(self, id: InstanceId, archive: std::io::Result<Vec<u8>>) -> Result<(), CallError> {
+        let archive = archive.map_err(|error| CallError::Failed(error.to_string()))?;
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
-        let name = wanted.id.to_string();
+        let name = id.to_string();
         self.engine
             .call(CHANGE, |docker| async move {
                 let body = bollard::body_full(archive.into());
@@ -332,6 +353,11 @@ impl Instances<'_> {
     fn owns(self, container: &ContainerInspectResponse) -> bool {
         label(container, spec::PROVIDER).is_some_and(|owner| *owner == self.provider.to_string())
     }
+}
+
+/// Seconds since 1970, for what is put into a container.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
 }
 
 fn label<'a>(container: &'a ContainerInspectResponse, name: &str) -> Option<&'a String> {

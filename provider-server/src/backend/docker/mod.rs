@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golem_vm_protocol::KeyId;
+use golem_vm_protocol::vm::SshPublicKey;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{
@@ -189,6 +190,10 @@ impl Backend for DockerBackend {
         self.instances().start(id).await?;
         let (_, guest) = self.instances().observe(id).await?;
         self.heard(id, guest).await
+    }
+
+    async fn authorize(&self, id: InstanceId, keys: &[SshPublicKey]) -> Result<(), BackendError> {
+        self.instances().authorize(id, keys).await
     }
 
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), BackendError> {

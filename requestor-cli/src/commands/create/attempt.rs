@@ -187,6 +187,9 @@ impl Attempt<'_> {
                 Err(error) if error.code() == Some(ErrorCode::OperationNotFound) => {
                     return self.ready(rental).await;
                 }
+                Err(error @ CallError::Malformed(_)) => {
+                    return Err(self.abandon(rental, error).await);
+                }
                 Err(error) if heard.elapsed() >= SILENCE => {
                     return Err(self.abandon(rental, error).await);
                 }

@@ -5,6 +5,7 @@ use golem_vm_protocol::signature::Nonce;
 use golem_vm_protocol::vm::{AcceptedOffer, CreateVmRequest, Isolation, SshPublicKey};
 use golem_vm_protocol::{VmName, VmResources};
 
+use super::super::keys::warn_if_weak;
 use crate::app::{App, vm_name};
 use crate::args::CreateArgs;
 use crate::error::{CliError, Result};
@@ -55,6 +56,9 @@ impl Wanted {
                 (key, Vec::new())
             }
         };
+        for key in std::iter::once(&key.public).chain(&more_keys) {
+            warn_if_weak(app, key);
+        }
         if args.builtin && matches!(key.usable_by, Use::OpenSsh | Use::Passphrase) {
             return Err(CliError::usage(format!(
                 "the built-in SSH client can't use the key {}",
