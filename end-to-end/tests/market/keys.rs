@@ -1,6 +1,6 @@
 //! SSH keys of a VM that exists: added, removed, and applied whatever the guest does to the files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use golem_vm_end_to_end::{Market, Requestor};
 
@@ -9,7 +9,7 @@ fn keys_come_and_go_in_a_real_vm() {
     let mut market = Market::with_one_provider();
     let requestor = market.requestor();
     let [one, two, three] = ["one", "two", "three"].map(|name| make(&requestor, name));
-    let path = |key: &PathBuf| key.to_str().unwrap().to_owned();
+    let path = |key: &Path| key.to_str().unwrap().to_owned();
     requestor.golem(&["vm", "create", "box", "--ssh-key", &path(&one)]).done();
     requestor.in_vm("box", "echo '# mine' > ~/.ssh/authorized_keys");
 
@@ -62,11 +62,11 @@ fn make(requestor: &Requestor, name: &str) -> PathBuf {
     path
 }
 
-fn lets_in(requestor: &Requestor, user: &str, key: &PathBuf) -> bool {
+fn lets_in(requestor: &Requestor, user: &str, key: &Path) -> bool {
     ssh(requestor, user, key, "true").code == 0
 }
 
-fn as_key(requestor: &Requestor, user: &str, key: &PathBuf, command: &str) {
+fn as_key(requestor: &Requestor, user: &str, key: &Path, command: &str) {
     ssh(requestor, user, key, command).done();
 }
 
@@ -74,7 +74,7 @@ fn as_key(requestor: &Requestor, user: &str, key: &PathBuf, command: &str) {
 fn ssh(
     requestor: &Requestor,
     user: &str,
-    key: &PathBuf,
+    key: &Path,
     command: &str,
 ) -> golem_vm_end_to_end::Outcome {
     let vm = requestor.vm("box");

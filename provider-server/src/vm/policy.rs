@@ -90,7 +90,10 @@ mod tests {
     #[test]
     fn keys_are_applied_to_what_runs() {
         assert_eq!(decide(&VmState::Running, Request::Authorize), Decision::Accept);
-        assert_eq!(decide(&VmState::Stopped, Request::Authorize), Decision::Ignore);
+        assert_eq!(
+            decide(&VmState::Stopped { reason: None }, Request::Authorize),
+            Decision::Ignore
+        );
         assert_eq!(decide(&VmState::Destroying, Request::Authorize), Decision::Gone);
     }
 
