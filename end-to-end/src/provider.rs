@@ -29,6 +29,12 @@ pub struct ProviderOptions {
 }
 
 impl ProviderOptions {
+    /// One that promises more disk than there is, for tests that use little of it.
+    #[must_use]
+    pub fn roomy() -> Self {
+        Self::default().with("GOLEM_PROVIDER_OVERCOMMIT_STORAGE", "8")
+    }
+
     /// With this setting.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {

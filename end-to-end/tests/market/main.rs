@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod engines;
+mod escape;
 mod failover;
 mod floods;
+mod hostile;
 mod impostor;
 mod keys;
 mod killed_cli;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use golem_vm_node::logging::{self, LogOptions};
 use golem_vm_provider::forwarder::{
-    self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, EXIT_ALREADY_RUNNING, Options,
-    ServerError,
+    self, DEFAULT_MAX_NEWCOMERS_PER_PORT, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT,
+    EXIT_ALREADY_RUNNING, Options, ServerError,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,12 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_SESSIONS_PER_PORT as u32,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_sessions_per_port: u32,
+
+    /// Sessions at most on one port at once that are younger than 35 seconds. When there are more, one of the
+    /// address that has most gives way to an address that has fewer.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_NEWCOMERS_PER_PORT as u32,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_newcomers_per_port: u32,
 
     /// Leave the kernel's list of reserved ports (net.ipv4.ip_local_reserved_ports) alone.
     #[arg(long)]
@@ -82,6 +88,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut options = Options::new(std::path::absolute(&arguments.data_dir)?);
     options.max_sessions = arguments.max_sessions as usize;
     options.max_sessions_per_port = arguments.max_sessions_per_port as usize;
+    options.max_newcomers_per_port = arguments.max_newcomers_per_port as usize;
     if arguments.no_reserve_ports {
         options.reserved_ports = None;
     }

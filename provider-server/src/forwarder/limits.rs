@@ -11,6 +11,15 @@ pub const DEFAULT_MAX_SESSIONS: usize = 16_384;
 /// Sessions at most on one port, unless set otherwise.
 pub const DEFAULT_MAX_SESSIONS_PER_PORT: usize = 256;
 
+/// What one port has room for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PortLimits {
+    /// Sessions.
+    pub(super) sessions: usize,
+    /// Those among them that have just come.
+    pub(super) newcomers: usize,
+}
+
 /// Open files to ask for where the hard limit allows less: two sockets per session, and pipes for
 /// those that are moving bytes.
 const WANTED_FILES: u64 = 131_072;

@@ -5,14 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{Gate, Inside};
+use super::crowd::{Crowd, Entered};
+use super::limits::{Gate, Inside, PortLimits};
 use super::opening::{Patience, Wants, wants};
 use super::prove::Prover;
 use super::session::{self, End};
@@ -45,6 +46,7 @@ pub(super) struct PortState {
     /// Clients of the VM that have not said yet what they want.
     undecided: Arc<Waiting>,
     door: Arc<Door>,
+    newcomers: Arc<Crowd>,
     turned_away: AtomicU64,
     cut: Mutex<CancellationToken>,
 }
@@ -53,7 +55,7 @@ impl PortState {
     /// A port without a destination.
     pub(super) fn new(
         port: u16,
-        limit: usize,
+        limits: PortLimits,
         all_sessions: Arc<Gate>,
         door: Arc<Door>,
     ) -> Arc<Self> {
@@ -62,8 +64,9 @@ impl PortState {
             door,
             port,
             destination: Mutex::new(None),
-            sessions: Gate::new(limit),
+            sessions: Gate::new(limits.sessions),
             all_sessions,
+            newcomers: Crowd::new(limits.newcomers),
             turned_away: AtomicU64::new(0),
             cut: Mutex::new(CancellationToken::new()),
         })
@@ -109,8 +112,12 @@ impl PortState {
             tokio::spawn(Arc::clone(&self.door).answer(client));
             return;
         };
-        let (Some(place), Some(place_here)) = (self.all_sessions.enter(), self.sessions.enter())
-        else {
+        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).child_token();
+        let (Some(place), Some(place_here), Some(entered)) = (
+            self.all_sessions.enter(),
+            self.sessions.enter(),
+            self.newcomers.enter(peer, cut.clone(), Instant::now()),
+        ) else {
             let before = self.turned_away.fetch_add(1, Ordering::Relaxed);
             // Said at 1, 2, 4, 8, ..., so that a flood does not fill the log.
             if (before + 1).is_power_of_two() {
@@ -122,15 +129,15 @@ impl PortState {
                     open_in_all = self.all_sessions.open(),
                     limit_in_all = self.all_sessions.limit(),
                     turned_away = before + 1,
-                    "too many sessions, a connection was closed"
+                    %peer,
+                    "too many sessions, or too many that have just come; a connection was closed"
                 );
             }
             return;
         };
-        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let undecided = self.undecided.enter();
         let door = Arc::clone(&self.door);
-        let places = [place, place_here];
+        let places = ([place, place_here], entered);
         tokio::spawn(run(client, peer, destination, cut, places, (undecided, door)));
     }
 }
@@ -140,7 +147,7 @@ async fn run(
     peer: SocketAddr,
     destination: Arc<Destination>,
     cut: CancellationToken,
-    _places: [Inside; 2],
+    _places: ([Inside; 2], Entered),
     (undecided, door): (Place, Arc<Door>),
 ) {
     let Destination { route, traffic } = &*destination;
@@ -163,7 +170,8 @@ async fn run(
             }
         }
         End::Done => tracing::debug!(port = route.port, vm = route.vm, %peer, "session done"),
-        End::Cut => tracing::info!(port = route.port, vm = route.vm, %peer, "session cut"),
+        // Strangers can have this happen as often as they like.
+        End::Cut => tracing::debug!(port = route.port, vm = route.vm, %peer, "session cut"),
         End::Broken(error) => {
             tracing::debug!(port = route.port, vm = route.vm, %peer, "session broken: {error}");
         }

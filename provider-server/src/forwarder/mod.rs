@@ -17,6 +17,7 @@
 mod client;
 mod control;
 mod copy;
+mod crowd;
 mod detach;
 mod frame;
 #[cfg(feature = "fuzzing")]
@@ -45,6 +46,7 @@ pub mod wire;
 mod tests;
 
 pub use client::{ClientError, EXIT_ALREADY_RUNNING, ForwarderClient};
+pub use crowd::DEFAULT_MAX_NEWCOMERS_PER_PORT;
 pub use detach::detach;
 pub use launch::{BINARY_NAME, find_binary};
 pub use limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT};

@@ -15,7 +15,8 @@ use golem_vm_node::socket_path::SocketPath;
 
 use super::SOCKET_NAME;
 use super::control::{self, Control, Identity};
-use super::limits::{self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, Gate};
+use super::crowd::DEFAULT_MAX_NEWCOMERS_PER_PORT;
+use super::limits::{self, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT, Gate, PortLimits};
 use super::listeners::Door;
 use super::opening::Patience;
 use super::reserved_ports::{KERNEL_LIST, ReservedPorts};
@@ -41,6 +42,8 @@ pub struct Options {
     pub max_sessions: usize,
     /// Sessions at most on one port at once.
     pub max_sessions_per_port: usize,
+    /// Those among them that have come within the time that an SSH server gives for logging in.
+    pub max_newcomers_per_port: usize,
     /// The kernel's list of reserved ports to add the offered ones to; none to leave it alone.
     pub reserved_ports: Option<PathBuf>,
     /// How often ports that could not be bound are tried again.
@@ -56,6 +59,7 @@ impl Options {
             data_dir: data_dir.into(),
             max_sessions: DEFAULT_MAX_SESSIONS,
             max_sessions_per_port: DEFAULT_MAX_SESSIONS_PER_PORT,
+            max_newcomers_per_port: DEFAULT_MAX_NEWCOMERS_PER_PORT,
             reserved_ports: cfg!(target_os = "linux").then(|| PathBuf::from(KERNEL_LIST)),
             retry_every: DEFAULT_RETRY,
             patience: Patience::default(),
@@ -128,8 +132,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Se
     let reserved = ReservedPorts::new(options.reserved_ports.clone(), state.reserved.clone());
     let sessions = Gate::new(max_sessions);
     let door = Door::new(data_dir, options.patience);
-    let mut table =
-        Table::new(state, file, reserved, sessions, options.max_sessions_per_port, door);
+    let per_port = PortLimits {
+        sessions: options.max_sessions_per_port,
+        newcomers: options.max_newcomers_per_port,
+    };
+    let mut table = Table::new(state, file, reserved, sessions, per_port, door);
     table.apply().await;
     let (wanted, held) = table.counts();
     tracing::info!(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::limits::Gate;
+use super::limits::{Gate, PortLimits};
 use super::listeners::{Door, Listener, PortState};
 use super::reserved_ports::ReservedPorts;
 use super::state::{State, StateFile};
@@ -21,7 +21,7 @@ pub(super) struct Table {
     routes: BTreeMap<u16, Route>,
     ports: BTreeMap<u16, Port>,
     sessions: Arc<Gate>,
-    sessions_per_port: usize,
+    per_port: PortLimits,
     door: Arc<Door>,
     reserved: ReservedPorts,
     file: StateFile,
@@ -44,7 +44,7 @@ impl Table {
         file: StateFile,
         reserved: ReservedPorts,
         sessions: Arc<Gate>,
-        sessions_per_port: usize,
+        per_port: PortLimits,
         door: Arc<Door>,
     ) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl Table {
             routes: state.routes.into_iter().map(|route| (route.port, route)).collect(),
             ports: BTreeMap::new(),
             sessions,
-            sessions_per_port,
+            per_port,
             door,
             reserved,
             file,
@@ -182,7 +182,7 @@ impl Table {
         Stats {
             open: self.sessions.open() as u64,
             limit: self.sessions.limit() as u64,
-            limit_per_port: self.sessions_per_port as u64,
+            limit_per_port: self.per_port.sessions as u64,
             ports: ports.collect(),
         }
     }
@@ -216,7 +216,7 @@ impl Table {
             let port = self.ports.entry(number).or_insert_with(|| Port {
                 state: PortState::new(
                     number,
-                    self.sessions_per_port,
+                    self.per_port,
                     Arc::clone(&self.sessions),
                     Arc::clone(&self.door),
                 ),
