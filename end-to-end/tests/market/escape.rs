@@ -163,7 +163,10 @@ fn a_vm_is_an_ordinary_server_and_no_way_to_the_host() {
     market.close();
 }
 
-/// Runs a script as root in a container that has all capabilities and may make all system calls.
+/// Capabilities with which the controls work. (An engine in a container can't give all that there are.)
+const RIGHTS: [&str; 6] = ["SYS_ADMIN", "SYSLOG", "NET_RAW", "MKNOD", "SETFCAP", "SYS_PTRACE"];
+
+/// Runs a script as root in a container that has these capabilities and may make all system calls.
 fn with_all_rights(provider: &str, script: &str) -> String {
     let engine = Engine::shared();
     let name = format!("golem-{}-control", &provider[..12]);
@@ -172,7 +175,7 @@ fn with_all_rights(provider: &str, script: &str) -> String {
         "Entrypoint": ["/bin/bash", "-c", script],
         "Labels": { "golem.provider": provider },
         "HostConfig": {
-            "CapAdd": ["ALL"], "SecurityOpt": ["seccomp=unconfined", "apparmor=unconfined"],
+            "CapAdd": RIGHTS, "SecurityOpt": ["seccomp=unconfined", "apparmor=unconfined"],
             "NetworkMode": "none", "LogConfig": { "Type": "json-file" },
         },
     });
@@ -203,8 +206,10 @@ fn root_in_a_vm_is_nobody_on_the_host_where_the_engine_maps_users() {
     requestor.rent("box");
     assert_eq!(requestor.in_vm("box", "sudo id -u"), "0\n");
     all_is_refused(&requestor);
-    // Without the internet, which this engine has none of.
-    all_works(&requestor, &WORKS[3..]);
+    // This engine has no internet to install from, and engines don't open ping to mapped users.
+    let works: Vec<_> =
+        WORKS[3..].iter().filter(|(what, _)| !what.starts_with("ping")).copied().collect();
+    all_works(&requestor, &works);
     let container = market.provider().containers()[0]["Id"].as_str().unwrap().to_owned();
     // The engine counts processes as its own namespace does: they are looked for by their container.
     let user = host_user_of(&container);
