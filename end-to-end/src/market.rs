@@ -131,7 +131,8 @@ impl Market {
 
     /// Purges every provider, and fails if anything is left of any.
     pub fn close(mut self) {
-        for provider in &mut self.providers {
+        // The last first: it may have the same ports as an earlier one, on another address.
+        for provider in self.providers.iter_mut().rev() {
             provider.purge();
         }
     }
