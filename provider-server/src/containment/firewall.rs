@@ -145,7 +145,7 @@ impl Firewall {
             );
         } else if !is_current {
             self.load(&mut state, &on_link, Change::Sets).await?;
-            tracing::info!("this host's networks changed, and the firewall's rules with them");
+            tracing::debug!("this host's networks changed, and the firewall's rules with them");
         }
         Ok(())
     }
