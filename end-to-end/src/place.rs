@@ -1,6 +1,6 @@
 //! Where the programs of a test run: with which directories, on which network, with which engine.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +11,8 @@ pub struct Place {
     namespace: Option<u32>,
     docker_host: Option<String>,
     first_on_path: Option<PathBuf>,
+    variables: Vec<(String, String)>,
+    umask: Option<&'static str>,
 }
 
 impl Place {
@@ -18,7 +20,14 @@ impl Place {
     #[must_use]
     pub fn new(home: &Path) -> Self {
         let docker_host = std::env::var("DOCKER_HOST").ok();
-        Self { home: home.to_owned(), namespace: None, docker_host, first_on_path: None }
+        Self {
+            home: home.to_owned(),
+            namespace: None,
+            docker_host,
+            first_on_path: None,
+            variables: Vec::new(),
+            umask: None,
+        }
     }
 
     /// The same in the network namespace of a process.
@@ -49,6 +58,20 @@ impl Place {
         self
     }
 
+    /// The same with a variable.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same with a file mode creation mask, such as `000`.
+    #[must_use]
+    pub fn with_umask(mut self, umask: &'static str) -> Self {
+        self.umask = Some(umask);
+        self
+    }
+
     /// The home directory.
     #[must_use]
     pub fn home(&self) -> &Path {
@@ -58,14 +81,18 @@ impl Place {
     /// A command that runs there. Its pid is the program's own.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = match self.namespace {
-            Some(pid) => {
-                let mut command = Command::new("nsenter");
-                command.args(["--net", "--target", &pid.to_string(), "--"]).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(pid) = self.namespace {
+            let pid = pid.to_string();
+            words.extend(["nsenter", "--net", "--target", pid.as_str(), "--"].map(OsString::from));
+        }
+        if let Some(umask) = self.umask {
+            let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+            words.extend(["/bin/sh", "-c", script.as_str()].map(OsString::from));
+        }
+        words.push(program.as_ref().to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command
             .env_clear()
             .env("HOME", &self.home)
@@ -74,6 +101,7 @@ impl Place {
         if let Some(docker_host) = &self.docker_host {
             command.env("DOCKER_HOST", docker_host);
         }
+        command.envs(self.variables.iter().cloned());
         for name in ["LANG", "TMPDIR"] {
             if let Ok(value) = std::env::var(name) {
                 command.env(name, value);

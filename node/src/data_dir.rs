@@ -66,8 +66,8 @@ impl DataDir {
         Ok(dirs.data_local_dir().join("golem").join(service))
     }
 
-    /// Makes sure that `path` is a directory of ours: creates it with mode 0700 (its parents as
-    /// the umask says), and refuses one that other users can write to. A directory that exists
+    /// Makes sure that `path` is a directory of ours: creates it with mode 0700 (its parents with
+    /// 0755 at most), and refuses one that other users can write to. A directory that exists
     /// keeps its mode: it may be shared for reading on purpose, and each file in it is 0600.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl DataDir {
         let io = |action, source| DataDirError::Io { action, path: path.to_owned(), source };
         let path = &std::path::absolute(path).map_err(|e| io("resolve", e))?;
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|e| io("create", e))?;
+            create_parents(parent).map_err(|e| io("create", e))?;
         }
         match create_private(path) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(io("create", e)),
@@ -198,6 +198,18 @@ impl DataDirLock {
 fn create_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Whoever could write to a directory above could put another one in the place of ours.
+#[cfg(unix)]
+fn create_parents(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+#[cfg(not(unix))]
+fn create_parents(path: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(path)
 }
 
 #[cfg(not(unix))]

@@ -19,4 +19,5 @@ mod programs;
 mod rent_and_use;
 mod replay;
 mod restart;
+mod secrets;
 mod wrong_things;
