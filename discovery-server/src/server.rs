@@ -70,7 +70,11 @@ impl Server {
         }
         let ready = Ready::new(SETTINGS.service, key.id(), address);
         let rates = RateLimits::new(config.rates, class, clock.clone());
-        let signing = Arc::new(Signing::new(key, recipients, clock));
+        let served = data_dir.served_requests();
+        let signing = Signing::new(key, recipients, clock)
+            .remembering(&served)
+            .with_context(|| format!("can't write {}", served.display()))?;
+        let signing = Arc::new(signing);
         let api = Api { registry: registry.clone(), allow_unsigned: config.allow_unsigned };
         let service = HttpService::signed(router(api), HttpLimits::default(), signing)
             .behind(config.trusted_proxies.clone())

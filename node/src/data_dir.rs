@@ -129,6 +129,12 @@ impl DataDir {
         self.path.join("state.db")
     }
 
+    /// The requests that were served and would pass for new after a restart: `served`.
+    #[must_use]
+    pub fn served_requests(&self) -> PathBuf {
+        self.path.join("served")
+    }
+
     /// The owner's socket: `control.sock`.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {

@@ -83,10 +83,16 @@ impl Nonce {
         Ok(Self(bytes))
     }
 
-    /// From given bytes, for tests and vectors.
+    /// From given bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 }
 

@@ -301,7 +301,14 @@ impl Provider {
         tell_who_this_is(&config, &running, taken_up);
 
         let rates = RateLimits::new(config.rates, http::class, Arc::clone(&clock));
-        let signing = Arc::new(Signing::new(key.clone(), Recipients::own_id(), clock));
+        let served = data_dir.served_requests();
+        let signing = Signing::new(key.clone(), Recipients::own_id(), clock);
+        let signing = signing.remembering(&served).map_err(|source| DataDirError::Io {
+            action: "write",
+            path: served,
+            source,
+        })?;
+        let signing = Arc::new(signing);
         let api = http::router(ApiState {
             rental: running.rental.clone(),
             info: Arc::clone(&running.info),

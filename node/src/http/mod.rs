@@ -28,6 +28,7 @@ mod forwarded;
 mod gcra;
 mod limits;
 mod listener;
+mod nonce_journal;
 mod nonces;
 mod opening;
 mod peer;

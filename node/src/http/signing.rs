@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::http::HeaderMap;
 use golem_vm_protocol::signature::{
-    RequestParts, RequestSignature, SignedHeaders, WINDOW_SECONDS, sign_response, verify_request,
+    RequestParts, RequestSignature, SignedHeaders, VerifiedRequest, WINDOW_SECONDS, sign_response,
+    verify_request,
 };
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::{Timestamp, in_words};
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem};
 
 use super::caller::Caller;
+use super::nonce_journal::{NonceJournal, Served};
 use super::nonces::{NonceLimits, NonceMemory, Refusal};
 use super::peer::Peer;
 use super::problem::ProblemResponse;
@@ -128,8 +131,9 @@ pub struct Signing {
     clock: Arc<dyn Clock>,
     /// The second in which the server started, by `clock`.
     started: u64,
-    // A plain mutex: held for a few map operations, never across an await.
+    // Plain mutexes: held for a few map operations, or for writing 56 bytes, never across an await.
     nonces: Mutex<NonceMemory>,
+    journal: Option<Mutex<NonceJournal>>,
 }
 
 impl Signing {
@@ -149,7 +153,37 @@ impl Signing {
         limits: NonceLimits,
     ) -> Self {
         let started = clock.now();
-        Self { key, recipients, clock, started, nonces: Mutex::new(NonceMemory::new(limits)) }
+        let nonces = Mutex::new(NonceMemory::new(limits));
+        Self { key, recipients, clock, started, nonces, journal: None }
+    }
+
+    /// The same, which remembers over a restart what it has served of those whose clocks are ahead, in
+    /// the file `path` (and `path` with other endings).
+    ///
+    /// # Errors
+    /// When the file can't be read or written.
+    pub fn remembering(mut self, path: &Path) -> std::io::Result<Self> {
+        let now = self.clock.now();
+        let (journal, left) = NonceJournal::open(path, now)?;
+        let nonces = self.nonces.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for served in left {
+            // There was room for them.
+            let _ = nonces.take(served.key, served.nonce, None, served.created, now);
+        }
+        self.journal = Some(Mutex::new(journal));
+        Ok(self)
+    }
+
+    /// Writes down what would pass for new after a restart.
+    fn write_down(&self, request: &VerifiedRequest, now: u64) -> Result<(), ProblemResponse> {
+        let Some(journal) = self.journal.as_ref().filter(|_| request.created > now) else {
+            return Ok(());
+        };
+        let VerifiedRequest { signer: key, nonce, created, .. } = *request;
+        let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal
+            .append(Served { key, nonce, created }, now)
+            .map_err(|error| ProblemResponse::internal(&format!("served requests: {error}")))
     }
 
     /// The server's id.
@@ -197,7 +231,10 @@ impl Signing {
         let taken = nonces.take(request.signer, request.nonce, peer.bucket(), request.created, now);
         drop(nonces);
         match taken {
-            Ok(()) => Ok(Caller::Verified(request.signer)),
+            Ok(()) => {
+                self.write_down(&request, now)?;
+                Ok(Caller::Verified(request.signer))
+            }
             Err(Refusal::Seen) => Err(ProblemResponse::new(
                 ErrorCode::Replayed,
                 "this very request was served before; sign a new one",
@@ -325,6 +362,31 @@ mod tests {
         clock.set(1100);
         assert!(ask(&signing, &own, 1040, 4).is_ok());
         assert_eq!(ask(&signing, &own, 1039, 5), Err(ErrorCode::ClockSkew));
+    }
+
+    #[test]
+    fn over_a_restart_nothing_is_served_twice_whatever_the_signers_clock_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(1000));
+        let start = || {
+            let signing = Signing::new(key(1), Recipients::own_id(), clock.clone());
+            signing.remembering(&dir.path().join("served")).unwrap()
+        };
+        let before = start();
+        let own = before.id().to_string();
+        clock.set(1001);
+        assert!(ask(&before, &own, 1001, 1).is_ok());
+        // From somebody whose clock is half a minute ahead.
+        assert!(ask(&before, &own, 1031, 2).is_ok());
+        drop(before);
+        clock.set(1002);
+        let after = start();
+        assert_eq!(ask(&after, &own, 1001, 1), Err(ErrorCode::SignatureStale));
+        for now in [1003, 1031, 1091] {
+            clock.set(now);
+            assert_eq!(ask(&after, &own, 1031, 2), Err(ErrorCode::Replayed), "at {now}");
+        }
+        assert!(ask(&after, &own, 1091, 3).is_ok());
     }
 
     #[test]

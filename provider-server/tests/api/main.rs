@@ -3,6 +3,7 @@
 
 mod keys;
 mod strangers;
+pub(crate) mod times;
 mod unsigned;
 mod wire;
 
