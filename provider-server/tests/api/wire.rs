@@ -10,7 +10,7 @@ use golem_vm_protocol::{ErrorCode, KeyPair, Problem};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::Provider;
+use super::Provider;
 
 /// The methods that are tried on every path.
 pub(crate) const METHODS: [&str; 11] = [
