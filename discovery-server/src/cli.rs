@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use golem_vm_node::clock::SystemClock;
 use golem_vm_node::data_dir::config_file;
 use golem_vm_node::logging::{self, LogOptions};
-use golem_vm_node::settings::{Settings, SettingsSource};
+use golem_vm_node::settings::{Settings, SettingsError, SettingsSource};
 use golem_vm_node::{ready, shutdown};
 
 use crate::config::{
@@ -149,7 +149,8 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         let Command::Start(start) = self.command;
         if let Some(file) = start.config.as_deref().filter(|file| !file.exists()) {
-            anyhow::bail!("there is no config file {}", file.display());
+            let reason = "there is no such file".to_owned();
+            return Err(SettingsError::File { path: file.to_owned(), reason }.into());
         }
         let file = start.config.clone().or_else(|| config_file(SETTINGS.service));
         let source = SettingsSource::from_process(start.flags(), true, file.as_deref())?;

@@ -155,7 +155,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn start(args: &StartArgs) -> anyhow::Result<()> {
     let config_file = args.config.clone().or_else(|| data_dir::config_file(TABLE.service));
     if let Some(path) = args.config.as_ref().filter(|path| !path.exists()) {
-        anyhow::bail!("there is no config file {}", path.display());
+        let reason = "there is no such file".to_owned();
+        return Err(SettingsError::File { path: path.clone(), reason }.into());
     }
     let source = SettingsSource::from_process(args.flags(), true, config_file.as_deref())?;
     let settings = Settings::load(&TABLE, source)?;

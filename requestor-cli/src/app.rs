@@ -85,7 +85,9 @@ impl<'a> App<'a> {
     /// # Errors
     /// When there is no key.
     pub fn client(&self) -> Result<&ProviderClient> {
-        get_or_try(&self.client, || Ok(ProviderClient::new(self.key()?, Connector::default())))
+        get_or_try(&self.client, || {
+            Ok(ProviderClient::new(self.key()?, Connector::default(), self.ui.notice()))
+        })
     }
 
     /// The discovery server.
@@ -93,7 +95,7 @@ impl<'a> App<'a> {
     /// # Errors
     /// When none is set.
     pub fn discovery(&self) -> Result<Discovery> {
-        Discovery::new(self.config.discovery_url()?)
+        Discovery::new(self.config.discovery_url()?, self.ui.notice())
     }
 
     /// The file of pinned host keys.

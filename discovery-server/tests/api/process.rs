@@ -73,6 +73,18 @@ fn what_it_can_not_use_is_said_in_one_sentence() {
 }
 
 #[test]
+fn a_config_file_that_can_not_be_used_is_wrong_usage() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("broken.toml"), "port = = 1\n").unwrap();
+    for file in ["broken.toml", "missing.toml"] {
+        let output = program(home.path()).args(["start", "--config", file]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(file), "{said}");
+    }
+}
+
+#[test]
 fn help_says_how_to_start() {
     let home = tempfile::tempdir().unwrap();
     let output = program(home.path()).arg("--help").output().unwrap();

@@ -76,7 +76,7 @@ async fn what_they_get_wrong_is_named() {
         ("ip_address", serde_json::json!("localhost"), "/ip_address"),
         ("country", serde_json::json!("SWE"), "/country"),
         ("resources", serde_json::json!({"cpu": 0, "memory": 1, "storage": 1}), "/resources/cpu"),
-        ("resources", serde_json::json!({"memory": 1, "storage": 1}), ""),
+        ("resources", serde_json::json!({"memory": 1, "storage": 1}), "/resources/cpu"),
         ("pricing", serde_json::json!("cheap"), "/pricing"),
         ("provider_name", serde_json::json!("\u{1b}[31m"), "/provider_name"),
     ] {

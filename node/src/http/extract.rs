@@ -8,6 +8,7 @@ use golem_vm_protocol::text::printable;
 use golem_vm_protocol::{ErrorCode, FieldError, Problem};
 use serde::de::DeserializeOwned;
 
+use super::json_words::field_error;
 use super::problem::ProblemResponse;
 
 /// A JSON body. Anything that is not `application/json` is 415, what is no JSON 400, and JSON that
@@ -39,14 +40,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ProblemResponse> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let no_json = |error: &serde_json::Error| {
         let said = printable(&error.to_string(), 300);
-        if error.is_data() {
-            Problem::validation(vec![FieldError::new("", said)]).into()
+        ProblemResponse::new(ErrorCode::BadRequest, format!("the body is no JSON: {said}"))
+    };
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let said = error.inner();
+        if said.is_data() {
+            let field = field_error(error.path(), &said.to_string());
+            Problem::validation(vec![field]).into()
         } else {
-            ProblemResponse::new(ErrorCode::BadRequest, format!("the body is no JSON: {said}"))
+            no_json(said)
         }
-    })
+    })?;
+    reader.end().map_err(|error| no_json(&error))?;
+    Ok(value)
 }
 
 /// The query string as a struct; what does not fit is 422.
@@ -67,6 +76,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T>
                 let (pointer, detail) = match said.split_once(": ") {
                     Some((name, rest)) if !name.contains(' ') => (format!("?{name}"), rest),
                     _ => ("?".to_owned(), said),
+                };
+                let detail = match detail {
+                    "invalid digit found in string" => "has to be a whole number",
+                    other => other,
                 };
                 Err(Problem::validation(vec![FieldError::new(pointer, detail)]).into())
             }

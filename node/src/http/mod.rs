@@ -26,6 +26,7 @@ mod connection;
 mod extract;
 mod forwarded;
 mod gcra;
+mod json_words;
 mod limits;
 mod listener;
 mod nonce_journal;

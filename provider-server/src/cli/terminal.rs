@@ -2,6 +2,8 @@
 
 use std::io::{BufRead as _, IsTerminal, Write as _};
 
+use golem_vm_protocol::text::printable_json;
+
 /// How the output may look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Style {
@@ -83,7 +85,7 @@ pub(super) fn print(text: &str) {
 /// # Errors
 /// When it can't be written as JSON.
 pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?));
+    print(&format!("{}\n", printable_json(&serde_json::to_string_pretty(value)?)));
     Ok(())
 }
 

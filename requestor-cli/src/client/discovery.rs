@@ -2,7 +2,7 @@
 //! out and told.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use golem_vm_protocol::advertisement::{AdvertisementQuery, NEXT_CURSOR_HEADER};
@@ -10,10 +10,12 @@ use golem_vm_protocol::problem::Problem;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::{KeyId, route};
+use reqwest::header::RETRY_AFTER;
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
 
 use super::listing::{self, Fault, Lie, Listing};
+use super::pauses::{Notice, Pauses};
 use crate::error::{CliError, Kind, Result};
 
 /// Largest page that is read, in bytes.
@@ -51,19 +53,23 @@ pub enum Extent {
     All,
 }
 
+/// Longest for one question, pauses that discovery asks for included.
+const DEADLINE: Duration = Duration::from_secs(40);
+
 /// Asks one discovery server.
 #[derive(Debug, Clone)]
 pub struct Discovery {
     base: Url,
     http: reqwest::Client,
+    notice: Notice,
 }
 
 impl Discovery {
-    /// The server at `base`. Opens no connection yet.
+    /// The server at `base`. Opens no connection yet; what a person has to wait for is told to `notice`.
     ///
     /// # Errors
     /// When the HTTP client can't be set up.
-    pub fn new(base: Url) -> Result<Self> {
+    pub fn new(base: Url, notice: Notice) -> Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -72,7 +78,7 @@ impl Discovery {
             .user_agent(concat!("golem/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| CliError::other("can't set up HTTP").because(error))?;
-        Ok(Self { base, http })
+        Ok(Self { base, http, notice })
     }
 
     /// Searches.
@@ -115,7 +121,7 @@ impl Discovery {
     /// As [`Discovery::search`]; [`Kind::Security`] when what it lists can't be believed.
     pub async fn provider(&self, id: &KeyId) -> Result<Option<(Listing, Option<Fault>)>> {
         let url = self.url(&route::advertisement(id))?;
-        let reply = self.http.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let reply = self.ask(self.http.get(url)).await?;
         if reply.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -144,8 +150,7 @@ impl Discovery {
         query: &AdvertisementQuery,
     ) -> Result<(Vec<Value>, Option<String>, usize)> {
         let url = self.url(route::ADVERTISEMENTS)?;
-        let reply =
-            self.http.get(url).query(query).send().await.map_err(|e| self.unreachable(&e))?;
+        let reply = self.ask(self.http.get(url).query(query)).await?;
         let cursor = reply
             .headers()
             .get(NEXT_CURSOR_HEADER)
@@ -154,6 +159,28 @@ impl Discovery {
         let body = self.body(reply).await?;
         let values = serde_json::from_slice(&body).map_err(|error| self.nonsense(&error))?;
         Ok((values, cursor, body.len()))
+    }
+
+    /// One answer. A server that asks for a pause gets it.
+    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        let began = Instant::now();
+        let mut pauses = Pauses::new(DEADLINE);
+        loop {
+            let again = request.try_clone();
+            let again = again.ok_or_else(|| CliError::other("a request can't be repeated"))?;
+            let reply = again.send().await.map_err(|error| self.unreachable(&error))?;
+            let Some(wait) =
+                asks_to_wait(&reply).and_then(|wait| pauses.allow(wait, began.elapsed()))
+            else {
+                return Ok(reply);
+            };
+            let seconds = wait.as_secs();
+            self.notice.tell(&format!(
+                "discovery at {} asks not to be asked so often: waiting {seconds} s",
+                self.address()
+            ));
+            tokio::time::sleep(wait).await;
+        }
     }
 
     async fn body(&self, reply: reqwest::Response) -> Result<Vec<u8>> {
@@ -261,6 +288,14 @@ impl Search {
             }
         }
     }
+}
+
+fn asks_to_wait(reply: &reqwest::Response) -> Option<Duration> {
+    if reply.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let seconds = reply.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

@@ -4,4 +4,5 @@
 pub mod connector;
 pub mod discovery;
 pub mod listing;
+pub mod pauses;
 pub mod provider;

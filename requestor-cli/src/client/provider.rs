@@ -1,7 +1,7 @@
 //! Calls to a provider: signed requests, and replies that are believed only if that provider
 //! signed them as the answer to this very request.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use golem_vm_protocol::advertisement::Endpoint;
@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::connector::{ConnectError, Connector};
+use super::pauses::{Notice, Pauses};
 use crate::error::{CliError, Kind};
 use crate::rentals::ProviderRef;
 
@@ -78,6 +79,17 @@ impl CallError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused(problem) => Some(problem.code),
+            _ => None,
+        }
+    }
+
+    /// For how long the provider wants not to be asked again.
+    #[must_use]
+    pub fn asks_to_wait(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(problem) if problem.code == ErrorCode::RateLimited => {
+                Some(Duration::from_secs(problem.retry_after.unwrap_or(1)))
+            }
             _ => None,
         }
     }
@@ -169,6 +181,9 @@ impl CallError {
                 "set this machine's clock (timedatectl set-ntp true), then try again; if it is right, \
                  the provider's is wrong",
             ),
+            (_, Some(ErrorCode::RateLimited)) => {
+                error.hint("wait for as long as it says, then try again; the others go on meanwhile")
+            }
             (_, Some(ErrorCode::NotTrusted)) => error.hint(
                 "give the provider's owner your id (golem id), or choose another provider (golem vm providers)",
             ),
@@ -219,6 +234,7 @@ pub enum Access {
 pub struct ProviderClient {
     key: KeyPair,
     connector: Connector,
+    notice: Notice,
 }
 
 pub(crate) struct Reply {
@@ -227,10 +243,10 @@ pub(crate) struct Reply {
 }
 
 impl ProviderClient {
-    /// As the owner of `key`.
+    /// As the owner of `key`; what a person has to wait for is told to `notice`.
     #[must_use]
-    pub const fn new(key: KeyPair, connector: Connector) -> Self {
-        Self { key, connector }
+    pub const fn new(key: KeyPair, connector: Connector, notice: Notice) -> Self {
+        Self { key, connector, notice }
     }
 
     /// How streams are opened.
@@ -369,7 +385,8 @@ impl ProviderClient {
         self.call(provider, Method::GET, target, b"", None, deadline).await
     }
 
-    /// One call. A request that was signed before the provider started is signed once more.
+    /// One call. A request that was signed before the provider started is signed once more, and a
+    /// provider that asks for a pause gets it, as far as the deadline allows.
     async fn call(
         &self,
         provider: &ProviderRef,
@@ -379,14 +396,29 @@ impl ProviderClient {
         idempotency_key: Option<&str>,
         deadline: Duration,
     ) -> Result<Reply, CallError> {
+        let began = Instant::now();
         let work = async {
-            let first = self.once(provider, &method, target, body, idempotency_key).await;
-            match first {
-                Err(error) if error.code() == Some(ErrorCode::SignatureStale) => {
-                    next_second().await;
-                    self.once(provider, &method, target, body, idempotency_key).await
+            let mut pauses = Pauses::new(deadline);
+            loop {
+                let reply = match self.once(provider, &method, target, body, idempotency_key).await
+                {
+                    Err(error) if error.code() == Some(ErrorCode::SignatureStale) => {
+                        next_second().await;
+                        self.once(provider, &method, target, body, idempotency_key).await
+                    }
+                    other => other,
+                };
+                let asked = reply.as_ref().err().and_then(CallError::asks_to_wait);
+                match asked.and_then(|wait| pauses.allow(wait, began.elapsed())) {
+                    Some(wait) => {
+                        let (name, seconds) = (printable(&provider.name, 64), wait.as_secs());
+                        self.notice.tell(&format!(
+                            "provider {name} asks not to be asked so often: waiting {seconds} s"
+                        ));
+                        tokio::time::sleep(wait).await;
+                    }
+                    None => return reply,
                 }
-                other => other,
             }
         };
         timeout(deadline, work).await.unwrap_or(Err(CallError::TimedOut(deadline)))

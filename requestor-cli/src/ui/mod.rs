@@ -7,10 +7,12 @@ mod progress;
 
 use std::io::{BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 
+use golem_vm_protocol::text::{printable_json, printable_lines};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
 pub use progress::Progress;
 
+use crate::client::pauses::Notice;
 use crate::error::{CliError, Result};
 
 /// When to use colour.
@@ -151,40 +153,58 @@ impl Ui {
         } else {
             serde_json::to_string(value)
         };
-        self.line(&text.map_err(|e| CliError::other("can't write the result as JSON").because(e))?)
+        let text =
+            text.map_err(|e| CliError::other("can't write the result as JSON").because(e))?;
+        self.line(&printable_json(&text))
     }
 
     /// A remark about what happens; not with `--quiet`.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            self.err_line(text);
+            self.err_line(&printable_lines(text));
         }
+    }
+
+    /// What says so, from below, when a command has to wait for somebody; not with `--quiet`.
+    #[must_use]
+    pub fn notice(&self) -> Notice {
+        let (bars, quiet) = (self.bars.clone(), self.quiet);
+        Notice::new(move |text| {
+            if !quiet {
+                bars.suspend(|| {
+                    let _ = writeln!(std::io::stderr().lock(), "{}", printable_lines(text));
+                });
+            }
+        })
     }
 
     /// A remark about details; only with `--verbose`.
     pub fn detail(&self, text: &str) {
         if self.verbose {
-            self.err_line(text);
+            self.err_line(&printable_lines(text));
         }
     }
 
     /// Something a person should know although the command goes on.
     pub fn warn(&self, text: &str) {
-        self.err_line(&format!("{} {text}", self.styled("33", "warning:")));
+        self.err_line(&format!("{} {}", self.styled("33", "warning:"), printable_lines(text)));
     }
 
     /// More about a warning, on a line of its own.
     pub fn remark(&self, text: &str) {
-        self.err_line(text);
+        self.err_line(&printable_lines(text));
     }
 
     /// A failure with its reasons and what to do next.
     pub fn error(&self, error: &CliError) {
-        let mut text = format!("{} {}", self.styled("1;31", "error:"), error.message);
+        let message = printable_lines(&error.message);
+        let mut text = format!("{} {message}", self.styled("1;31", "error:"));
         for cause in &error.causes {
+            let cause = printable_lines(cause);
             text.push_str(&format!("\n  {} {cause}", self.styled("2", "because:")));
         }
         for hint in &error.hints {
+            let hint = printable_lines(hint);
             text.push_str(&format!("\n{} {hint}", self.styled("36", "hint:")));
         }
         self.err_line(&text);

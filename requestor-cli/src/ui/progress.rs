@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use golem_vm_protocol::text::printable_lines;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// A step-by-step display; it disappears when it is dropped.
@@ -30,6 +31,7 @@ impl Progress {
 
     /// Says what is going on now. The same text again changes nothing.
     pub fn step(&self, text: &str) {
+        let text = &*printable_lines(text);
         if *self.shown.borrow() == text {
             return;
         }

@@ -14,6 +14,10 @@ struct Listed {
     entries: Vec<Value>,
     page: Option<usize>,
     searches: usize,
+    /// The next question is told to come again after so many seconds.
+    busy_once: Option<u64>,
+    /// Every question is refused in these words.
+    refuse: Option<String>,
     /// What takes the place of an entry from the next question on.
     later: Vec<Value>,
 }
@@ -29,6 +33,17 @@ impl Discovery {
         let state = Arc::clone(&listed);
         let server = serve(move |request| {
             let mut listed = state.lock().unwrap();
+            if let Some(seconds) = listed.busy_once.take() {
+                let busy = Problem::new(ErrorCode::RateLimited, "asked too often");
+                let mut answer = json(429, &busy);
+                if let Answer::Reply { headers, .. } = &mut answer {
+                    headers.push(("retry-after".to_owned(), seconds.to_string()));
+                }
+                return answer;
+            }
+            if let Some(words) = &listed.refuse {
+                return json(409, &Problem::new(ErrorCode::StateConflict, words));
+            }
             let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
             if let Some(id) = path.strip_prefix("/api/v1/advertisements/") {
                 let found = listed.entries.iter().rfind(|entry| entry["provider_id"] == id);
@@ -96,6 +111,14 @@ impl Discovery {
             "created_at": "2026-11-21T00:45:44.006473", "updated_at": "2026-11-21T00:45:44.001028",
             "provider_name": name,
         }));
+    }
+
+    pub fn busy_once(&self, seconds: u64) {
+        self.listed.lock().unwrap().busy_once = Some(seconds);
+    }
+
+    pub fn refuse(&self, words: &str) {
+        self.listed.lock().unwrap().refuse = Some(words.to_owned());
     }
 
     pub fn page_size(&self, size: usize) {

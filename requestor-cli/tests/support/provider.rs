@@ -71,6 +71,10 @@ pub struct State {
     /// So many spaces behind each reply but that to a create.
     pub bloat: usize,
     pub stale_once: bool,
+    /// The next request is told to come again after so many seconds.
+    pub busy_once: Option<u64>,
+    /// What `refuse` says goes for every request, not only for creates.
+    pub refuse_all: bool,
     pub refuse_stale_offer: bool,
     pub ssh: Option<(u16, String, String, PathBuf)>,
     pub host_key: Option<String>,
@@ -117,6 +121,8 @@ impl Provider {
             hang: false,
             bloat: 0,
             stale_once: false,
+            busy_once: None,
+            refuse_all: false,
             refuse_stale_offer: false,
             ssh: None,
             host_key: None,
@@ -268,6 +274,15 @@ fn handler(key: KeyPair, state: Arc<Mutex<State>>) -> impl Fn(Received) -> Answe
             }
             Ok(Some(_)) if std::mem::take(&mut state.stale_once) => {
                 (problem(ErrorCode::SignatureStale, "sign again"), false)
+            }
+            Ok(Some(_)) if state.busy_once.is_some() => {
+                let mut said = problem(ErrorCode::RateLimited, "asked too often");
+                said.1["retry_after"] = json!(state.busy_once.take());
+                (said, false)
+            }
+            Ok(Some(_)) if state.refuse_all && state.refuse.is_some() => {
+                let (code, detail) = state.refuse.unwrap();
+                (problem(code, detail), false)
             }
             Ok(Some(verified)) => answered(&mut state, verified.signer, &request),
             _ => (problem(ErrorCode::SignatureRequired, "sign"), false),
