@@ -34,6 +34,8 @@ pub struct Facts {
     pub own_disk: Option<DiskFacts>,
     /// The ledger.
     pub capacity: CapacityFacts,
+    /// VMs that the provider itself has stopped: name and reason.
+    pub stopped: Vec<(String, String)>,
     /// The forwarder.
     pub forwarder: ForwarderFacts,
     /// The ports.

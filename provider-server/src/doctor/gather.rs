@@ -25,6 +25,7 @@ use crate::forwarder::{self, ClientError as ForwarderError, ForwarderClient};
 use crate::host::{self, HostResources};
 use crate::images::{ImageCatalog, ImageInfo};
 use crate::store::ProviderStore;
+use crate::vm::VmState;
 use crate::vm::repository::VmRepository as _;
 
 /// How long another server may take to say that it is well.
@@ -85,6 +86,10 @@ pub async fn gather(subject: Subject<'_>) -> Facts {
         Some(store) => store.reserved().await.ok(),
         None => None,
     };
+    let stopped = match &subject.store {
+        Some(store) => stopped(store).await,
+        None => Vec::new(),
+    };
     Facts {
         backend: capabilities,
         trust: Trust {
@@ -103,6 +108,7 @@ pub async fn gather(subject: Subject<'_>) -> Facts {
             reserved,
             overcommit_storage: config.offer.overcommit_storage,
         },
+        stopped,
         forwarder,
         ports: machine.ports,
         checkers,
@@ -110,6 +116,16 @@ pub async fn gather(subject: Subject<'_>) -> Facts {
         advertised,
         running,
     }
+}
+
+/// The VMs that the provider itself has stopped, with the reasons.
+async fn stopped(store: &ProviderStore) -> Vec<(String, String)> {
+    let records = store.all().await.unwrap_or_default();
+    let stopped = records.into_iter().filter_map(|record| match record.state {
+        VmState::Stopped { reason } => Some((record.name.to_string(), reason?)),
+        _ => None,
+    });
+    stopped.collect()
 }
 
 async fn ask_backend(

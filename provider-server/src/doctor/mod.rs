@@ -25,6 +25,7 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
     checks.push(checks::images(facts));
     checks.push(checks::clock(facts));
     checks.extend(checks::disk(facts));
+    checks.extend(checks::stopped(facts));
     checks.push(checks::memory(facts));
     checks.push(checks::capacity(facts));
     checks.push(checks::key(facts));

@@ -75,6 +75,7 @@ fn well() -> Facts {
             reserved: Some(amount(1, 1, 10)),
             overcommit_storage: 1.0,
         },
+        stopped: Vec::new(),
         forwarder: ForwarderFacts { program: Ok("/bin/golem-forwarder".into()), hello: Ok(None) },
         ports: PortsFacts::Looked(LookedAtPorts {
             first: 50_800,
@@ -160,6 +161,13 @@ fn what_is_wrong_is_said_with_what_to_do() {
     // What is changed about a healthy machine; the check that notices it; how bad that is; a part
     // of what it says, and of what to do.
     let table: &[(Change, &str, Verdict, &str, &str)] = &[
+        (
+            |f| f.stopped = vec![("web".to_owned(), "it used more than 11 GB of disk".to_owned())],
+            "stopped VMs",
+            Verdict::Warning,
+            "web: it used more than 11 GB",
+            "who rents it was told",
+        ),
         (
             |f| f.backend = Err("the Docker Engine does not answer".to_owned()),
             "engine",

@@ -345,6 +345,15 @@ async fn images_come_from_registries_by_tag_and_by_digest() {
         images.remove("tiny", &digest).await.unwrap();
         assert_eq!(images.size(&digest).await, Ok(None), "its layers are gone as well");
     }
+    // What is written to a volume would have no limit.
+    let volumes = serde_json::json!({ "Volumes": { "/data": {} } });
+    let with_volumes = Registry::with_settings(&format!("{}-volumes", provider.id), &volumes);
+    let reference = format!("{}/test/tiny:v1", with_volumes.address);
+    let refused = images.pull(&reference, progress()).await.unwrap_err();
+    assert!(refused.to_string().contains("declares volumes (/data)"), "{refused}");
+    let digest = ImageDigest::new(with_volumes.image.clone());
+    assert_eq!(images.size(&digest).await, Ok(None), "and is not kept");
+
     let absent = images.pull(&format!("{name}:v2"), progress()).await.unwrap_err();
     assert!(absent.to_string().starts_with("can't pull the image 127.0.0.1:"), "{absent}");
     let nobody = images.pull("127.0.0.1:1/x/y:v1", progress()).await.unwrap_err();

@@ -25,6 +25,11 @@ pub(crate) struct Registry {
 impl Registry {
     /// `salt` makes the image one that no other test has.
     pub(crate) fn start(salt: &str) -> Self {
+        Self::with_settings(salt, &json!({}))
+    }
+
+    /// The same, of an image with these settings of its own.
+    pub(crate) fn with_settings(salt: &str, settings: &serde_json::Value) -> Self {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(salt.len()).unwrap());
@@ -34,7 +39,7 @@ impl Registry {
         let config = json!({
             "architecture": "amd64",
             "os": "linux",
-            "config": {},
+            "config": settings,
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
         })
         .to_string()

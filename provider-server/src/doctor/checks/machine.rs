@@ -93,6 +93,21 @@ pub(in crate::doctor) fn disk(facts: &Facts) -> Vec<Check> {
     checks
 }
 
+/// What the provider has stopped by itself, with the reasons.
+pub(in crate::doctor) fn stopped(facts: &Facts) -> Option<Check> {
+    let (name, reason) = facts.stopped.first()?;
+    let others = match facts.stopped.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more; 'golem-provider status' has all)"),
+    };
+    Some(Check::warning(
+        "stopped VMs",
+        format!("{name}: {reason}{others}"),
+        "nothing: who rents it was told, and it can be started again; if the disk is full, free some or \
+         offer less (GOLEM_PROVIDER_OFFER_STORAGE_GB)",
+    ))
+}
+
 /// MiB of disk that could still be rented, as far as they have to exist.
 fn promised_mib(facts: &Facts) -> u64 {
     let (Ok(offered), Some(reserved)) = (&facts.capacity.offered, facts.capacity.reserved) else {

@@ -5,5 +5,5 @@ mod machine;
 mod reach;
 
 pub(super) use backend::{backend, images};
-pub(super) use machine::{capacity, clock, disk, key, memory};
+pub(super) use machine::{capacity, clock, disk, key, memory, stopped};
 pub(super) use reach::{checkers, discovery, forwarder, ports};
