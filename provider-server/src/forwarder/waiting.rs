@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// Undecided clients of one VM's port.
-pub(super) const PER_PORT: usize = 64;
+/// Undecided clients of one VM's port: fewer than there are places for newcomers (`crowd`), so that the
+/// silent alone never fill those.
+pub(super) const PER_PORT: usize = 20;
 
 /// Clients of all ports that lead nowhere.
 pub(super) const OF_FREE_PORTS: usize = 1024;
