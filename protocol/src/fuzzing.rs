@@ -10,8 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::advertisement::{Advertisement, AdvertisementEntry, UnsignedAdvertisement};
+use crate::attestation::PortAttestation;
 use crate::document::{DocumentDigest, DocumentError, Envelope, MAX_PAYLOAD_BYTES};
 use crate::port_check::{CheckPortsRequest, CheckPortsResponse};
+use crate::port_proof::{Challenge, Opening, Proof, ProofScan};
+use crate::port_ranges::PortRanges;
 use crate::provider::ProviderInfo;
 use crate::signature::{
     Nonce, RequestParts, RequestSignature, sign_request, verify_request, verify_response,
@@ -37,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     ("provider_replies", provider_replies),
     ("problem", problem),
     ("port_check", port_check),
+    ("port_proof", port_proof),
+    ("port_attestation", port_attestation),
     ("timestamps", timestamps),
     ("foreign_text", foreign_text),
 ];
@@ -280,6 +285,42 @@ fn port_check(data: &[u8]) {
     let Some(request) = json_reads_back::<CheckPortsRequest>(data) else { return };
     if let Ok(ports) = request.valid_ports() {
         assert!(ports.iter().all(|port| *port != 0));
+    }
+}
+
+/// Lines of the port proof have one spelling, are short, and a stream of them is bounded.
+fn port_proof(data: &[u8]) {
+    let whole = Opening::of(data);
+    assert!(whole == Opening::of(data.get(..4).unwrap_or(data)));
+    for line in data.split(|byte| *byte == b'\n') {
+        if let Ok(challenge) = Challenge::parse(line) {
+            assert_eq!(challenge.to_string().trim_end().as_bytes(), line, "two spellings");
+            assert_eq!(Opening::of(line), Opening::Challenge);
+            let here = std::net::SocketAddr::from(([192, 0, 2, 1], 50_800));
+            if let Ok(key) = KeyPair::from_secret_bytes([6; 32]) {
+                let proof = challenge.answer(&key, here).to_string();
+                let again =
+                    Proof::parse(proof.trim_end().as_bytes()).map(|proof| proof.to_string());
+                assert_eq!(again.as_ref().map(|text| text.trim_end()), Ok(proof.trim_end()));
+            }
+        }
+        if let Ok(proof) = Proof::parse(line) {
+            assert_eq!(proof.to_string().trim_end().as_bytes(), line, "two spellings");
+        }
+    }
+    let mut scan = ProofScan::default();
+    for piece in data.chunks(7) {
+        scan.push(piece);
+    }
+    assert!(scan.is_full() || data.len() < 64 * 1024);
+    assert!(scan.count() <= data.len());
+}
+
+/// An attestation is written as it was read; ports are ports.
+fn port_attestation(data: &[u8]) {
+    json_reads_back::<PortAttestation>(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        reads_back::<PortRanges>(text);
     }
 }
 
