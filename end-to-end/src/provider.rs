@@ -82,6 +82,8 @@ impl Provider {
             ("GOLEM_PROVIDER_PORT_RANGE_START", &ports.first.to_string()),
             ("GOLEM_PROVIDER_PORT_RANGE_END", &ports.end().to_string()),
             ("GOLEM_PROVIDER_OVERCOMMIT_CPU", "4"),
+            // The tests use little of what they rent.
+            ("GOLEM_PROVIDER_OVERCOMMIT_STORAGE", "8"),
             // Only root can contain guests; the tests' own are served without.
             ("GOLEM_PROVIDER_ALLOW_UNCONTAINED", if is_root() { "false" } else { "true" }),
         ]
