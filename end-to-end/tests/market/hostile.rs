@@ -9,7 +9,7 @@ use golem_vm_end_to_end::{Engine, Market, ProviderOptions, Requestor, eventually
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 /// How long anything that a person asks for may take beside a hostile guest.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What has to be left of the host's memory and of the engine's disk, in bytes.
 const ROOM: u64 = 1 << 30;
 
