@@ -147,7 +147,9 @@ async fn only_ssh_reaches_the_vm_and_its_server_speaks_at_once() {
 
 #[tokio::test]
 async fn a_crowd_of_silent_clients_keeps_nobody_out() {
-    let forwarder = Forwarder::start().await;
+    // Nobody is closed for being slow: only for making room.
+    let patience = Patience { in_use: 10 * PATIENCE, free: PATIENCE };
+    let forwarder = Forwarder::start_with(|options| options.patience = patience).await;
     let [port] = forwarder.offer().await;
     forwarder.route(port, counting_server().await.0, "box").await;
     let here = SocketAddr::new(forwarder.ip, port);
