@@ -11,7 +11,7 @@ use super::tags;
 /// How often a pull is repeated when somebody else drops the name between its end and our look.
 const ATTEMPTS: usize = 3;
 
-/// Longest reference taken, in characters. (The distribution's grammar: 255 for the name.)
+/// Longest reference taken, in characters, with its tag. (The distribution's grammar: 255 for the name.)
 const REFERENCE_MAX: usize = 400;
 
 /// A reference to an image in a registry, checked.
@@ -49,6 +49,9 @@ impl Reference {
         };
         if name.is_empty() || name.starts_with('/') || name.ends_with('/') || version.is_empty() {
             return Err(wrong("its name or its tag is missing"));
+        }
+        if name.len() + 1 + version.len() > REFERENCE_MAX {
+            return Err(wrong("it is too long with its tag"));
         }
         Ok(Self { name: name.to_owned(), version: version.to_owned() })
     }
