@@ -14,7 +14,7 @@ fn main() {
         "{ROUNDS} of each, taking turns; a foreign VM takes longer in so many pairs (0.5: no telling)"
     );
     println!("{:48} {:>12} {:>12} {:>7} {:>7}", "question", "foreign", "never", "ratio", "longer");
-    for times in runtime.block_on(api::times::measure(ROUNDS)) {
+    runtime.block_on(api::times::measure(ROUNDS, |times| {
         let (foreign, never) = times.medians_us();
         println!(
             "{:48} {foreign:9.1} us {never:9.1} us {:7.3} {:7.3}",
@@ -22,5 +22,5 @@ fn main() {
             foreign / never,
             times.longer()
         );
-    }
+    }));
 }
