@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// How long either side may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What a port proof's line begins with, and no request's.
+const PROOF_BEGINS: &[u8; 2] = b"GO";
 
 /// A request or a reply, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +189,13 @@ impl std::fmt::Debug for Meddler {
 
 fn serve(mut stream: TcpStream, upstream: &str, plan: &Mutex<Plan>, seen: &Mutex<Vec<Exchange>>) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Who asks for a port proof is answered by the provider, and speaks no HTTP.
+    if asks_for_proof(&stream) {
+        if let Ok(outward) = TcpStream::connect(upstream) {
+            join(&stream, &outward);
+        }
+        return;
+    }
     // Who only looks if the port is open says nothing.
     let Some(request) = Message::read(&mut stream) else { return };
     let meddling = plan.lock().unwrap()(&request);
@@ -252,13 +261,30 @@ pub fn carry(upstream: &str, port: u16) {
     std::thread::spawn(move || {
         for inward in listener.incoming().map_while(Result::ok) {
             let Ok(outward) = TcpStream::connect(&upstream) else { continue };
-            for (from, to) in [(&inward, &outward), (&outward, &inward)] {
-                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Write);
-                });
-            }
+            join(&inward, &outward);
         }
     });
+}
+
+/// Whether the first bytes are a proof line's and no request's: that is clear with the second one.
+fn asks_for_proof(stream: &TcpStream) -> bool {
+    let mut first = [0; 2];
+    loop {
+        match stream.peek(&mut first) {
+            Ok(1) if first[0] == PROOF_BEGINS[0] => std::thread::sleep(Duration::from_millis(1)),
+            Ok(length) => return length == first.len() && first == *PROOF_BEGINS,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Carries bytes both ways until both sides have ended.
+fn join(one: &TcpStream, other: &TcpStream) {
+    for (from, to) in [(one, other), (other, one)] {
+        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
 }
