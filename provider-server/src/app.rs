@@ -32,7 +32,9 @@ use crate::advertise::{
 use crate::backend::docker::DockerBackend;
 use crate::backend::docker::endpoint::Surroundings;
 use crate::backend::memory::MemoryBackend;
-use crate::backend::{Backend, BackendError, BackendKind, Capabilities, Containment, open_files};
+use crate::backend::{
+    Backend, BackendError, BackendKind, Capabilities, Containment, kernel_numbers, open_files,
+};
 use crate::capacity::{self, OfferError};
 use crate::config::Config;
 use crate::containment::Firewall;
@@ -194,6 +196,7 @@ impl Provider {
     ) -> Result<Self, AppError> {
         let backend = connect_backend(&config, &key).await?;
         open_files::let_memory_bound_them();
+        kernel_numbers::let_memory_bound_them();
         let capabilities = backend.probe().await?;
         contain(&*backend, &capabilities, &store).await?;
         let vm_data = vm_data_dir(&capabilities, data_dir);

@@ -199,6 +199,22 @@ fn a_guest_reaches_the_internet_and_nothing_of_its_host() {
     println!("after a flush the table is back after at most {gaps:?}");
     assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(2)), "{gaps:?}");
 
+    // Somebody takes the rules away in steps, some of them while others are put back.
+    let rules = || {
+        let table = ground.table();
+        ["from_guest", "input"].map(|chain| {
+            ground.host.try_run(&format!("nft -s list chain inet {table} {chain}")).stdout
+        })
+    };
+    let before = rules();
+    for pause in ["0", "0.01", "0.02", "0.03", "0.05"] {
+        ground.host.run(&format!(
+            "nft flush chain inet {0} from_guest; sleep {pause}; nft flush chain inet {0} input",
+            ground.table()
+        ));
+        eventually("the rules are back", || rules() == before);
+    }
+
     // The engine ends and comes back (and with it its own rules, which the flush took).
     ground.engine.signal(Signal::KILL);
     ground.engine.start_again();

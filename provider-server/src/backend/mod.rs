@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::containment::Firewall;
 
 pub mod docker;
+pub mod kernel_numbers;
 pub mod memory;
 pub mod open_files;
 

@@ -17,8 +17,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Nothing that the VM sends leaves it any more: not to the internet, nor an answer to its own SSH, so
-that open sessions stand still and new ones time out. It goes on running. Its owner is told in 'golem
-vm info'. It stays so over restarts of the VM, the provider and the host, until it is released.
+that open sessions stand still and new ones time out. It goes on running. 'golem vm info' tells its
+owner. It stays so over restarts of the VM, the provider and the host, until it is released.
 
 Examples:
   golem-provider quarantine vm_01JD8Q3V5RWX9Y2Z4B6C8D0EFG

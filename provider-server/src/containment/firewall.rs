@@ -296,11 +296,38 @@ impl Firewall {
             Change::Table => &text,
             Change::Sets => &ruleset.update(table),
         };
-        nft::load(transaction).await.map_err(|error| error.to_string())?;
-        let listing = nft::list(table).await.map_err(|error| error.to_string())?;
-        state.loaded = Some(Loaded { text, listing: without_meters(&listing) });
-        Ok(())
+        // What is listed is what the table is held against from now on, so a change by somebody else
+        // between loading and listing must not be taken for ours: it does not come out the same twice.
+        for _ in 0..SETTLE_ATTEMPTS {
+            let first = load_and_list(transaction, table).await?;
+            let listing = load_and_list(transaction, table).await?;
+            if first != listing {
+                continue;
+            }
+            if let (Change::Sets, Some(before)) = (change, &state.loaded)
+                && chains(&before.listing) != chains(&listing)
+            {
+                return Err(format!("somebody else has changed the rules of {table}"));
+            }
+            state.loaded = Some(Loaded { text, listing });
+            return Ok(());
+        }
+        Err(format!("somebody else changes the table {table} again and again: see 'nft monitor'"))
     }
+}
+
+/// How often the table is loaded anew when somebody else changes it meanwhile.
+const SETTLE_ATTEMPTS: usize = 5;
+
+async fn load_and_list(transaction: &str, table: &str) -> Result<String, String> {
+    nft::load(transaction).await.map_err(|error| error.to_string())?;
+    let listing = nft::list(table).await.map_err(|error| error.to_string())?;
+    Ok(without_meters(&listing))
+}
+
+/// The rules in a listing: they stand behind the sets.
+fn chains(listing: &str) -> &str {
+    listing.find("chain ").map_or("", |start| &listing[start..])
 }
 
 /// How much of the table is loaded anew.

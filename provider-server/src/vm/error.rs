@@ -52,7 +52,7 @@ pub enum VmError {
         reason: String,
     },
     /// Nobody could log in any more.
-    #[error("no key could log in any more: send 'force' to take the last one all the same")]
+    #[error("no key could log in any more; the last one is taken only by force")]
     LastKey,
     /// A field is wrong.
     #[error("the request is not valid")]

@@ -7,7 +7,7 @@ use golem_vm_protocol::text::printable;
 
 use super::probe::security_option;
 use super::{spec, trial};
-use crate::backend::{Finding, open_files};
+use crate::backend::{Finding, kernel_numbers, open_files};
 
 /// Where the kernel says which swap there is.
 const SWAPS: &str = "/proc/swaps";
@@ -130,6 +130,7 @@ pub(super) fn judge(
     if let Some(Ok(guest)) = guest {
         findings.push(capabilities(guest));
         findings.push(open_files::judge(guest.open_files));
+        findings.push(kernel_numbers::judge());
     }
     (enforced, findings)
 }

@@ -214,9 +214,8 @@ fn read_text(path: &Path) -> Result<String> {
     use std::io::Read as _;
     let failed = |error: &std::io::Error| {
         if error.kind() == std::io::ErrorKind::NotFound {
-            return CliError::usage(format!("there is no key file {}", path.display())).hint(
-                "name the file with --ssh-key FILE, or leave it out to use your default key",
-            );
+            return CliError::usage(format!("there is no key file {}", path.display()))
+                .hint("name a file that is there, or leave it out to use your default key");
         }
         CliError::usage(format!("can't read the key file {}", path.display())).because(error)
     };
