@@ -12,7 +12,7 @@ use crate::outcome::Outcome;
 use crate::place::Place;
 use crate::programs::program;
 use crate::service::{Service, pid};
-use crate::waiting::within;
+use crate::waiting::{eventually, within};
 
 /// How many ports for VMs a provider gets.
 const PORTS: u16 = 6;
@@ -229,7 +229,7 @@ impl Provider {
         self.service = None;
         let traces = self.engine.traces_of(&self.id);
         assert!(traces.is_empty(), "left on the engine: {traces:?}");
-        assert_eq!(self.forwarder(), None, "the forwarder goes on");
+        eventually("the forwarder has ended", || self.forwarder().is_none());
         let open: Vec<u16> = self.ports.ports().filter(|port| listens(*port)).collect();
         assert!(open.is_empty(), "still listening: {open:?}");
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// Newcomers at most on one port, unless set otherwise: below the number (`MaxStartups 50` of our
+/// Newcomers at most on one port, unless set otherwise: below the number (`MaxStartups 150` of our
 /// images) from which sshd itself turns people away, and by lot.
 pub const DEFAULT_MAX_NEWCOMERS_PER_PORT: usize = 45;
 
