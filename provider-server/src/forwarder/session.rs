@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ const HALF_CLOSED_SILENCE: Duration = Duration::from_secs(600);
 /// listening, or the other way round.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the VM may take to notice that its client has left.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -72,14 +76,22 @@ pub(super) async fn carry(
         prepare(&client);
         // This session's own count: the route's is shared by all sessions of the VM.
         let moved = AtomicU64::new(0);
-        match relay(&client, target, traffic, &moved, (&place, door.patience)).await {
+        let vm = OnceLock::new();
+        let end = match relay(&client, target, traffic, &moved, &vm, (&place, door.patience)).await
+        {
             Ok(end) => end,
             Err(challenge) => {
                 let after = moved.load(Ordering::Relaxed) > 0;
                 door.prover.answer(&mut client, &challenge, after).await;
                 End::Proof
             }
+        };
+        // Nobody is waited for with the client's connection, or with its place among the undecided.
+        drop((client, place));
+        if let Some(vm) = vm.into_inner() {
+            leave(&vm).await;
         }
+        end
     };
     tokio::select! {
         biased;
@@ -125,6 +137,7 @@ async fn relay(
     target: SocketAddr,
     traffic: &Traffic,
     moved: &AtomicU64,
+    vm: &OnceLock<TcpStream>,
     (place, patience): (&Place, Patience),
 ) -> Result<End, Challenge> {
     let inwards_moved = |bytes| {
@@ -149,7 +162,7 @@ async fn relay(
         }
     };
     let vm = match connected {
-        Ok(vm) => vm,
+        Ok(connected) => vm.get_or_init(|| connected),
         Err(error) => {
             // The port is this provider's also while its VM does not answer.
             let late = async {
@@ -164,9 +177,9 @@ async fn relay(
             return Ok(End::Unreachable(error));
         }
     };
-    prepare(&vm);
+    prepare(vm);
 
-    let mut outwards = pin!(move_bytes(&vm, client, outwards_moved));
+    let mut outwards = pin!(move_bytes(vm, client, outwards_moved));
     let mut vm_is_done = false;
     let first = match first {
         Some(first) => first,
@@ -188,9 +201,9 @@ async fn relay(
         },
     };
     let inwards = async {
-        hand_over(&vm, &first).await.map_err(PumpError::To)?;
+        hand_over(vm, &first).await.map_err(PumpError::To)?;
         inwards_moved(first.len());
-        pump(client, &vm, inwards_moved).await
+        pump(client, vm, inwards_moved).await
     };
     let outwards = async {
         if !vm_is_done {
@@ -203,6 +216,28 @@ async fn relay(
         ended = &mut inwards => finish(ended, outwards, moved).await,
         ended = &mut outwards => finish(ended, inwards, moved).await,
     })
+}
+
+/// Ends the VM's connection and waits until the VM has seen it, within [`LEAVE_DEADLINE`]: until then
+/// its SSH server counts the client among those who have not logged in, and whoever gets the client's
+/// place would come on top.
+async fn leave(vm: &TcpStream) {
+    if pass_end(vm).is_err() {
+        return;
+    }
+    let seen = async {
+        let mut rest = [0; 4096];
+        while vm.readable().await.is_ok() {
+            match vm.try_read(&mut rest) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // It broke, which the VM knows as well.
+                Err(_) => break,
+            }
+        }
+    };
+    let _ = timeout(LEAVE_DEADLINE, seen).await;
 }
 
 /// What the client wants; nothing, if its place is taken by another one first.

@@ -194,3 +194,30 @@ async fn who_says_nothing_or_half_of_it_is_closed_in_time() {
     until("the others are gone", async || forwarder.client.stats().await.unwrap().open == 1).await;
     forwarder.stop().await;
 }
+
+#[tokio::test]
+async fn a_place_is_free_only_when_the_vm_has_seen_its_client_leave() {
+    let forwarder = Forwarder::start_with(|options| options.max_newcomers_per_port = 1).await;
+    let [port] = forwarder.offer().await;
+    let server = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    forwarder.route(port, server.local_addr().unwrap(), "box").await;
+
+    let mut stranger = TcpStream::connect((forwarder.ip, port)).await.unwrap();
+    let (mut seen_by_vm, _) = server.accept().await.unwrap();
+    seen_by_vm.write_all(b"hello").await.unwrap();
+    let mut hello = [0; 5];
+    stranger.read_exact(&mut hello).await.unwrap();
+    stranger.write_all(b"GET ").await.unwrap();
+    assert!(is_closed(&mut stranger).await, "the client is not kept waiting");
+
+    let mut next = forwarder.connect(port).await;
+    assert!(is_closed(&mut next).await, "the VM would have counted both");
+    let mut end = Vec::new();
+    seen_by_vm.read_to_end(&mut end).await.unwrap();
+    assert!(end.is_empty(), "the VM is told that its client has left, and nothing else");
+    drop(seen_by_vm);
+    until("there is room", async || forwarder.client.stats().await.unwrap().open == 0).await;
+    let _next = forwarder.connect(port).await;
+    server.accept().await.unwrap();
+    forwarder.stop().await;
+}
