@@ -54,6 +54,7 @@ fn row(n: u32, now: Timestamp) -> Result<Row, Box<dyn std::error::Error>> {
     let key = KeyPair::from_secret_bytes(secret)?;
     let expires_at = now.plus(Duration::from_secs(300));
     let document = Advertisement {
+        lease: None,
         provider_id: key.id(),
         sequence: 1,
         issued_at: now,

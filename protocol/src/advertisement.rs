@@ -11,7 +11,7 @@ use crate::document::{Document, Envelope, Verified};
 use crate::identity::KeyId;
 use crate::text::is_printable;
 use crate::time::{NaiveUtc, Timestamp};
-use crate::vm::{Isolation, VmResources};
+use crate::vm::{Isolation, LeaseTerms, VmResources};
 
 /// How long, in seconds, an advertisement may promise to be good for.
 pub const MAX_VALIDITY_SECONDS: u64 = 24 * 3600;
@@ -52,6 +52,9 @@ pub struct Advertisement {
     /// How much more is promised than the host has.
     #[serde(default)]
     pub overcommit: Overcommit,
+    /// What leases it gives; absent in advertisements of programs from before there were leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseTerms>,
     /// The provider's own word on what a port checker found; attestations are stronger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_check: Option<PortCheckClaim>,

@@ -100,6 +100,8 @@ codes! {
     ValidationFailed = "validation_failed", 422, "Validation failed";
     /// A document is not signed by the key it speaks for, or can't be read.
     DocumentInvalid = "document_invalid", 422, "Document invalid";
+    /// The provider gives no lease as long as that.
+    LeaseTooLong = "lease_too_long", 422, "Lease too long";
     /// The image is not among those that the provider rents out.
     ImageNotOffered = "image_not_offered", 422, "Image not offered";
     /// The idempotency key was used before, for something else.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::advertisement::Pricing;
-use crate::vm::{VmResources, VmStatus};
+use crate::vm::{LeaseTerms, VmResources, VmStatus};
 
 /// The zero address, which the original reads as "payments are off".
 pub const ZERO_ADDRESS: &str = "0x0000000000000000000000000000000000000000";
@@ -32,6 +32,9 @@ pub struct ProviderInfo {
     /// Whether it serves only requestors it trusts.
     #[serde(default)]
     pub trusted_only: bool,
+    /// What leases it gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseTerms>,
 }
 
 /// How much there is, and how much of it is free.

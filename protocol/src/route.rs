@@ -36,6 +36,14 @@ pub const VM_RESTART: &str = "/api/v1/vms/{name}/restart";
 pub const VM_STATS: &str = "/api/v1/vms/{name}/stats";
 /// Provider: which SSH keys may log in; changing them.
 pub const VM_KEYS: &str = "/api/v1/vms/{name}/keys";
+/// Provider: makes a lease end later.
+pub const VM_EXTEND: &str = "/api/v1/vms/{name}/extend";
+/// Provider: has a VM back whose lease has ended.
+pub const VM_UNDELETE: &str = "/api/v1/vms/{name}/undelete";
+/// Provider: what happened to a VM.
+pub const VM_EVENTS: &str = "/api/v1/vms/{name}/events";
+/// Provider: the same as it happens.
+pub const VM_EVENT_STREAM: &str = "/api/v1/vms/{name}/events/stream";
 /// Provider: one asynchronous operation (the original calls it a job).
 pub const VM_OPERATION: &str = "/api/v1/vms/jobs/{job_id}";
 
@@ -126,6 +134,10 @@ pub const ROUTES: &[Route] = &[
     route(Service::Provider, "GET", VM_STATS, Caller::Concerned),
     route(Service::Provider, "GET", VM_KEYS, Caller::Concerned),
     route(Service::Provider, "POST", VM_KEYS, Caller::Concerned),
+    route(Service::Provider, "POST", VM_EXTEND, Caller::Concerned),
+    route(Service::Provider, "POST", VM_UNDELETE, Caller::Concerned),
+    route(Service::Provider, "GET", VM_EVENTS, Caller::Concerned),
+    route(Service::Provider, "GET", VM_EVENT_STREAM, Caller::Concerned),
     route(Service::ControlSocket, "GET", SUMMARY, Caller::ServiceOwner),
 ];
 
@@ -183,6 +195,30 @@ pub fn vm_stats(vm: &VmRef) -> String {
 #[must_use]
 pub fn vm_keys(vm: &VmRef) -> String {
     fill(VM_KEYS, vm.as_str())
+}
+
+/// Makes a VM's lease end later.
+#[must_use]
+pub fn vm_extend(vm: &VmRef) -> String {
+    fill(VM_EXTEND, vm.as_str())
+}
+
+/// Has a VM back whose lease has ended.
+#[must_use]
+pub fn vm_undelete(vm: &VmRef) -> String {
+    fill(VM_UNDELETE, vm.as_str())
+}
+
+/// What happened to a VM.
+#[must_use]
+pub fn vm_events(vm: &VmRef) -> String {
+    fill(VM_EVENTS, vm.as_str())
+}
+
+/// What happens to a VM, as it happens.
+#[must_use]
+pub fn vm_event_stream(vm: &VmRef) -> String {
+    fill(VM_EVENT_STREAM, vm.as_str())
 }
 
 /// One operation; `id` as the provider gave it.

@@ -95,6 +95,38 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// A text that is no span of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{}' is not a span of time: write 90m, 2h, 1h30m, 7d or 2w", crate::text::printable(.0, 32))]
+pub struct SpanError(String);
+
+/// Whole seconds of a span as a person writes it: numbers each with `s`, `m`, `h`, `d` or `w`, the largest
+/// unit first (`90m`, `1h30m`, `7d`). Upper case and spaces are read as well.
+///
+/// # Errors
+/// [`SpanError`] for anything else: no unit, a unit twice or out of order, nothing at all, more than fits.
+pub fn seconds_of(text: &str) -> Result<u64, SpanError> {
+    const UNITS: [(char, u64); 5] =
+        [('w', 7 * 86_400), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+    let wrong = || SpanError(text.to_owned());
+    let (mut seconds, mut number, mut next_unit) = (0_u64, None::<u64>, 0);
+    for letter in text.chars().filter(|c| *c != ' ') {
+        if let Some(digit) = letter.to_digit(10) {
+            let more =
+                number.unwrap_or(0).checked_mul(10).and_then(|n| n.checked_add(digit.into()));
+            number = Some(more.ok_or_else(wrong)?);
+            continue;
+        }
+        let letter = letter.to_ascii_lowercase();
+        let at = UNITS.iter().position(|(unit, _)| *unit == letter).filter(|at| *at >= next_unit);
+        let (at, count) = at.zip(number.take()).ok_or_else(wrong)?;
+        let part = count.checked_mul(UNITS[at].1);
+        seconds = part.and_then(|part| seconds.checked_add(part)).ok_or_else(wrong)?;
+        next_unit = at + 1;
+    }
+    if number.is_some() || next_unit == 0 { Err(wrong()) } else { Ok(seconds) }
+}
+
 /// Seconds in words, in their two largest units: `5 min 12 s`, `2 d 7 h`.
 #[must_use]
 pub fn in_words(seconds: u64) -> String {
@@ -169,6 +201,33 @@ mod tests {
         assert!(last.starts_with("9999-12-3"), "{last}");
         assert_eq!(Timestamp::from_unix_micros(-5).unix_micros(), 0);
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn spans_are_read_as_people_write_them() {
+        for (text, seconds) in [
+            ("90m", 5_400),
+            ("2h", 7_200),
+            ("1h30m", 5_400),
+            ("7d", 604_800),
+            ("1W 1s", 604_801),
+            ("0s", 0),
+        ] {
+            assert_eq!(seconds_of(text), Ok(seconds), "{text}");
+        }
+        for text in [
+            "",
+            "7",
+            "h",
+            "2h2h",
+            "1m1h",
+            "-1h",
+            "1.5h",
+            "99999999999999999999s",
+            "9999999999999999999w",
+        ] {
+            assert!(seconds_of(text).is_err(), "{text}");
+        }
     }
 
     #[test]

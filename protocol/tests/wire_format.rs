@@ -56,6 +56,7 @@ fn requestor() -> KeyPair {
 
 fn advertisement() -> Advertisement {
     Advertisement {
+        lease: None,
         provider_id: provider().id(),
         sequence: 7,
         issued_at: moment(0),
@@ -109,6 +110,7 @@ fn attestation() -> PortAttestation {
 
 fn vm() -> Vm {
     Vm {
+        lease: None,
         id: VmId::from_bytes([3; 16]).to_string(),
         name: "my-webserver".parse().unwrap(),
         status: VmStatus::Running,
@@ -265,6 +267,7 @@ fn port_checker_messages(ours: &mut Goldens) {
 
 fn provider_messages(ours: &mut Goldens) {
     let info = ProviderInfo {
+        lease: None,
         provider_id: provider().id().to_string(),
         stream_payment_address: ZERO_ADDRESS.into(),
         glm_token_address: ZERO_ADDRESS.into(),
@@ -291,6 +294,7 @@ fn provider_messages(ours: &mut Goldens) {
     ours.pinned("summary", &summary);
 
     let create = CreateVmRequest {
+        lease: None,
         name: "my-webserver".into(),
         resources: Some(SIZE),
         size: None,

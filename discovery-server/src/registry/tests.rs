@@ -40,6 +40,7 @@ impl Market {
     fn advertisement(&self, key: &KeyPair, sequence: u64) -> Advertisement {
         let now = self.registry.now();
         Advertisement {
+            lease: None,
             provider_id: key.id(),
             sequence,
             issued_at: now,

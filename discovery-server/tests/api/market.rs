@@ -114,6 +114,7 @@ impl Market {
         use golem_vm_node::clock::Clock as _;
         let now = Timestamp::from_unix_seconds(self.clock.now());
         Advertisement {
+            lease: None,
             provider_id: key.id(),
             sequence,
             issued_at: now,

@@ -8,6 +8,7 @@ fn key() -> KeyPair {
 
 fn sample() -> Advertisement {
     Advertisement {
+        lease: None,
         provider_id: key().id(),
         sequence: 7,
         issued_at: Timestamp::from_unix_seconds(1_000_000),

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Isolation, MAX_SSH_KEYS, SshPublicKey, VmName, VmResources, VmSize};
+use super::{
+    Isolation, Lease, LeaseRequest, MAX_SSH_KEYS, SshPublicKey, VmName, VmResources, VmSize,
+};
 use crate::KeyId;
 use crate::advertisement::Prices;
 use crate::document::DocumentDigest;
@@ -96,6 +98,9 @@ pub struct CreateVmRequest {
     /// The terms that the requestor was shown; worse ones are refused with `offer_changed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<AcceptedOffer>,
+    /// For how long, and what happens then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseRequest>,
 }
 
 /// A [`CreateVmRequest`] whose fields are all as they have to be.
@@ -111,6 +116,8 @@ pub struct ValidCreate {
     pub image: Option<String>,
     /// The terms that the requestor was shown, if any.
     pub offer: Option<AcceptedOffer>,
+    /// For how long, and what happens then; within the wire's bounds, not yet within the provider's.
+    pub lease: LeaseRequest,
 }
 
 impl CreateVmRequest {
@@ -144,6 +151,8 @@ impl CreateVmRequest {
                 format!("an image name is 1 to {MAX_IMAGE_CHARS} printable characters"),
             ));
         }
+        let lease = self.lease.unwrap_or_default();
+        errors.extend(lease.errors("/lease"));
         match (name, resources) {
             (Ok(name), Some(resources)) if errors.is_empty() => Ok(ValidCreate {
                 name,
@@ -151,6 +160,7 @@ impl CreateVmRequest {
                 ssh_keys,
                 image: self.image.clone(),
                 offer: self.offer.clone(),
+                lease,
             }),
             _ => Err(errors),
         }
@@ -232,6 +242,9 @@ pub struct Vm {
     /// The operation that is making it, or that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
+    /// For how long it is rented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
 }
 
 /// `202` to `POST /api/v1/vms?async=true`.

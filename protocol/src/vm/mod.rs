@@ -1,13 +1,20 @@
 //! Rented VMs: what they are called, how big they can be, and what is said about them.
 
+mod event;
 mod id;
 mod keys;
+mod lease;
 mod messages;
 mod resources;
 mod ssh_key;
 
+pub use event::{Actor, Cause, EventKind, StreamedEvent, VmEvent, VmEvents, VmStage};
 pub use id::{VM_NAME_RULE, VmId, VmIdError, VmName, VmNameError, VmRef};
 pub use keys::{ChangeVmKeys, MAX_SSH_KEYS, ValidKeyChange, VmKey, VmKeys};
+pub use lease::{
+    ExtendLease, Lease, LeaseRequest, LeaseTerms, MAX_IDLE_SECONDS, MAX_LEASE_SECONDS,
+    MIN_IDLE_SECONDS, MIN_LEASE_SECONDS, OnExpiry, UndeleteVm,
+};
 pub use messages::{
     AcceptedOffer, CreateVmRequest, Operation, OperationAccepted, OperationStatus, Owner,
     ValidCreate, Vm, VmAccess, VmAccessPending, VmStats, VmStatus,

@@ -281,6 +281,7 @@ impl AdvertisedTerms {
         valid_for: Duration,
     ) -> Advertisement {
         let mut advertisement = Advertisement {
+            lease: None,
             provider_id: settings.provider_id,
             sequence,
             issued_at: now,

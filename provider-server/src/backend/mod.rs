@@ -11,6 +11,7 @@
 //! Rarer abilities are traits of their own ([`Metering`], [`ImageStore`]); differences between
 //! backends are data ([`Capabilities`]), found by trying.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -358,6 +359,16 @@ pub trait Backend: Send + Sync + 'static {
     /// All instances that carry this provider's label, running or not; never another provider's.
     async fn list(&self) -> Result<Vec<InstanceId>, BackendError>;
 
+    /// Looks at all instances that carry this provider's label. One that is not in the answer is
+    /// [`Observation::Absent`].
+    async fn survey(&self) -> Result<BTreeMap<InstanceId, Observation>, BackendError> {
+        let mut seen = BTreeMap::new();
+        for id in self.list().await? {
+            seen.insert(id, self.observe(id).await?);
+        }
+        Ok(seen)
+    }
+
     /// Removes what the backend keeps for this provider beside instances and images (networks,
     /// rules). Called when the provider is purged, after its instances are gone. Does nothing if
     /// there is nothing.
@@ -375,10 +386,23 @@ pub trait Backend: Send + Sync + 'static {
     /// Its meter, if it has one.
     fn metering(&self) -> Option<&dyn Metering>;
 
+    /// What tells people inside its instances something, if it can.
+    fn notifier(&self) -> Option<&dyn NotifyGuest> {
+        None
+    }
+
     /// What watches its instances' disks, if it has such a thing.
     fn disk_watch(&self) -> Option<&dyn DiskWatch> {
         None
     }
+}
+
+/// Tells whoever is logged in to an instance something.
+#[async_trait]
+pub trait NotifyGuest: Send + Sync {
+    /// Shows one line to all who are logged in to the running instance. That nobody is there is no error.
+    /// The guest decides whether it is shown: nothing may rely on it.
+    async fn notify(&self, id: InstanceId, line: &str) -> Result<(), BackendError>;
 }
 
 /// What an instance takes of the host's disk.

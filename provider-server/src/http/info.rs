@@ -44,6 +44,7 @@ async fn health() -> Json<Health> {
 
 async fn info(State(source): State<Arc<InfoSource>>) -> Json<ProviderInfo> {
     Json(ProviderInfo {
+        lease: None,
         provider_id: source.id.to_string(),
         stream_payment_address: ZERO_ADDRESS.to_owned(),
         glm_token_address: ZERO_ADDRESS.to_owned(),

@@ -11,6 +11,7 @@ pub(super) fn vm(record: VmRecord) -> Vm {
         format!("the provider's owner has cut it off from the network (since {since})")
     });
     Vm {
+        lease: None,
         id: record.public_id(),
         status,
         resources: record.terms.resources,

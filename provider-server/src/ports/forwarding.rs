@@ -358,4 +358,8 @@ impl AccessPorts for ForwardedPorts {
             Err(error) => Err(self.missed(&mut table, &error)),
         }
     }
+
+    async fn quiet_for(&self) -> Result<BTreeMap<u16, Duration>, String> {
+        Err("the forwarder does not tell yet when its ports were last used".to_owned())
+    }
 }

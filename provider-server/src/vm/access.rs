@@ -1,6 +1,8 @@
 //! The ports that lead to VMs, as the VMs' life needs them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use golem_vm_protocol::VmId;
@@ -24,4 +26,11 @@ pub trait AccessPorts: Send + Sync + 'static {
     /// # Errors
     /// As for [`AccessPorts::route`].
     async fn unroute(&self, port: u16) -> Result<(), String>;
+
+    /// For each port that leads somewhere, how long ago a byte of an SSH session last went through it, in
+    /// either direction; since the route was made, if none did.
+    ///
+    /// # Errors
+    /// A sentence, when the forwarder can't be asked: that says nothing about any VM.
+    async fn quiet_for(&self) -> Result<BTreeMap<u16, Duration>, String>;
 }

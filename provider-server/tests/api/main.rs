@@ -59,6 +59,10 @@ impl AccessPorts for PaperPorts {
         self.0.lock().unwrap().remove(&port);
         Ok(())
     }
+
+    async fn quiet_for(&self) -> Result<BTreeMap<u16, Duration>, String> {
+        Ok(BTreeMap::new())
+    }
 }
 
 /// What survives the provider's process.

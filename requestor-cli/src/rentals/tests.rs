@@ -42,6 +42,7 @@ fn at(seconds: u64) -> Timestamp {
 
 fn vm(name: &str, status: VmStatus) -> Vm {
     Vm {
+        lease: None,
         id: VmId::from_bytes([1; 16]).to_string(),
         name: name.parse().unwrap(),
         status,

@@ -375,6 +375,7 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
             };
             let host_key = state.host_key.clone().unwrap_or(host_key);
             let vm = Vm {
+                lease: None,
                 id: id.to_string(),
                 name: valid.name,
                 status: VmStatus::Creating,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use golem_vm_node::clock::ManualClock;
@@ -43,6 +44,10 @@ impl AccessPorts for NoPorts {
     async fn unroute(&self, _: u16) -> Result<(), String> {
         Ok(())
     }
+
+    async fn quiet_for(&self) -> Result<BTreeMap<u16, Duration>, String> {
+        Ok(BTreeMap::new())
+    }
 }
 
 struct Bench {
@@ -76,6 +81,7 @@ impl Bench {
         let creation = Creation {
             owner,
             request: ValidCreate {
+                lease: golem_vm_protocol::vm::LeaseRequest::default(),
                 name: name.parse().unwrap(),
                 resources,
                 ssh_keys: vec![HostKey::generate().unwrap().public],

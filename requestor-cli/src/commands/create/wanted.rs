@@ -102,6 +102,7 @@ impl Wanted {
 
     fn body(&self, offer: Option<AcceptedOffer>) -> CreateVmRequest {
         CreateVmRequest {
+            lease: None,
             name: self.name.to_string(),
             resources: Some(self.resources),
             size: None,
