@@ -93,6 +93,15 @@ const MIGRATIONS: &[&str] = &["
     ALTER TABLE vm ADD COLUMN quarantined_at INTEGER;
 ", "
     ALTER TABLE vm ADD COLUMN keys_pending INTEGER NOT NULL DEFAULT 0;
+", "
+    -- Instances that carry this provider's label and have no VM. By the provider's own steady clock, so
+    -- that a clock that is set forward ends no period of grace; the time of day is for people.
+    CREATE TABLE orphan (
+        instance          TEXT PRIMARY KEY,
+        backend           TEXT NOT NULL,
+        first_seen_steady INTEGER NOT NULL,
+        first_seen_at     INTEGER NOT NULL
+    ) STRICT;
 "];
 
 /// A handle to the provider's database. Cheap to clone.
