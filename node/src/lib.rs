@@ -15,10 +15,13 @@
 //! | `http` | the listener, deadlines and caps; signed requests and replies; errors as problems |
 //! | `client` | outbound signed HTTP |
 //! | `control` | HTTP over a socket in the data directory, for the owner |
+//! | `fail_point` | where tests have a service killed |
 //! | `logging`, `shutdown`, `ready`, `open_files` | the life of a service |
 
 pub mod clock;
 pub mod data_dir;
+#[cfg(feature = "service")]
+pub mod fail_point;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

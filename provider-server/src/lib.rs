@@ -9,6 +9,7 @@ pub mod config;
 pub mod containment;
 pub mod control;
 pub mod doctor;
+pub mod fail_point;
 pub mod forwarder;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

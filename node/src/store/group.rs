@@ -6,6 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use crate::fail_point;
 
 /// Most jobs in one commit: bounds how long the first of them waits.
 const MAX_GROUP: usize = 256;
@@ -116,9 +117,11 @@ fn commit(connection: &mut Connection, mut group: Vec<Box<dyn Job>>) {
             let labels: Vec<_> = done.iter().map(|job| job.label()).collect();
             tracing::error!(jobs = ?labels, "a database commit failed: {failure}");
         }
+        fail_point::reached(fail_point::STORE_COMMITTED);
         for job in done {
             job.answer(failure.as_ref());
         }
+        fail_point::reached(fail_point::STORE_ANSWERED);
     }
 }
 
@@ -143,6 +146,7 @@ fn attempt(
             return (std::mem::replace(group, rest), Some(error));
         }
     }
+    fail_point::reached(fail_point::STORE_BEFORE_COMMIT);
     let failure = transaction.commit().err().map(StoreError::from);
     (std::mem::take(group), failure)
 }
