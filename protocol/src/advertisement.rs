@@ -11,7 +11,7 @@ use crate::document::{Document, Envelope, Verified};
 use crate::identity::KeyId;
 use crate::text::is_printable;
 use crate::time::{NaiveUtc, Timestamp};
-use crate::vm::{Isolation, LeaseTerms, VmResources};
+use crate::vm::{Isolation, LeaseTerms, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, VmResources};
 
 /// How long, in seconds, an advertisement may promise to be good for.
 pub const MAX_VALIDITY_SECONDS: u64 = 24 * 3600;
@@ -253,6 +253,12 @@ impl Advertisement {
             sane(self.overcommit.cpu) && sane(self.overcommit.storage),
             "1 to 1000",
         )?;
+        if let Some(lease) = self.lease {
+            let mut given = [Some(lease.default_seconds), lease.max_seconds].into_iter().flatten();
+            let good = given.all(|s| (MIN_LEASE_SECONDS..=MAX_LEASE_SECONDS).contains(&s))
+                && lease.grace_seconds <= MAX_LEASE_SECONDS;
+            field("lease", good, "leases are 1 second to ten years, grace 0 seconds to ten years")?;
+        }
         for endpoint in &self.endpoints {
             if let Endpoint::Direct { api, ssh_host } = endpoint {
                 let good = is_host_port(api) && is_host(ssh_host);

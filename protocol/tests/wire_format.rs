@@ -28,8 +28,10 @@ use golem_vm_protocol::signature::{
 };
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{
-    AcceptedOffer, ChangeVmKeys, CreateVmRequest, Isolation, Operation, OperationAccepted,
-    OperationStatus, Vm, VmAccess, VmAccessPending, VmKeys, VmStats, VmStatus,
+    AcceptedOffer, Actor, Cause, ChangeVmKeys, CreateVmRequest, EventKind, ExtendLease, Isolation,
+    Lease, LeaseRequest, LeaseTerms, OnExpiry, Operation, OperationAccepted, OperationStatus,
+    StreamedEvent, UndeleteVm, Vm, VmAccess, VmAccessPending, VmEvent, VmEvents, VmKeys, VmStage,
+    VmStats, VmStatus,
 };
 use golem_vm_protocol::{ErrorCode, FieldError, KeyPair, Problem, VmId, VmResources};
 use http::HeaderMap;
@@ -54,9 +56,13 @@ fn requestor() -> KeyPair {
     KeyPair::from_secret_bytes([2; 32]).unwrap()
 }
 
+fn lease_terms() -> LeaseTerms {
+    LeaseTerms { default_seconds: 604_800, max_seconds: Some(2_592_000), grace_seconds: 86_400 }
+}
+
 fn advertisement() -> Advertisement {
     Advertisement {
-        lease: None,
+        lease: Some(lease_terms()),
         provider_id: provider().id(),
         sequence: 7,
         issued_at: moment(0),
@@ -108,9 +114,21 @@ fn attestation() -> PortAttestation {
     }
 }
 
+fn lease() -> Lease {
+    Lease {
+        expires_at: Some(moment(7_200)),
+        on_expiry: OnExpiry::Stop,
+        grace_seconds: 86_400,
+        ends_soon: false,
+        ended_at: None,
+        erased_at: None,
+        stop_when_idle_seconds: Some(1_800),
+    }
+}
+
 fn vm() -> Vm {
     Vm {
-        lease: None,
+        lease: Some(lease()),
         id: VmId::from_bytes([3; 16]).to_string(),
         name: "my-webserver".parse().unwrap(),
         status: VmStatus::Running,
@@ -267,7 +285,7 @@ fn port_checker_messages(ours: &mut Goldens) {
 
 fn provider_messages(ours: &mut Goldens) {
     let info = ProviderInfo {
-        lease: None,
+        lease: Some(lease_terms()),
         provider_id: provider().id().to_string(),
         stream_payment_address: ZERO_ADDRESS.into(),
         glm_token_address: ZERO_ADDRESS.into(),
@@ -294,7 +312,11 @@ fn provider_messages(ours: &mut Goldens) {
     ours.pinned("summary", &summary);
 
     let create = CreateVmRequest {
-        lease: None,
+        lease: Some(LeaseRequest {
+            duration_seconds: Some(7_200),
+            on_expiry: Some(OnExpiry::Stop),
+            stop_when_idle_seconds: Some(1_800),
+        }),
         name: "my-webserver".into(),
         resources: Some(SIZE),
         size: None,
@@ -313,6 +335,14 @@ fn provider_messages(ours: &mut Goldens) {
         ..vm()
     };
     ours.pinned("vm_broken", &broken);
+    let kept = Lease {
+        ended_at: Some(moment(7_200)),
+        erased_at: Some(moment(93_600)),
+        ends_soon: true,
+        ..lease()
+    };
+    let kept = Vm { status: VmStatus::Stopped, ip_address: None, lease: Some(kept), ..vm() };
+    ours.pinned("vm_kept", &kept);
     let accepted =
         OperationAccepted { job_id: "op_1".into(), vm_id: vm().id, status: VmStatus::Creating };
     ours.pinned("create_accepted", &accepted);
@@ -361,6 +391,41 @@ fn provider_messages(ours: &mut Goldens) {
     let change =
         ChangeVmKeys { add: vec![SSH_KEY.into()], remove: vec![key.fingerprint()], force: false };
     ours.pinned("keys_change", &change);
+    lease_messages(ours);
+}
+
+fn lease_messages(ours: &mut Goldens) {
+    ours.pinned("extend_request", &ExtendLease { expires_at: moment(18_000) });
+    ours.pinned("undelete_request", &UndeleteVm { duration_seconds: Some(7_200) });
+    let begun = VmEvent {
+        vm_id: vm().id,
+        number: 1,
+        at: moment(0),
+        steady_micros: 86_400_000_000,
+        kind: EventKind::State,
+        from: None,
+        to: VmStage::Creating,
+        actor: Actor::Requestor,
+        cause: Cause::Requested,
+        detail: None,
+        resources: SIZE,
+        delivered_micros: 0,
+    };
+    let runs = VmEvent {
+        number: 2,
+        at: moment(9),
+        steady_micros: 86_409_000_000,
+        from: Some(VmStage::Creating),
+        to: VmStage::Running,
+        actor: Actor::Provider,
+        cause: Cause::Completed,
+        detail: Some("SSH answers".into()),
+        ..begun.clone()
+    };
+    let streamed =
+        StreamedEvent { nonce: Nonce::from_bytes([4; 16]).to_string(), event: runs.clone() };
+    ours.pinned("vm_events", &VmEvents { events: vec![begun, runs], next: Some(2) });
+    ours.pinned("streamed_event", &streamed);
 }
 
 fn problems(ours: &mut Goldens) {

@@ -64,7 +64,24 @@ fn it_speaks_for_its_signer_only() {
 #[test]
 fn fields_are_bounded() {
     type Change = fn(&mut Advertisement);
-    let changes: [Change; 9] = [
+    let lease = LeaseTerms { default_seconds: 1, max_seconds: None, grace_seconds: 0 };
+    assert_eq!(check(&Advertisement { lease: Some(lease), ..sample() }, 1_000_000), Ok(()));
+    let changes: [Change; 12] = [
+        |a| a.lease = Some(LeaseTerms { default_seconds: 0, max_seconds: None, grace_seconds: 0 }),
+        |a| {
+            a.lease = Some(LeaseTerms {
+                default_seconds: 1,
+                max_seconds: Some(u64::MAX),
+                grace_seconds: 0,
+            })
+        },
+        |a| {
+            a.lease = Some(LeaseTerms {
+                default_seconds: 1,
+                max_seconds: None,
+                grace_seconds: MAX_LEASE_SECONDS + 1,
+            })
+        },
         |a| a.name = "a\x1b[0m".into(),
         |a| a.name.clear(),
         |a| a.country = "se".into(),
