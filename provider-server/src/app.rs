@@ -138,10 +138,11 @@ impl AppError {
 pub async fn connect_backend(
     config: &Config,
     key: &KeyPair,
+    data_dir: &DataDir,
 ) -> Result<Arc<dyn Backend>, BackendError> {
     match config.backend {
         Some(BackendKind::Memory) => {
-            let backend = MemoryBackend::greeting().await;
+            let backend = MemoryBackend::kept(data_dir.path()).await;
             Ok(Arc::new(backend.map_err(|error| BackendError::Unavailable(error.to_string()))?))
         }
         Some(BackendKind::Docker) | None => {
@@ -194,7 +195,7 @@ impl Provider {
         clock: Arc<dyn Clock>,
         token: CancellationToken,
     ) -> Result<Self, AppError> {
-        let backend = connect_backend(&config, &key).await?;
+        let backend = connect_backend(&config, &key, data_dir).await?;
         open_files::let_memory_bound_them();
         kernel_numbers::let_memory_bound_them();
         let capabilities = backend.probe().await?;

@@ -37,7 +37,7 @@ pub mod open_files;
 pub enum BackendKind {
     /// Containers on a Docker Engine.
     Docker,
-    /// Instances that exist in this process's memory only: for tests.
+    /// Instances that are nothing but a description: for tests.
     Memory,
 }
 

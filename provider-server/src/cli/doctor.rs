@@ -72,7 +72,7 @@ async fn look(place: &PlaceArgs) -> anyhow::Result<Vec<Check>> {
         Ok(Some(key)) => key,
         Ok(None) | Err(_) => KeyPair::generate()?,
     };
-    let backend = app::connect_backend(&config, &key).await;
+    let backend = app::connect_backend(&config, &key, &data_dir).await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let facts = doctor::gather(Subject {
         config: &config,

@@ -33,7 +33,7 @@ impl Offline {
         let (config, data_dir) = place.open()?;
         let lock = data_dir.lock()?;
         let key = key_file::load_or_create(&data_dir.key_path())?;
-        let backend = app::connect_backend(&config, &key).await?;
+        let backend = app::connect_backend(&config, &key, &data_dir).await?;
         let store = open_store(&data_dir)?;
         let images = catalog(&config, &store, &backend);
         Ok(Self { data_dir, store, backend, images, _lock: lock })

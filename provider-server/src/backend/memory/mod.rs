@@ -1,73 +1,38 @@
-//! Instances that exist in this process's memory only: for tests.
+//! Instances that are nothing but a description: for tests.
 //!
 //! A [`MemoryBackend`] does what its script says: calls can be made to fail, to fail after they
 //! did their work, to be slow or to hang, and instances can stop, break or vanish by themselves.
-//! A clone is a second handle on the same backend.
+//! A clone is a second handle on the same backend. One that is [kept](MemoryBackend::kept) has its
+//! instances in a file, where they outlive the program as an engine's do.
+
+mod kept;
+mod script;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
 
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use golem_vm_protocol::vm::{Isolation, SshPublicKey};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
     Backend, BackendError, BackendKind, Capabilities, Containment, DiskRoom, DiskUse, DiskWatch,
-    ImageDigest, ImageStore, InstanceId, InstanceSpec, Metering, Observation, ProgressSender,
-    Usage,
+    ImageDigest, ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation,
+    ProgressSender, Usage,
 };
+use crate::fail_point::{self, FailPoint};
+pub use kept::FILE_NAME;
+use kept::Keeper;
+pub use script::{Fault, Method};
 
-/// The calls that a script can change and that are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// [`Backend::probe`].
-    Probe,
-    /// [`Backend::ensure`].
-    Ensure,
-    /// [`Backend::start`].
-    Start,
-    /// [`Backend::authorize`].
-    Authorize,
-    /// [`Backend::stop`].
-    Stop,
-    /// [`Backend::destroy`].
-    Destroy,
-    /// [`Backend::observe`].
-    Observe,
-    /// [`Backend::list`].
-    List,
-    /// [`Backend::clean_up`].
-    CleanUp,
-    /// [`ImageStore::build`].
-    Build,
-    /// [`ImageStore::pull`].
-    Pull,
-    /// [`ImageStore::size`].
-    Size,
-    /// [`ImageStore::remove`].
-    Remove,
-    /// [`Metering::usage`].
-    Usage,
-}
-
-/// What happens to one call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// It fails and has done nothing.
-    Fail(BackendError),
-    /// It does its work and fails all the same, like an answer that got lost.
-    FailAfterwards(BackendError),
-    /// It takes this long, then does its work.
-    Delay(Duration),
-    /// It never answers and has done nothing.
-    Hang,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Power {
     Off { exit_code: Option<i64>, out_of_memory: bool },
     On,
@@ -82,6 +47,7 @@ struct Instance {
 
 #[derive(Debug)]
 struct State {
+    keeper: Option<Keeper>,
     instances: BTreeMap<InstanceId, Instance>,
     images: HashMap<ImageDigest, u64>,
     capabilities: Capabilities,
@@ -91,6 +57,7 @@ struct State {
     unavailable: Option<String>,
     disk_uses: HashMap<InstanceId, DiskUse>,
     disk_room: Option<DiskRoom>,
+    told: Vec<(InstanceId, String)>,
 }
 
 /// The backend, and the handle with which a test steers it.
@@ -119,6 +86,7 @@ impl MemoryBackend {
             data_root: None,
         };
         let state = State {
+            keeper: None,
             instances: BTreeMap::new(),
             images: HashMap::new(),
             capabilities,
@@ -128,6 +96,7 @@ impl MemoryBackend {
             unavailable: None,
             disk_uses: HashMap::new(),
             disk_room: None,
+            told: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -138,16 +107,41 @@ impl MemoryBackend {
     /// # Errors
     /// When no port can be bound on loopback.
     pub async fn greeting() -> std::io::Result<Self> {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let backend = Self::new();
-        backend.set_ssh(listener.local_addr()?);
+        backend.greet().await?;
+        Ok(backend)
+    }
+
+    /// As [`MemoryBackend::greeting`], with the instances and images that the last one with this directory
+    /// had. Every change is written before the call that makes it returns. The greeting is on another
+    /// address each time, as a restarted instance may be.
+    ///
+    /// # Errors
+    /// When no port can be bound on loopback, or what was kept can't be read.
+    pub async fn kept(directory: &Path) -> std::io::Result<Self> {
+        let keeper = Keeper::in_directory(directory);
+        let (instances, images) = keeper.load()?;
+        let backend = Self::new();
+        {
+            let mut state = backend.lock();
+            state.keeper = Some(keeper);
+            state.instances = instances;
+            state.images = images;
+        }
+        backend.greet().await?;
+        Ok(backend)
+    }
+
+    async fn greet(&self) -> std::io::Result<()> {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        self.set_ssh(listener.local_addr()?);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 // A client that is gone already has seen enough.
                 let _ = stream.write_all(b"SSH-2.0-nothing_behind_this\r\n").await;
             }
         });
-        Ok(backend)
+        Ok(())
     }
 
     /// Where the sshd of every running instance is from now on: a test's own listener.
@@ -217,6 +211,12 @@ impl MemoryBackend {
         self.lock().instances.remove(&id);
     }
 
+    /// What was shown to people inside instances, the oldest first.
+    #[must_use]
+    pub fn told(&self) -> Vec<(InstanceId, String)> {
+        self.lock().told.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,15 +238,51 @@ impl MemoryBackend {
         match fault {
             None => {}
             Some(Fault::Fail(error)) => return Err(error),
-            Some(Fault::FailAfterwards(error)) => return work(&mut self.lock()).and(Err(error)),
+            Some(Fault::FailAfterwards(error)) => {
+                return self.lock().run(method, work).and(Err(error));
+            }
             Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
             Some(Fault::Hang) => std::future::pending().await,
         }
-        work(&mut self.lock())
+        self.lock().run(method, work)
     }
 }
 
 impl State {
+    /// Runs the work of one call, and keeps what it has changed.
+    fn run<T>(
+        &mut self,
+        method: Method,
+        work: impl FnOnce(&mut Self) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let Some(keeper) = self.keeper.clone().filter(|_| method.changes_something()) else {
+            return work(self);
+        };
+        let before = (self.instances.clone(), self.images.clone());
+        let value = work(self)?;
+        fail_point::reached(FailPoint::MemoryBeforeKeeping);
+        if let Err(error) = keeper.store(&self.instances, &self.images) {
+            (self.instances, self.images) = before;
+            return Err(BackendError::Failed(format!("instances can't be kept: {error}")));
+        }
+        fail_point::reached(FailPoint::MemoryKept);
+        Ok(value)
+    }
+
+    /// The sight of an instance from outside.
+    fn observation(&self, id: InstanceId) -> Observation {
+        match self.instances.get(&id) {
+            None => Observation::Absent,
+            Some(Instance { broken: Some(reason), .. }) => {
+                Observation::Broken { reason: reason.clone() }
+            }
+            Some(Instance { power: Power::On, .. }) => Observation::Running { ssh: self.ssh },
+            Some(Instance { power: Power::Off { exit_code, out_of_memory }, .. }) => {
+                Observation::Stopped { exit_code: *exit_code, out_of_memory: *out_of_memory }
+            }
+        }
+    }
+
     fn instance(&mut self, id: InstanceId) -> Result<&mut Instance, BackendError> {
         self.instances.get_mut(&id).ok_or(BackendError::NoInstance(id))
     }
@@ -328,24 +364,18 @@ impl Backend for MemoryBackend {
     }
 
     async fn observe(&self, id: InstanceId) -> Result<Observation, BackendError> {
-        self.call(Method::Observe, |state| {
-            let ssh = state.ssh;
-            Ok(match state.instances.get(&id) {
-                None => Observation::Absent,
-                Some(Instance { broken: Some(reason), .. }) => {
-                    Observation::Broken { reason: reason.clone() }
-                }
-                Some(Instance { power: Power::On, .. }) => Observation::Running { ssh },
-                Some(Instance { power: Power::Off { exit_code, out_of_memory }, .. }) => {
-                    Observation::Stopped { exit_code: *exit_code, out_of_memory: *out_of_memory }
-                }
-            })
-        })
-        .await
+        self.call(Method::Observe, |state| Ok(state.observation(id))).await
     }
 
     async fn list(&self) -> Result<Vec<InstanceId>, BackendError> {
         self.call(Method::List, |state| Ok(state.instances.keys().copied().collect())).await
+    }
+
+    async fn survey(&self) -> Result<BTreeMap<InstanceId, Observation>, BackendError> {
+        self.call(Method::Survey, |state| {
+            Ok(state.instances.keys().map(|id| (*id, state.observation(*id))).collect())
+        })
+        .await
     }
 
     async fn clean_up(&self) -> Result<(), BackendError> {
@@ -357,6 +387,10 @@ impl Backend for MemoryBackend {
     }
 
     fn disk_watch(&self) -> Option<&dyn DiskWatch> {
+        Some(self)
+    }
+
+    fn notifier(&self) -> Option<&dyn NotifyGuest> {
         Some(self)
     }
 
@@ -420,6 +454,18 @@ impl DiskWatch for MemoryBackend {
 }
 
 #[async_trait]
+impl NotifyGuest for MemoryBackend {
+    async fn notify(&self, id: InstanceId, line: &str) -> Result<(), BackendError> {
+        self.call(Method::Notify, |state| {
+            state.instance(id)?;
+            state.told.push((id, line.to_owned()));
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
 impl Metering for MemoryBackend {
     async fn usage(&self, id: InstanceId) -> Result<Usage, BackendError> {
         self.call(Method::Usage, |state| {
@@ -439,73 +485,4 @@ impl Metering for MemoryBackend {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use golem_vm_protocol::VmId;
-
-    use super::*;
-    use crate::backend::{Confinement, Egress, Limits};
-
-    fn spec(number: u8) -> InstanceSpec {
-        InstanceSpec {
-            id: InstanceId::of(VmId::from_bytes([number; 16])),
-            hostname: "web".parse().unwrap(),
-            image: digest_of("debian-12"),
-            limits: Limits {
-                cpu_millis: 1000,
-                memory_mib: 1024,
-                storage_mib: 10240,
-                processes: 512,
-                open_files: 1024,
-            },
-            confinement: Confinement { egress: Egress::Internet },
-            access: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn the_life_of_an_instance() {
-        let backend = MemoryBackend::new();
-        let ssh = "127.0.0.1:4711".parse().unwrap();
-        backend.set_ssh(ssh);
-        let spec = spec(1);
-        let missing = backend.ensure(&spec).await.unwrap_err();
-        assert_eq!(missing, BackendError::ImageMissing(spec.image.to_string()));
-        backend.add_image(spec.image.clone(), 1);
-        backend.ensure(&spec).await.unwrap();
-        backend.ensure(&spec).await.unwrap();
-        backend.start(spec.id).await.unwrap();
-        assert_eq!(backend.observe(spec.id).await, Ok(Observation::Running { ssh }));
-        assert_eq!(backend.list().await, Ok(vec![spec.id]));
-        backend.set_stopped(spec.id, 137, true);
-        let stopped = Observation::Stopped { exit_code: Some(137), out_of_memory: true };
-        assert_eq!(backend.observe(spec.id).await, Ok(stopped));
-        backend.destroy(spec.id).await.unwrap();
-        backend.destroy(spec.id).await.unwrap();
-        assert_eq!(backend.observe(spec.id).await, Ok(Observation::Absent));
-        assert_eq!(backend.start(spec.id).await, Err(BackendError::NoInstance(spec.id)));
-    }
-
-    #[tokio::test]
-    async fn it_does_as_scripted() {
-        let backend = MemoryBackend::new();
-        let spec = spec(1);
-        backend.add_image(spec.image.clone(), 1);
-        let lost = BackendError::Unavailable("no answer".to_owned());
-        backend.script(Method::Ensure, Fault::Fail(lost.clone()));
-        backend.script(Method::Ensure, Fault::FailAfterwards(lost.clone()));
-        assert_eq!(backend.ensure(&spec).await, Err(lost.clone()));
-        assert_eq!(backend.list().await, Ok(vec![]));
-        assert_eq!(backend.ensure(&spec).await, Err(lost));
-        assert_eq!(backend.list().await, Ok(vec![spec.id]));
-        assert_eq!(backend.calls(Method::Ensure), 2);
-        backend.script(Method::Start, Fault::Hang);
-        let hung = tokio::time::timeout(Duration::from_millis(10), backend.start(spec.id)).await;
-        assert!(hung.is_err());
-        backend.set_unavailable(Some("gone fishing"));
-        assert!(backend.list().await.is_err());
-        backend.set_unavailable(None);
-        backend.start(spec.id).await.unwrap();
-    }
-}
+mod tests;

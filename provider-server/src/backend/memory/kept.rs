@@ -1,0 +1,135 @@
+//! The file in which a backend in memory keeps its instances over an end of the program.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use golem_vm_protocol::VmName;
+use golem_vm_protocol::vm::SshPublicKey;
+use serde::{Deserialize, Serialize};
+
+use super::{Instance, Power};
+use crate::backend::{Confinement, ImageDigest, InstanceId, InstanceSpec, Limits, SshAccess};
+
+/// Its name in the provider's data directory.
+pub const FILE_NAME: &str = "memory-backend.json";
+
+/// Where the instances and images of one backend are kept.
+#[derive(Debug, Clone)]
+pub(super) struct Keeper {
+    path: PathBuf,
+}
+
+/// What is kept: as much as an engine keeps when its caller is killed.
+pub(super) type Kept = (BTreeMap<InstanceId, Instance>, HashMap<ImageDigest, u64>);
+
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    instances: Vec<KeptInstance>,
+    images: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptInstance {
+    name: String,
+    hostname: VmName,
+    image: ImageDigest,
+    limits: Limits,
+    confinement: Confinement,
+    access: Option<KeptAccess>,
+    power: Power,
+    broken: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptAccess {
+    host_key_private: String,
+    host_key: SshPublicKey,
+    authorized_keys: Vec<SshPublicKey>,
+}
+
+impl Keeper {
+    pub(super) fn in_directory(directory: &Path) -> Self {
+        Self { path: directory.join(FILE_NAME) }
+    }
+
+    /// What was kept last; nothing the first time.
+    pub(super) fn load(&self) -> io::Result<Kept> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
+            Err(error) => return Err(error),
+        };
+        let damaged = |error: String| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} can't be understood: {error}", self.path.display()),
+            )
+        };
+        let contents: Contents =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let mut instances = BTreeMap::new();
+        for kept in contents.instances {
+            let id = kept.name.parse().map_err(|_| damaged(format!("name {}", kept.name)))?;
+            instances.insert(id, kept.into_instance(id));
+        }
+        let images = contents.images.into_iter();
+        Ok((instances, images.map(|(digest, size)| (ImageDigest::new(digest), size)).collect()))
+    }
+
+    /// Keeps this, whole or not at all. A power cut may lose it: it is for tests that kill programs.
+    pub(super) fn store(
+        &self,
+        instances: &BTreeMap<InstanceId, Instance>,
+        images: &HashMap<ImageDigest, u64>,
+    ) -> io::Result<()> {
+        let instances = instances.iter().map(|(id, instance)| KeptInstance::of(*id, instance));
+        let images = images.iter().map(|(digest, size)| (digest.as_str().to_owned(), *size));
+        let contents = Contents { instances: instances.collect(), images: images.collect() };
+        let bytes = serde_json::to_vec(&contents).map_err(io::Error::other)?;
+        let fresh = self.path.with_extension("json.new");
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(&bytes)?;
+        fs::rename(&fresh, &self.path)
+    }
+}
+
+impl KeptInstance {
+    fn of(id: InstanceId, instance: &Instance) -> Self {
+        let Instance { spec, power, broken } = instance.clone();
+        Self {
+            name: id.to_string(),
+            hostname: spec.hostname,
+            image: spec.image,
+            limits: spec.limits,
+            confinement: spec.confinement,
+            access: spec.access.map(|access| KeptAccess {
+                host_key_private: access.host_key_private,
+                host_key: access.host_key,
+                authorized_keys: access.authorized_keys,
+            }),
+            power,
+            broken,
+        }
+    }
+
+    fn into_instance(self, id: InstanceId) -> Instance {
+        let access = self.access.map(|access| SshAccess {
+            host_key_private: access.host_key_private,
+            host_key: access.host_key,
+            authorized_keys: access.authorized_keys,
+        });
+        let spec = InstanceSpec {
+            id,
+            hostname: self.hostname,
+            image: self.image,
+            limits: self.limits,
+            confinement: self.confinement,
+            access,
+        };
+        Instance { spec, power: self.power, broken: self.broken }
+    }
+}
