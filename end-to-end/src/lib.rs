@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 mod engine;
+pub mod invariants;
 mod listening;
 mod market;
 mod meddler;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::engine::Engine;
+use crate::invariants::{Evidence, violations};
 use crate::listening::{PortRange, listens};
 use crate::outcome::Outcome;
 use crate::place::Place;
@@ -16,6 +17,8 @@ use crate::waiting::{eventually, within};
 
 /// How many ports for VMs a provider gets.
 const PORTS: u16 = 6;
+/// Longest until a provider has come to rest.
+const SETTLE: Duration = Duration::from_secs(120);
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -199,6 +202,44 @@ impl Provider {
     #[must_use]
     pub fn containers(&self) -> Vec<serde_json::Value> {
         self.engine.containers(&self.id)
+    }
+
+    /// What `golem-provider doctor --json` says, whether or not it finds anything.
+    #[must_use]
+    pub fn doctor(&self) -> serde_json::Value {
+        self.run(&["doctor", "--json"]).json()
+    }
+
+    /// What there is of it now, for [`crate::invariants::violations`]: it has to be running.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        let evidence = Evidence::of(&self.id, &self.data_dir());
+        evidence.engine(&self.engine, &self.place).status(self.status())
+    }
+
+    /// What does not hold of it once it has come to rest, in sentences: it has to be running. Looked
+    /// at again for two minutes, since much comes right by itself.
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let settled = within(SETTLE, || {
+            found = violations(&self.evidence());
+            found.is_empty().then_some(())
+        });
+        // Doctor tries things on the engine: not again and again.
+        if settled.is_some() {
+            found = violations(&self.evidence().doctor(self.doctor()));
+        }
+        found
+    }
+
+    /// Waits until it has come to rest, and nothing is amiss then.
+    ///
+    /// # Panics
+    /// With what is amiss.
+    pub fn settles(&self) {
+        let found = self.unsettled();
+        assert!(found.is_empty(), "provider {} does not settle:\n{}", self.id, found.join("\n"));
     }
 
     /// Its forwarder's process, if it lives.

@@ -35,6 +35,7 @@ fn sessions_outlive_the_provider() {
     );
     assert_eq!(requestor.in_vm("box", "hostname"), "box\n");
     assert_eq!(market.instances(), 1);
+    market.provider().settles();
     market.close();
 }
 
@@ -53,6 +54,7 @@ fn a_killed_forwarder_comes_back_on_the_same_port() {
         requestor.golem(&["vm", "ssh", "box", "--", "true"]).code == 0
     });
     assert_eq!(requestor.vm("box")["ssh"]["port"], port);
+    market.provider().settles();
     market.close();
 }
 
@@ -67,5 +69,10 @@ fn both_killed_at_once_come_back_too() {
     eventually("the port leads to the VM again", || {
         requestor.golem(&["vm", "ssh", "box", "--", "true"]).code == 0
     });
+    requestor.rent("second");
+    requestor.golem(&["vm", "stop", "second"]).done();
+    requestor.rent("third");
+    requestor.golem(&["vm", "destroy", "third", "--yes"]).done();
+    market.provider().settles();
     market.close();
 }
