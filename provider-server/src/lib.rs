@@ -20,4 +20,6 @@ pub mod images;
 pub mod ports;
 pub mod rental;
 pub mod store;
+#[cfg(test)]
+mod test_address;
 pub mod vm;

@@ -4,16 +4,20 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use golem_vm_provider::forwarder::wire::{Hello, Route};
 use golem_vm_provider::forwarder::{ClientError, EXIT_ALREADY_RUNNING, ForwarderClient};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+#[path = "../src/test_address.rs"]
+mod test_address;
+
+use test_address::own_ip;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_golem-forwarder");
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,13 +69,6 @@ impl Drop for Home {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
-}
-
-/// An address that no other test uses, so that its free ports stay free.
-fn own_ip() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    IpAddr::from(Ipv4Addr::new(127, high | 1, low, NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 fn free_port(ip: IpAddr) -> u16 {

@@ -84,7 +84,7 @@ impl PortState {
             (Some(before), Some(route)) if before.route.vm == route.vm => {
                 Arc::clone(&before.traffic)
             }
-            _ => Arc::default(),
+            _ => Arc::new(Traffic::new()),
         };
         *destination = route.map(|route| Arc::new(Destination { route, traffic }));
     }

@@ -176,6 +176,7 @@ impl Table {
                 stats.bytes_in = counts.bytes_in;
                 stats.bytes_out = counts.bytes_out;
                 stats.last_activity_unix_ms = counts.last_activity_unix_ms;
+                stats.quiet_ms = u64::try_from(counts.quiet_for.as_millis()).ok();
             }
             Some(stats)
         });

@@ -4,9 +4,8 @@
 mod proofs;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -16,20 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::wire::{BindFailureReason, MAX_LINE, RefusalCode, Route};
 use super::{ClientError, ForwarderClient, Options, SOCKET_NAME, ServerError, run};
+use crate::test_address::own_ip;
 
 /// No test takes nearly as long; a hanging one fails.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// An address that no other test uses, so that its free ports stay free.
-fn own_ip() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    if cfg!(target_os = "linux") {
-        let [_, _, high, low] = std::process::id().to_be_bytes();
-        IpAddr::from(Ipv4Addr::new(127, high | 1, low, NEXT.fetch_add(1, Ordering::Relaxed)))
-    } else {
-        IpAddr::from(Ipv4Addr::LOCALHOST)
-    }
-}
 
 /// Ports that are free on an address.
 fn free_ports<const N: usize>(ip: IpAddr) -> [u16; N] {

@@ -1,19 +1,34 @@
 //! Counters of what has gone to and from one VM through its port.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The counters of one route. They start with zero when the route leads to another VM.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Traffic {
     inwards: AtomicU64,
     outwards: AtomicU64,
     sessions: AtomicU64,
     unreachable: AtomicU64,
     last_activity: AtomicU64,
+    /// When it was last used, in milliseconds of [`steady_ms`]; at first when it was made.
+    used: AtomicU64,
 }
 
 impl Traffic {
+    /// The counters of a route that is made now.
+    pub(super) fn new() -> Self {
+        Self {
+            inwards: AtomicU64::new(0),
+            outwards: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+            unreachable: AtomicU64::new(0),
+            last_activity: AtomicU64::new(0),
+            used: AtomicU64::new(steady_ms()),
+        }
+    }
+
     /// Bytes went to the VM.
     pub(super) fn inwards(&self, bytes: usize) {
         self.inwards.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -24,6 +39,11 @@ impl Traffic {
     pub(super) fn outwards(&self, bytes: usize) {
         self.outwards.fetch_add(bytes as u64, Ordering::Relaxed);
         self.last_activity.store(unix_ms(), Ordering::Relaxed);
+    }
+
+    /// An SSH client has used the route: a port checker's visits are not use.
+    pub(super) fn used(&self) {
+        self.used.store(steady_ms(), Ordering::Relaxed);
     }
 
     /// A session began.
@@ -45,6 +65,9 @@ impl Traffic {
             sessions: self.sessions.load(Ordering::Relaxed),
             unreachable: self.unreachable.load(Ordering::Relaxed),
             last_activity_unix_ms: (last != 0).then_some(last),
+            quiet_for: Duration::from_millis(
+                steady_ms().saturating_sub(self.used.load(Ordering::Relaxed)),
+            ),
         }
     }
 }
@@ -62,6 +85,8 @@ pub(super) struct Counts {
     pub(super) unreachable: u64,
     /// When a byte last went either way.
     pub(super) last_activity_unix_ms: Option<u64>,
+    /// For how long no SSH client has used it.
+    pub(super) quiet_for: Duration,
 }
 
 /// Milliseconds since 1970 UTC.
@@ -69,4 +94,11 @@ pub(super) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Milliseconds of a clock that nobody sets. Its beginning means nothing.
+fn steady_ms() -> u64 {
+    static BEGINNING: OnceLock<Instant> = OnceLock::new();
+    let beginning = *BEGINNING.get_or_init(Instant::now);
+    u64::try_from(beginning.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -199,6 +199,11 @@ pub struct PortStats {
     /// When a byte last went either way, in milliseconds since 1970 UTC.
     #[serde(default)]
     pub last_activity_unix_ms: Option<u64>,
+    /// For how many milliseconds no byte of an SSH client's session has gone either way; since the
+    /// route was made, if none has. Clocks that are set don't change it, and time in which this machine
+    /// sleeps is not counted. Only for ports with a route; one of an earlier version does not tell.
+    #[serde(default)]
+    pub quiet_ms: Option<u64>,
 }
 
 /// Why a request was not carried out.

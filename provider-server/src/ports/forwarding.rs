@@ -360,6 +360,16 @@ impl AccessPorts for ForwardedPorts {
     }
 
     async fn quiet_for(&self) -> Result<BTreeMap<u16, Duration>, String> {
-        Err("the forwarder does not tell yet when its ports were last used".to_owned())
+        let stats = self.stats().await?;
+        let routed = stats.ports.into_iter().filter(|port| port.vm.is_some());
+        routed
+            .map(|port| match port.quiet_ms {
+                Some(quiet) => Ok((port.port, Duration::from_millis(quiet))),
+                None => Err(format!(
+                    "the running golem-forwarder is of an earlier version and does not tell when port {} was last used",
+                    port.port
+                )),
+            })
+            .collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Port checkers, and everybody else who is no SSH client.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use golem_vm_protocol::KeyPair;
 use golem_vm_protocol::port_proof::{Challenge, MAX_LINE, Proof, ProofScan};

@@ -1,7 +1,6 @@
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
 use golem_vm_protocol::VmId;
@@ -14,14 +13,8 @@ use super::*;
 use crate::forwarder::wire::Hello;
 use crate::forwarder::{self, ClientError, ForwarderClient, Options, STATE_NAME};
 use crate::ports::{ForwardedPorts, ForwardingError, LaunchForwarder, Local, PortBoard};
+use crate::test_address::own_ip;
 use crate::vm::AccessPorts as _;
-
-/// An address that no other test uses, so that its free ports stay free.
-fn own_ip() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    IpAddr::from(Ipv4Addr::new(127, high | 2, low, NEXT.fetch_add(1, Ordering::Relaxed)))
-}
 
 /// Runs the forwarder as a task instead of a process.
 struct InThisProcess {
@@ -171,6 +164,91 @@ async fn a_provider_that_starts_again_cuts_nothing_but_what_leads_to_vms_that_ar
     assert_eq!(bench.says(bench.first + 1).await, "");
     drop(ports);
     bench.launch.kill().await;
+}
+
+#[tokio::test]
+async fn how_long_a_port_has_been_quiet_is_told() {
+    let bench = Bench::new();
+    let ports = bench.start(Vec::new()).await;
+    let vm = VmId::random().unwrap();
+    assert!(ports.quiet_for().await.unwrap().is_empty(), "no port leads anywhere");
+    ports.route(bench.first, vm, sshd("one").await).await.unwrap();
+    let quiet = async || {
+        let told = ports.quiet_for().await.unwrap();
+        assert_eq!(told.keys().collect::<Vec<_>>(), [&bench.first]);
+        told[&bench.first]
+    };
+    let long = Duration::from_millis(300);
+    until("the unused route has been quiet for long", async || quiet().await > long).await;
+
+    // A visitor that does not speak SSH is no use, though the VM has spoken to it.
+    let mut visitor = TcpStream::connect((bench.ip, bench.first)).await.unwrap();
+    assert_eq!(greeting(&mut visitor).await, "one");
+    assert!(quiet().await > long);
+    let session = tokio::sync::Mutex::new(ssh_client((bench.ip, bench.first)).await);
+    assert_eq!(greeting(&mut *session.lock().await).await, "one");
+    let used = async || {
+        session.lock().await.write_all(b"x").await.unwrap();
+        quiet().await < long
+    };
+    until("its bytes are seen", used).await;
+    until("it is quiet, and open", async || quiet().await > long).await;
+    until("its bytes are seen again", used).await;
+
+    // It goes on to count while the provider starts anew and says the same again.
+    until("it is quiet again", async || quiet().await > long).await;
+    let again = bench.start(vec![(bench.first, vm)]).await;
+    assert!(again.quiet_for().await.unwrap()[&bench.first] > long);
+    bench.launch.kill().await;
+    let error = again.quiet_for().await.unwrap_err();
+    assert!(error.contains("golem-forwarder"), "{error}");
+}
+
+#[tokio::test]
+async fn an_earlier_forwarder_that_does_not_tell_is_no_quiet_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = tokio::net::UnixListener::bind(directory.path().join("forwarder.sock")).unwrap();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncBufReadExt as _, BufReader};
+        // What the release before this one answers.
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+                    let request: serde_json::Value = serde_json::from_str(&line).unwrap();
+                    let mut reply = match request["op"].as_str().unwrap() {
+                        "hello" => serde_json::json!({
+                            "reply": "hello", "protocol_version": 1, "version": "0.1.0", "pid": 77,
+                            "started_unix_ms": 1, "start_ticks": 1, "uptime_ms": 1, "proofs": true
+                        }),
+                        "stats" => serde_json::json!({
+                            "reply": "stats", "open": 1, "limit": 9, "limit_per_port": 9,
+                            "ports": [{
+                                "port": 50800, "vm": "vm_x", "open": 1, "turned_away": 0, "sessions": 1,
+                                "unreachable": 0, "bytes_in": 1, "bytes_out": 1, "last_activity_unix_ms": 1
+                            }]
+                        }),
+                        _ => serde_json::json!({"reply": "ports", "ports": []}),
+                    };
+                    reply["v"] = 1.into();
+                    reply["id"] = request["id"].clone();
+                    let reply = format!("{reply}\n");
+                    stream.get_mut().write_all(reply.as_bytes()).await.unwrap();
+                    line.clear();
+                }
+            });
+        }
+    });
+    let launch = InThisProcess {
+        data_dir: directory.path().to_owned(),
+        running: tokio::sync::Mutex::default(),
+    };
+    let board = PortBoard::new(&Config { verify_ports: false, ..range(50_800, 50_801, "") }, 7466);
+    let ports = ForwardedPorts::start(Arc::new(launch), own_ip(), board, Vec::new()).await.unwrap();
+    let error = ports.quiet_for().await.unwrap_err();
+    assert!(error.contains("earlier version"), "{error}");
 }
 
 #[tokio::test]
