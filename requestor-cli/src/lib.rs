@@ -23,6 +23,7 @@ pub mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod lease;
 pub mod market;
 pub mod rentals;
 pub mod ssh;

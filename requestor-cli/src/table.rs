@@ -13,6 +13,8 @@ pub struct Columns {
     header: Vec<String>,
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
+    /// Row and column of cells that a person should look at.
+    attention: Vec<(usize, usize)>,
 }
 
 impl Columns {
@@ -23,12 +25,18 @@ impl Columns {
             header: headings.iter().map(|h| h.trim_start_matches('>').to_owned()).collect(),
             right: headings.iter().map(|h| h.starts_with('>')).collect(),
             rows: Vec::new(),
+            attention: Vec::new(),
         }
     }
 
     /// Adds a row. Its cells are safe to print.
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
+    }
+
+    /// Shows a cell of the last row, counted from 0, in the colour of what needs attention.
+    pub fn attention(&mut self, column: usize) {
+        self.attention.push((self.rows.len().saturating_sub(1), column));
     }
 
     /// The finished text: on a terminal under `title` between rules, else only headings and rows.
@@ -74,7 +82,13 @@ impl Columns {
             table.enforce_styling();
         }
         table.set_header(header.collect::<Vec<_>>());
-        table.add_rows(self.rows.clone());
+        for (number, row) in self.rows.iter().enumerate() {
+            table.add_row(row.iter().enumerate().map(|(column, text)| {
+                let cell = comfy_table::Cell::new(text);
+                let marked = color && self.attention.contains(&(number, column));
+                if marked { cell.fg(comfy_table::Color::Yellow) } else { cell }
+            }));
+        }
         for (column, right) in table.column_iter_mut().zip(&self.right) {
             column.set_padding((0, 2));
             if *right {
@@ -129,6 +143,10 @@ mod tests {
         assert_eq!(lines.last(), lines.first());
         assert!(!text.contains('\x1b'));
         assert!(sample().decorated("x", 80, true).contains("\x1b[1m"));
+        let mut marked = sample();
+        marked.attention(1);
+        assert!(marked.decorated("x", 80, true).contains("\x1b[38;5;11m$10.00"));
+        assert_eq!(marked.plain(), sample().plain());
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use golem_vm_protocol::vm::Isolation;
+use golem_vm_protocol::time::{in_words, seconds_of};
+use golem_vm_protocol::vm::{
+    Isolation, MAX_IDLE_SECONDS, MAX_LEASE_SECONDS, MIN_IDLE_SECONDS, MIN_LEASE_SECONDS, OnExpiry,
+};
 
 /// What to do about VMs.
 #[derive(Debug, Subcommand)]
@@ -21,9 +24,14 @@ Examples:
 Without --provider-id the best match is taken: ports verified, guests contained, cheapest for the
 size, heard of last. If that one fails the next one is tried, at most five.
 The same command again after an interruption goes on with the same VM.
+A VM is rented until its lease ends: after --for SPAN (90m, 2h, 7d), else after what its provider
+gives by default. Then it is stopped and kept for a while (golem vm undelete brings it back), or
+with --on-expiry destroy erased at once. golem vm extend makes a lease longer.
 
 Examples:
   golem vm create box
+  golem vm create box --for 2h --on-expiry destroy
+  golem vm create box --for 7d --stop-when-idle 30m
   golem vm create my-webserver --cpu 2 --memory 4 --storage 20
   golem vm create box --provider-id provider-1 --image ubuntu-24.04 --ssh-key ~/.ssh/work.pub")]
     Create(CreateArgs),
@@ -65,6 +73,23 @@ Examples:
     /// Stop a VM and start it again
     #[command(after_help = "Example:\n  golem vm restart my-webserver")]
     Restart(NameArgs),
+    /// Make a VM's lease end later
+    #[command(after_help = "\
+The span is added to when the lease ends now; spans are such as 90m, 3h, 1h30m, 7d or 2w.
+
+Examples:
+  golem vm extend my-webserver --for 3h
+  golem vm extend my-webserver --for 7d --json")]
+    Extend(ExtendArgs),
+    /// Have a VM back whose lease has ended, or that was given back with --keep
+    #[command(after_help = "\
+It is stopped then; golem vm start starts it. Its lease is a new one: as long as --for says, else
+what its provider gives by default.
+
+Examples:
+  golem vm undelete my-webserver
+  golem vm undelete my-webserver --for 2h")]
+    Undelete(UndeleteArgs),
     /// Show what a VM uses
     #[command(after_help = "Example:\n  golem vm stats my-webserver --watch")]
     Stats(StatsArgs),
@@ -72,9 +97,13 @@ Examples:
     #[command(
         visible_alias = "delete",
         after_help = "\
+With --keep a VM is stopped, and its disk kept for its provider's grace period: until then golem vm
+undelete brings it back.
+
 Examples:
   golem vm destroy my-webserver
-  golem vm destroy one two --yes"
+  golem vm destroy one two --yes
+  golem vm destroy my-webserver --keep"
     )]
     Destroy(DestroyArgs),
     /// Give all your VMs back
@@ -152,6 +181,15 @@ pub struct CreateArgs {
     /// For at most this price
     #[arg(long, value_name = "USD", value_parser = price)]
     pub max_usd_per_month: Option<f64>,
+    /// For so long, from when it runs: 90m, 2h, 7d; without it, the provider's default
+    #[arg(long = "for", value_name = "SPAN", value_parser = lease_span)]
+    pub lease: Option<u64>,
+    /// What happens when the lease ends: stop (and keep it for a while) or destroy (at once)
+    #[arg(long, value_name = "WHAT")]
+    pub on_expiry: Option<OnExpiry>,
+    /// Stop it when nobody used SSH and nothing ran in it for so long: 30m, 2h
+    #[arg(long, value_name = "SPAN", value_parser = idle_span)]
+    pub stop_when_idle: Option<u64>,
     /// Give up after so many seconds, and leave nothing behind
     #[arg(long, value_name = "SECONDS", default_value_t = 900,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -266,6 +304,26 @@ pub struct StatsArgs {
     pub watch: bool,
 }
 
+/// `golem vm extend`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ExtendArgs {
+    /// The VM's name or id
+    pub name: String,
+    /// So much longer than now: 90m, 3h, 7d
+    #[arg(long = "for", value_name = "SPAN", value_parser = lease_span)]
+    pub lease: u64,
+}
+
+/// `golem vm undelete`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct UndeleteArgs {
+    /// The VM's name or id
+    pub name: String,
+    /// For so long from now: 90m, 2h, 7d; without it, the provider's default
+    #[arg(long = "for", value_name = "SPAN", value_parser = lease_span)]
+    pub lease: Option<u64>,
+}
+
 /// `golem vm destroy`
 #[derive(Debug, Clone, ClapArgs)]
 pub struct DestroyArgs {
@@ -275,6 +333,9 @@ pub struct DestroyArgs {
     /// Don't ask
     #[arg(long, short)]
     pub yes: bool,
+    /// Stop it and keep its disk for a while: golem vm undelete brings it back
+    #[arg(long, conflicts_with = "forget")]
+    pub keep: bool,
     /// If the provider does not answer, forget the VM here; it is destroyed if the provider ever
     /// answers again
     #[arg(long)]
@@ -305,5 +366,23 @@ fn price(text: &str) -> Result<f64, String> {
     match text.trim_start_matches('$').parse::<f64>() {
         Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
         _ => Err("a price is a number of USD, such as 12.50".to_owned()),
+    }
+}
+
+fn lease_span(text: &str) -> Result<u64, String> {
+    span(text, MIN_LEASE_SECONDS, MAX_LEASE_SECONDS)
+}
+
+fn idle_span(text: &str) -> Result<u64, String> {
+    span(text, MIN_IDLE_SECONDS, MAX_IDLE_SECONDS)
+}
+
+/// Seconds of a span within these bounds.
+fn span(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let seconds = seconds_of(text).map_err(|error| error.to_string())?;
+    if (least..=most).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(format!("it is from {} to {}", in_words(least), in_words(most)))
     }
 }

@@ -2,10 +2,13 @@
 
 use serde_json::json;
 
-use crate::app::App;
+use super::refresh;
+use super::view::VmView;
+use crate::app::{App, now};
 use crate::args::{DestroyArgs, PurgeArgs};
 use crate::client::provider::{CallError, DESTROY};
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Kind, Result};
+use crate::lease::minute;
 use crate::market::label;
 use crate::rentals::{Rental, State};
 
@@ -16,6 +19,9 @@ pub(super) async fn run(app: &App<'_>, args: &DestroyArgs) -> Result<()> {
         if !rentals.iter().any(|known| known.row == rental.row) {
             rentals.push(rental);
         }
+    }
+    if args.keep {
+        return keep_all(app, &rentals).await;
     }
     all(app, &rentals, args.yes, args.forget).await
 }
@@ -78,7 +84,7 @@ async fn one(app: &App<'_>, rental: &Rental, forget: bool) -> Result<()> {
     let rentals = app.rentals()?;
     match answer {
         Ok(()) => rentals.remove(rental.row),
-        Err(error) if error.is_no_such_vm() && !rental.may_be_in_flight(crate::app::now()) => {
+        Err(error) if error.is_no_such_vm() && !rental.may_be_in_flight(now()) => {
             app.ui.detail(&format!("the provider had no '{}' any more", rental.name));
             rentals.remove(rental.row)
         }
@@ -100,5 +106,80 @@ async fn one(app: &App<'_>, rental: &Rental, forget: bool) -> Result<()> {
         Err(error) => Err(error
             .into_cli(&format!("destroy '{}'", rental.name), &rental.provider)
             .hint("try again later, or give up on that provider with --forget")),
+    }
+}
+
+/// Gives these up the soft way. All are tried; the first failure is the command's. Nobody is asked: what is
+/// given up can be had back.
+async fn keep_all(app: &App<'_>, rentals: &[Rental]) -> Result<()> {
+    let mut kept = Vec::new();
+    let mut failure = None;
+    for rental in rentals {
+        match keep_one(app, rental).await {
+            Ok(rental) => kept.push(rental),
+            Err(error) => {
+                if let Some(earlier) = failure.replace(error) {
+                    app.ui.error(&earlier);
+                }
+            }
+        }
+    }
+    if app.ui.is_json() {
+        let views: Result<Vec<VmView>> =
+            kept.iter().map(|rental| VmView::of(app, rental, false)).collect();
+        let views = json!(views?);
+        return match failure {
+            Some(error) => Err(error.although("kept", views)),
+            None => app.ui.json(&json!({ "kept": views })),
+        };
+    }
+    for rental in kept {
+        let (name, lease) = (&rental.name, rental.lease.as_ref());
+        let until = match lease.and_then(|lease| lease.erased_at) {
+            Some(moment) => format!("until {} UTC", minute(moment)),
+            None => "for a while".to_owned(),
+        };
+        app.ui.line(&format!(
+            "'{name}' is {}, and kept {until}; have it back with: golem vm undelete {name}",
+            rental.status
+        ))?;
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn keep_one(app: &App<'_>, rental: &Rental) -> Result<Rental> {
+    let client = app.client()?;
+    let (name, vm) = (&rental.name, rental.reference());
+    let doing = format!("give '{name}' up and keep it");
+    let failed = |error: CallError| error.into_cli(&doing, &rental.provider);
+    let _progress = app.ui.progress(&format!("giving '{name}' up"));
+    // A provider that knows nothing of keeping would destroy it at once.
+    let answer = app.reach(&rental.provider, async |provider| client.vm(provider, &vm).await).await;
+    let answer = match answer {
+        Ok(seen) if seen.lease.is_none() => {
+            return Err(CliError::new(Kind::Refused, format!("can't {doing}"))
+                .because("its provider is of an older release, which keeps nothing")
+                .hint(format!("destroy it: golem vm destroy {name}")));
+        }
+        Ok(_) => {
+            app.reach(&rental.provider, async |provider| client.give_up(provider, &vm).await).await
+        }
+        Err(error) => Err(error),
+    };
+    let rentals = app.rentals()?;
+    match answer {
+        Ok(Some(vm)) => {
+            rentals.observed(rental.row, &vm, now())?;
+            Ok(rentals.by_row(rental.row)?.unwrap_or_else(|| rental.clone()))
+        }
+        Ok(None) => {
+            rentals.remove(rental.row)?;
+            Err(CliError::other(format!("'{name}' is destroyed: its provider did not keep it")))
+        }
+        Err(error) if error.is_no_such_vm() => {
+            refresh::gone(app, rental)?;
+            Err(CliError::not_found(format!("'{name}' does not exist any more")))
+        }
+        Err(error) => Err(failed(error)),
     }
 }

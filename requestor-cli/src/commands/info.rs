@@ -1,13 +1,15 @@
 //! `golem vm info`, and the block of facts about one VM that `create` ends with.
 
 use golem_vm_protocol::text::printable;
+use golem_vm_protocol::time::in_words;
 
-use super::list::status_text;
+use super::list::{status_text, tell_end};
 use super::refresh::{self, Seen};
 use super::view::{VmView, original_time};
-use crate::app::App;
+use crate::app::{App, now};
 use crate::args::NameArgs;
 use crate::error::{CliError, Result};
+use crate::lease::sentence;
 use crate::market::{dollars, label, usd};
 use crate::ssh::openssh;
 
@@ -48,6 +50,7 @@ pub(super) fn show(app: &App<'_>, seen: &Seen, title: &str) -> Result<()> {
         let provider = label(&seen.rental.provider.name, &seen.rental.provider.id);
         app.ui.warn(&format!("{provider}: {error}; this is what was last known"));
     }
+    tell_end(app, &seen.rental);
     Ok(())
 }
 
@@ -85,6 +88,12 @@ fn facts(app: &App<'_>, seen: &Seen) -> Result<Vec<(&'static str, String)>> {
         facts.push(("Price", format!("{} per month", dollars(usd(price)))));
     }
     facts.push(("Created", format!("{} UTC", original_time(rental.created_at))));
+    if let Some(lease) = &rental.lease {
+        facts.push(("Ends", sentence(lease, now())));
+        if let Some(seconds) = lease.stop_when_idle_seconds {
+            facts.push(("When idle", format!("it is stopped after {}", in_words(seconds))));
+        }
+    }
     if let Some(target) = App::target(rental, &known_hosts) {
         facts.push(("Host key", target.access.host_key.fingerprint()));
         facts.push(("Log in", format!("golem vm ssh {}", rental.name)));

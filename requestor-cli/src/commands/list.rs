@@ -7,9 +7,13 @@ use super::refresh::{self, Seen};
 use super::view::{VmView, age, original_time};
 use crate::app::{App, now};
 use crate::error::Result;
+use crate::lease::{ends_cell, ends_soon, warning};
 use crate::market::{dollars, label, usd};
-use crate::rentals::State;
+use crate::rentals::{Rental, State};
 use crate::table::Columns;
+
+/// Which column says when a VM's lease ends.
+const ENDS: usize = 9;
 
 pub(super) async fn run(app: &App<'_>) -> Result<()> {
     let seen = {
@@ -27,7 +31,18 @@ pub(super) async fn run(app: &App<'_>) -> Result<()> {
         app.ui.out(&table(app, &seen))?;
     }
     tell_stale(app, &seen);
+    for Seen { rental, .. } in &seen {
+        tell_end(app, rental);
+    }
     Ok(())
+}
+
+/// Warns when the lease of a VM ends soon, or has ended, as far as it is known.
+pub(super) fn tell_end(app: &App<'_>, rental: &Rental) {
+    let lease = rental.lease.as_ref();
+    if let Some(text) = lease.and_then(|lease| warning(rental.name.as_str(), lease, now())) {
+        app.ui.warn(&text);
+    }
 }
 
 fn tell_stale(app: &App<'_>, seen: &[Seen]) {
@@ -66,8 +81,10 @@ fn table(app: &App<'_>, seen: &[Seen]) -> String {
         "Isolation",
         "SSH",
         ">USD/month",
+        "Ends",
         "Created (UTC)",
     ]);
+    let now = now();
     for item in seen {
         let rental = &item.rental;
         let ssh = rental.ssh.as_ref().map_or_else(
@@ -84,8 +101,12 @@ fn table(app: &App<'_>, seen: &[Seen]) -> String {
             rental.isolation.map_or_else(|| "-".to_owned(), |i| i.to_string()),
             ssh,
             rental.usd_micro_month.map_or_else(|| "-".to_owned(), |price| dollars(usd(price))),
+            ends_cell(rental.lease.as_ref(), now),
             original_time(rental.created_at),
         ]);
+        if rental.lease.as_ref().is_some_and(|l| ends_soon(l, now) || l.ended_at.is_some()) {
+            table.attention(ENDS);
+        }
     }
     table.render(&app.ui, &format!("💻 Your VMs ({} total)", seen.len()))
 }

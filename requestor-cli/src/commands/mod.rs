@@ -7,6 +7,7 @@ mod discovered;
 mod id;
 mod info;
 mod keys;
+mod lease;
 mod list;
 mod power;
 mod providers;
@@ -51,6 +52,8 @@ fn run_vm(app: &App<'_>, command: VmCommand) -> Result<u8> {
         VmCommand::Start(args) => block_on(power::run(app, &args, power::Change::Start))?,
         VmCommand::Stop(args) => block_on(power::run(app, &args, power::Change::Stop))?,
         VmCommand::Restart(args) => block_on(power::run(app, &args, power::Change::Restart))?,
+        VmCommand::Extend(args) => block_on(lease::extend(app, &args))?,
+        VmCommand::Undelete(args) => block_on(lease::undelete(app, &args))?,
         VmCommand::Stats(args) => block_on(stats::run(app, &args))?,
         VmCommand::Destroy(args) => block_on(destroy::run(app, &args))?,
         VmCommand::Purge(args) => block_on(destroy::purge(app, &args))?,

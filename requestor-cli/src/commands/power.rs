@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use golem_vm_protocol::route;
 use golem_vm_protocol::vm::VmStatus;
+use golem_vm_protocol::{ErrorCode, route};
 use tokio::time::{Instant, sleep};
 
+use super::lease::with_undelete;
+use super::list::tell_end;
 use super::refresh;
 use super::view::VmView;
 use crate::app::App;
@@ -57,6 +59,16 @@ pub(super) async fn run(app: &App<'_>, args: &NameArgs, change: Change) -> Resul
             refresh::gone(app, &rental)?;
             return Err(CliError::not_found(format!("'{name}' does not exist any more")));
         }
+        // The provider says how to have back what is only kept; what to type is ours to say.
+        Err(error) if error.code() == Some(ErrorCode::StateConflict) => {
+            drop(progress);
+            let told = failed(error);
+            let seen = refresh::one(app, rental.clone()).await?;
+            let kept = seen.is_some_and(|seen| {
+                seen.rental.lease.is_some_and(|lease| lease.ended_at.is_some())
+            });
+            return Err(if kept { with_undelete(told, &rental) } else { told });
+        }
         Err(error) => return Err(failed(error)),
     }
     // The provider may answer before the VM is where it should be.
@@ -91,5 +103,7 @@ pub(super) async fn run(app: &App<'_>, args: &NameArgs, change: Change) -> Resul
     if app.ui.is_json() {
         return app.ui.json(&VmView::of(app, &seen.rental, false)?);
     }
-    app.ui.line(&format!("'{name}' is {wanted}"))
+    app.ui.line(&format!("'{name}' is {wanted}"))?;
+    tell_end(app, &seen.rental);
+    Ok(())
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
         discovered::search(app, &discovery, &query, extent).await?
     };
 
-    let wish = Wish { query };
+    let wish = Wish { query, lease: None };
     let unsigned = search.listings.iter().filter(|l| l.document.is_none()).count();
     let mut listings: Vec<&Listing> = search
         .listings

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use golem_vm_protocol::vm::VmStatus;
 
 use super::block_on;
+use super::list::tell_end;
 use super::refresh;
 use super::view::VmView;
 use crate::app::App;
@@ -31,6 +32,7 @@ pub(super) fn run(app: &App<'_>, args: &SshArgs) -> Result<u8> {
         app.ui.json(&VmView::of(app, &rental, true)?)?;
         return Ok(0);
     }
+    tell_end(app, &rental);
     let known_hosts = app.known_hosts_path()?;
     let target = App::target(&rental, &known_hosts).ok_or_else(|| {
         CliError::other(format!("nobody knows yet where '{}' can be logged in to", rental.name))

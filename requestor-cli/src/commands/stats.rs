@@ -5,6 +5,7 @@ use std::time::Duration;
 use golem_vm_protocol::vm::VmStats;
 use tokio::time::sleep;
 
+use super::list::tell_end;
 use super::refresh;
 use crate::app::App;
 use crate::args::StatsArgs;
@@ -37,6 +38,7 @@ pub(super) async fn run(app: &App<'_>, args: &StatsArgs) -> Result<()> {
                 }
             }
             if !args.watch {
+                tell_end(app, &rental);
                 return Ok(());
             }
             sleep(PAUSE).await;

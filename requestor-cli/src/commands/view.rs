@@ -1,7 +1,7 @@
 //! A rental as JSON: the original's fields first, then ours.
 
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, VmStatus};
+use golem_vm_protocol::vm::{Isolation, Lease, VmStatus};
 use golem_vm_protocol::{KeyId, VmId, VmName};
 use serde::Serialize;
 
@@ -55,6 +55,8 @@ pub(super) struct VmView {
     stale: bool,
     status_at: Timestamp,
     ssh: Option<SshView>,
+    /// As the provider last told it.
+    lease: Option<Lease>,
 }
 
 impl VmView {
@@ -92,6 +94,7 @@ impl VmView {
                 host_key_fingerprint: target.access.host_key.fingerprint(),
                 command: openssh::shell_command(&target),
             }),
+            lease: rental.lease.clone(),
         })
     }
 }

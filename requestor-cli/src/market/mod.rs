@@ -10,8 +10,8 @@ use golem_vm_protocol::advertisement::{
 };
 use golem_vm_protocol::document::DocumentDigest;
 use golem_vm_protocol::text::printable;
-use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{AcceptedOffer, Isolation};
+use golem_vm_protocol::time::{Timestamp, in_words};
+use golem_vm_protocol::vm::{AcceptedOffer, Isolation, LeaseRequest};
 use golem_vm_protocol::{KeyId, KeyPrefix, VmResources};
 
 use crate::client::listing::Listing;
@@ -25,6 +25,8 @@ const HOURS_PER_MONTH: f64 = 730.0;
 pub struct Wish {
     /// At least this much of each that is given.
     pub query: AdvertisementQuery,
+    /// The lease, where something is said about it.
+    pub lease: Option<LeaseRequest>,
 }
 
 impl Wish {
@@ -67,7 +69,33 @@ impl Wish {
                 return Some(format!("asks {} per month", dollars(price)));
             }
         }
-        None
+        self.lease_objection(advertisement)
+    }
+
+    /// What is wrong with the leases that a provider gives.
+    fn lease_objection(&self, advertisement: &Advertisement) -> Option<String> {
+        let lease = self.lease?;
+        let Some(terms) = advertisement.lease else {
+            return Some("gives no leases: it is of an older release".to_owned());
+        };
+        let (wanted, longest) = (lease.duration_seconds?, terms.max_seconds?);
+        (wanted > longest).then(|| {
+            format!("rents for at most {}, {} are wanted", in_words(longest), in_words(wanted))
+        })
+    }
+
+    /// The longest lease in seconds among providers that would suit but for theirs being too short.
+    #[must_use]
+    pub fn longest_lease<'a>(
+        &self,
+        advertisements: impl Iterator<Item = &'a Advertisement>,
+    ) -> Option<u64> {
+        self.lease?.duration_seconds?;
+        let any_lease = Self { lease: None, ..self.clone() };
+        advertisements
+            .filter(|advertisement| any_lease.objection(advertisement).is_none())
+            .filter_map(|advertisement| advertisement.lease?.max_seconds)
+            .max()
     }
 }
 

@@ -3,6 +3,7 @@ use golem_vm_protocol::KeyPair;
 use golem_vm_protocol::attestation::{Attested, PortAttestation};
 use golem_vm_protocol::document::Envelope;
 use golem_vm_protocol::port_ranges::PortRanges;
+use golem_vm_protocol::vm::LeaseTerms;
 use serde_json::json;
 
 use super::*;
@@ -88,7 +89,7 @@ fn who_advertises_the_image_comes_first() {
 
 #[test]
 fn a_wish_is_checked_against_the_signed_words() {
-    let wish = |query: AdvertisementQuery| Wish { query };
+    let wish = |query: AdvertisementQuery| Wish { query, lease: None };
     let advertisement = candidate(1, |_| {}).advertisement;
     let objection = |query| wish(query).objection(&advertisement);
     assert_eq!(objection(AdvertisementQuery::default()), None);
@@ -114,6 +115,27 @@ fn a_wish_is_checked_against_the_signed_words() {
         objection(AdvertisementQuery { max_usd_per_month: Some(8.0), ..Default::default() })
             .is_none()
     );
+}
+
+#[test]
+fn a_lease_that_is_too_long_for_a_provider_is_told_with_the_longest() {
+    let terms = |max_seconds| LeaseTerms { default_seconds: 7, max_seconds, grace_seconds: 0 };
+    let without = candidate(1, |_| {}).advertisement;
+    let days = candidate(2, |a| a.lease = Some(terms(Some(7 * 86_400)))).advertisement;
+    let hours = candidate(3, |a| a.lease = Some(terms(Some(7_200)))).advertisement;
+    let any = candidate(4, |a| a.lease = Some(terms(None))).advertisement;
+    let wish = |duration_seconds| Wish {
+        lease: Some(LeaseRequest { duration_seconds, ..LeaseRequest::default() }),
+        ..Wish::default()
+    };
+    let long = wish(Some(8 * 86_400));
+    assert!(long.objection(&without).unwrap().contains("gives no leases"));
+    assert_eq!(long.objection(&days).unwrap(), "rents for at most 7 d 0 h, 8 d 0 h are wanted");
+    assert_eq!(long.objection(&any), None);
+    assert_eq!(wish(None).objection(&hours), None);
+    assert_eq!(wish(Some(7_200)).objection(&hours), None);
+    assert_eq!(long.longest_lease([&without, &hours, &days].into_iter()), Some(7 * 86_400));
+    assert_eq!(wish(None).longest_lease([&days].into_iter()), None);
 }
 
 #[test]

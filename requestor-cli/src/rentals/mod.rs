@@ -30,7 +30,7 @@ use std::time::Duration;
 use golem_vm_node::sqlite::{self, Durability};
 use golem_vm_protocol::advertisement::Endpoint;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, SshPublicKey, Vm, VmStatus};
+use golem_vm_protocol::vm::{Isolation, Lease, SshPublicKey, Vm, VmStatus};
 use golem_vm_protocol::{KeyId, VmId, VmName, VmRef, VmResources};
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
@@ -116,6 +116,16 @@ pub struct Rental {
     pub problem: Option<String>,
     /// What the provider promised; not known of a VM that was created elsewhere.
     pub agreed: Option<Agreed>,
+    /// Its lease, as the provider last told it.
+    pub lease: Option<Lease>,
+    /// When the create request was last sent; `None`: it never was.
+    pub asked_at: Option<Timestamp>,
+    /// When a create that was cut off was found to have made the VM. Nobody has logged in since, as far as
+    /// this golem knows.
+    pub settled_at: Option<Timestamp>,
+    /// When its provider last did not say what became of a create that was cut off, or of what is to be
+    /// destroyed.
+    pub silent_at: Option<Timestamp>,
 }
 
 impl Rental {
@@ -280,7 +290,7 @@ impl Rentals {
             "UPDATE rentals SET vm_id = coalesce(vm_id, :vm_id), status = :status,
                problem = :problem, status_at = :now, image = coalesce(:image, image),
                isolation = coalesce(:isolation, isolation),
-               operation_id = coalesce(:operation, operation_id)
+               operation_id = coalesce(:operation, operation_id), lease = :lease
              WHERE row = :row",
             named_params! {
                 ":row": number,
@@ -291,6 +301,7 @@ impl Rentals {
                 ":image": vm.image,
                 ":isolation": vm.isolation.map(|isolation| isolation.to_string()),
                 ":operation": vm.job_id,
+                ":lease": vm.lease.as_ref().and_then(|lease| serde_json::to_string(lease).ok()),
             },
         )
     }
@@ -302,7 +313,7 @@ impl Rentals {
     /// When the database fails.
     pub fn asking(&self, number: i64, now: Timestamp) -> Result<()> {
         self.update(
-            "UPDATE rentals SET created_at = :now WHERE row = :row AND vm_id IS NULL",
+            "UPDATE rentals SET created_at = :now, asked_at = :now WHERE row = :row AND vm_id IS NULL",
             named_params! { ":row": number, ":now": now.unix_micros() },
         )
     }

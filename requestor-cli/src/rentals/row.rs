@@ -11,7 +11,8 @@ use super::{ProviderRef, Rental, SshAccess, State};
 
 pub(super) const COLUMNS: &str = "row, name, state, provider_id, provider_name, endpoints, \
     idempotency_key, request, cpu, memory, storage, usd_micro_month, isolation, image, vm_id, \
-    operation_id, ssh_host, ssh_port, ssh_user, host_key, identity, status, status_at, created_at, problem, agreed";
+    operation_id, ssh_host, ssh_port, ssh_user, host_key, identity, status, status_at, created_at, problem, agreed, lease, \
+    asked_at, settled_at, silent_at";
 
 pub(super) const fn state_text(state: State) -> &'static str {
     match state {
@@ -42,6 +43,10 @@ where
     row.get::<_, Option<String>>(column)?
         .map(|text| text.parse().map_err(|error: T::Err| wrong(column, &error)))
         .transpose()
+}
+
+fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_unix_micros))
 }
 
 fn wrong(column: usize, error: &dyn std::fmt::Display) -> rusqlite::Error {
@@ -93,5 +98,10 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Rental> {
             .get::<_, Option<String>>(25)?
             .map(|text| serde_json::from_str(&text).map_err(|error| wrong(25, &error)))
             .transpose()?,
+        // What a newer golem wrote there is of no use to this one.
+        lease: row.get::<_, Option<String>>(26)?.and_then(|text| serde_json::from_str(&text).ok()),
+        asked_at: moment(row, 27)?,
+        settled_at: moment(row, 28)?,
+        silent_at: moment(row, 29)?,
     })
 }

@@ -43,4 +43,19 @@ CREATE TABLE advertised (
 CREATE INDEX advertised_age ON advertised (seen_at);
 ", "
 ALTER TABLE rentals ADD COLUMN agreed TEXT;  -- JSON: what the provider promised
+", "
+ALTER TABLE rentals ADD COLUMN lease TEXT;         -- JSON: as the provider last told it
+ALTER TABLE rentals ADD COLUMN asked_at INTEGER;   -- when the create request was last sent; null: never
+ALTER TABLE rentals ADD COLUMN settled_at INTEGER; -- when a create that was cut off was found to have made it
+ALTER TABLE rentals ADD COLUMN silent_at INTEGER;  -- when its provider last did not say what became of it
+UPDATE rentals SET asked_at = created_at;
+-- VMs that were destroyed, so that their histories can still be asked for.
+CREATE TABLE gone (
+  vm_id         TEXT PRIMARY KEY,
+  name          TEXT NOT NULL,
+  provider_id   TEXT NOT NULL,
+  provider_name TEXT NOT NULL,
+  endpoints     TEXT NOT NULL,                     -- JSON, as advertised
+  gone_at       INTEGER NOT NULL                   -- microseconds since the Unix epoch
+) STRICT, WITHOUT ROWID;
 "];

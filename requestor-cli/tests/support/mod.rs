@@ -5,6 +5,7 @@
 
 pub mod discovery;
 pub mod http;
+pub mod leases;
 pub mod provider;
 pub mod sshd;
 

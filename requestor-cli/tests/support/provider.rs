@@ -13,14 +13,15 @@ use golem_vm_protocol::port_ranges::PortRanges;
 use golem_vm_protocol::signature::{RequestParts, RequestSignature, sign_response, verify_request};
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{
-    ChangeVmKeys, CreateVmRequest, Isolation, Operation, OperationAccepted, OperationStatus,
-    SshPublicKey, Vm, VmAccess, VmAccessPending, VmKeys, VmStats, VmStatus,
+    ChangeVmKeys, CreateVmRequest, Isolation, Lease, LeaseTerms, Operation, OperationAccepted,
+    OperationStatus, SshPublicKey, Vm, VmAccess, VmAccessPending, VmKeys, VmStats, VmStatus,
 };
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem, VmId};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::http::{Answer, Received, Server, serve, serve_at};
+use super::leases;
 use super::sshd::Sshd;
 
 /// Who vouches for the ports of all providers here.
@@ -60,6 +61,10 @@ pub struct State {
     pub ports_verified: bool,
     pub offers: bool,
     pub overcommit: f64,
+    /// What leases it gives; `None`: it knows none.
+    pub lease: Option<LeaseTerms>,
+    /// The next so many extensions are obeyed, and their answers lost.
+    pub cut_after_extend: u32,
     /// Polls that an operation takes.
     pub slowness: u32,
     pub signing: Signing,
@@ -93,7 +98,7 @@ pub struct Provider {
     address: SocketAddr,
 }
 
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
@@ -113,6 +118,12 @@ impl Provider {
             ports_verified: true,
             offers: true,
             overcommit: 1.0,
+            lease: Some(LeaseTerms {
+                default_seconds: 7 * 86_400,
+                max_seconds: None,
+                grace_seconds: 86_400,
+            }),
+            cut_after_extend: 0,
             slowness: 2,
             signing: Signing::Right,
             refuse: None,
@@ -181,6 +192,13 @@ impl Provider {
         }
     }
 
+    /// Changes the lease of all its VMs.
+    pub fn leases(&self, change: impl Fn(&mut Lease)) {
+        for rented in &mut self.state.lock().unwrap().vms {
+            rented.vm.lease.iter_mut().for_each(&change);
+        }
+    }
+
     /// The VM is gone, whoever did it.
     pub fn lose_vms(&self) {
         self.state.lock().unwrap().vms.clear();
@@ -211,6 +229,9 @@ impl Provider {
             "prices": prices(&state),
             "overcommit": {"cpu": state.overcommit, "storage": 1.0},
         });
+        if let Some(terms) = state.lease {
+            value["lease"] = json!(terms);
+        }
         if state.ports_verified {
             value["port_check"] = json!({"checker": checker().id(), "checked_at": now(), "api": true,
                                          "vm_ports": 100});
@@ -253,9 +274,9 @@ fn prices(state: &State) -> Prices {
     Prices { core_month: state.core_month, gb_ram_month: 2_000_000, gb_storage_month: 100_000 }
 }
 
-type Said = (u16, Value);
+pub type Said = (u16, Value);
 
-fn problem(code: ErrorCode, detail: &str) -> Said {
+pub fn problem(code: ErrorCode, detail: &str) -> Said {
     (code.status(), serde_json::to_value(Problem::new(code, detail)).unwrap())
 }
 
@@ -333,7 +354,15 @@ fn answered(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool)
             });
             match found {
                 None => problem(ErrorCode::VmNotFound, "VM Not Found"),
-                Some(at) => on_vm(state, at, method, action, &request.body),
+                Some(at) => {
+                    let keep = request.target.ends_with("?keep=true");
+                    let said = on_vm(state, at, method, action, &request.body, keep);
+                    if action == ["extend"] && state.cut_after_extend > 0 {
+                        state.cut_after_extend -= 1;
+                        return (said, true);
+                    }
+                    said
+                }
             }
         }
         _ => problem(ErrorCode::NotFound, "Not Found"),
@@ -375,7 +404,7 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
             };
             let host_key = state.host_key.clone().unwrap_or(host_key);
             let vm = Vm {
-                lease: None,
+                lease: state.lease.map(|terms| leases::begun(&terms, &valid.lease)),
                 id: id.to_string(),
                 name: valid.name,
                 status: VmStatus::Creating,
@@ -477,7 +506,14 @@ fn operation(state: &mut State, owner: KeyId, id: &str) -> Said {
     (200, serde_json::to_value(operation).unwrap())
 }
 
-fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str], body: &[u8]) -> Said {
+fn on_vm(
+    state: &mut State,
+    at: usize,
+    method: &Method,
+    action: &[&str],
+    body: &[u8],
+    keep: bool,
+) -> Said {
     let (user, port) = match &state.ssh {
         Some((port, _, user, _)) => (user.clone(), *port),
         None => ("ubuntu".to_owned(), 1),
@@ -490,8 +526,23 @@ fn on_vm(state: &mut State, at: usize, method: &Method, action: &[&str], body: &
             (200, serde_json::to_value(vm).unwrap())
         }
         (&Method::DELETE, []) => {
+            if keep && let Some(lease) = &mut rented.vm.lease {
+                leases::give_up(lease);
+                rented.vm.status = VmStatus::Stopped;
+                return (200, serde_json::to_value(&rented.vm).unwrap());
+            }
             state.vms.remove(at);
             (200, Value::Null)
+        }
+        (&Method::POST, ["extend"]) => leases::extend(state.lease, &mut rented.vm, body),
+        (&Method::POST, ["undelete"]) => leases::undelete(state.lease, &mut rented.vm, body),
+        (&Method::POST, ["start" | "restart"])
+            if rented.vm.lease.as_ref().is_some_and(|lease| lease.ended_at.is_some()) =>
+        {
+            problem(
+                ErrorCode::StateConflict,
+                "it is only kept: have it back first (POST .../undelete)",
+            )
         }
         (&Method::GET, ["access"]) if rented.vm.status != VmStatus::Running => {
             let pending = VmAccessPending {

@@ -13,6 +13,7 @@ use super::wanted::Wanted;
 use crate::app::{App, now};
 use crate::client::provider::{Access, CallError, Created, vm_id};
 use crate::error::{CliError, Kind};
+use crate::lease;
 use crate::market::label;
 use crate::rentals::{Rental, SshAccess, State};
 use crate::ssh::keys::Use;
@@ -252,6 +253,8 @@ impl Attempt<'_> {
         let Some(agreed) = &rental.agreed else { return Ok(()) };
         let image = self.wanted.image.as_deref();
         let mut broken = agreed.broken_by(vm, &self.wanted.resources, image);
+        let lease = self.wanted.wish.lease.as_ref();
+        broken.extend(lease::broken(lease, vm.lease.as_ref(), vm.created_at.0));
         // A provider that advertises no offers was not asked which kind it makes, but this is.
         if agreed.offer.is_none()
             && let Some(wanted) = self.wanted.isolation

@@ -4,6 +4,7 @@ use golem_vm_node::settings::closest;
 
 use golem_vm_protocol::advertisement::AdvertisementQuery;
 use golem_vm_protocol::text::printable;
+use golem_vm_protocol::time::in_words;
 use golem_vm_protocol::{KeyId, KeyPrefix};
 
 use super::super::discovered;
@@ -85,6 +86,14 @@ async fn no_match(app: &App<'_>, discovery: &Discovery, wanted: &Wanted) -> Resu
     if candidates.len() > SHOWN {
         error = error.because(format!("and {} more", candidates.len() - SHOWN));
     }
+    let longest = wanted.wish.longest_lease(candidates.iter().map(|c| &c.advertisement));
+    if let Some(longest) = longest {
+        error = error.hint(format!(
+            "the longest lease of those that match otherwise is {}: --for {}",
+            in_words(longest),
+            span(longest)
+        ));
+    }
     Ok(error.hint("see who offers what: golem vm providers").hint("and ask for less"))
 }
 
@@ -103,7 +112,18 @@ fn more_wishes(wanted: &Wanted) -> String {
     if let Some(price) = query.max_usd_per_month {
         text.push_str(&format!(", at most {} per month", dollars(price)));
     }
+    if let Some(seconds) = wanted.wish.lease.and_then(|lease| lease.duration_seconds) {
+        text.push_str(&format!(", for {}", in_words(seconds)));
+    }
     text
+}
+
+/// Seconds as `--for` takes them, in the largest unit that tells them exactly.
+fn span(seconds: u64) -> String {
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    let unit = units.into_iter().find(|(size, _)| seconds.is_multiple_of(*size));
+    let (size, unit) = unit.unwrap_or((1, 's'));
+    format!("{}{unit}", seconds / size)
 }
 
 /// The one provider that the person named.

@@ -2,7 +2,9 @@
 
 use golem_vm_protocol::advertisement::AdvertisementQuery;
 use golem_vm_protocol::signature::Nonce;
-use golem_vm_protocol::vm::{AcceptedOffer, CreateVmRequest, Isolation, SshPublicKey};
+use golem_vm_protocol::vm::{
+    AcceptedOffer, CreateVmRequest, Isolation, LeaseRequest, SshPublicKey,
+};
 use golem_vm_protocol::{VmName, VmResources};
 
 use super::super::keys::warn_if_weak;
@@ -67,7 +69,13 @@ impl Wanted {
             .hint(format!("ssh-add {}", key.identity.display()))
             .hint("or leave out --builtin"));
         }
+        let lease = LeaseRequest {
+            duration_seconds: args.lease,
+            on_expiry: args.on_expiry,
+            stop_when_idle_seconds: args.stop_when_idle,
+        };
         let wish = Wish {
+            lease: (lease != LeaseRequest::default()).then_some(lease),
             query: AdvertisementQuery {
                 cpu: Some(resources.cpu),
                 memory: Some(resources.memory),
@@ -102,7 +110,7 @@ impl Wanted {
 
     fn body(&self, offer: Option<AcceptedOffer>) -> CreateVmRequest {
         CreateVmRequest {
-            lease: None,
+            lease: self.wish.lease,
             name: self.name.to_string(),
             resources: Some(self.resources),
             size: None,
