@@ -17,11 +17,15 @@ use crate::port_proof::{Challenge, Opening, Proof, ProofScan};
 use crate::port_ranges::PortRanges;
 use crate::provider::ProviderInfo;
 use crate::signature::{
-    Nonce, RequestParts, RequestSignature, sign_request, verify_request, verify_response,
+    Nonce, RequestParts, RequestSignature, claims_to_stream, sign_request, verify_request,
+    verify_response, verify_stream,
 };
 use crate::text::{is_printable, printable};
-use crate::time::{NaiveUtc, Timestamp};
-use crate::vm::{CreateVmRequest, Operation, SshPublicKey, Vm, VmAccess, VmStats};
+use crate::time::{NaiveUtc, Timestamp, seconds_of};
+use crate::vm::{
+    CreateVmRequest, ExtendLease, Operation, SshPublicKey, StreamReader, StreamedEvent, UndeleteVm,
+    Vm, VmAccess, VmEvent, VmEvents, VmStats, event_number,
+};
 use crate::{KeyId, KeyPair, KeyPrefix, Problem, VmId, VmName, VmRef};
 
 /// A fuzz target: its name, and what it does with an input.
@@ -38,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     ("ssh_public_key", ssh_public_key),
     ("create_vm_request", create_vm_request),
     ("provider_replies", provider_replies),
+    ("event_stream", event_stream),
     ("problem", problem),
     ("port_check", port_check),
     ("port_proof", port_proof),
@@ -142,6 +147,12 @@ fn signed_reply(data: &[u8]) {
             verify_response(status, &headers, &[body, b"x"].concat(), &request).is_err(),
             "another body is believed"
         );
+        assert!(verify_stream(status, &headers, &request).is_err(), "a reply that is a stream");
+    }
+    if verify_stream(status, &headers, &request).is_ok() {
+        assert!(status == 200 && verify_stream(201, &headers, &request).is_err());
+        assert!(claims_to_stream(&headers) || headers.contains_key("content-digest"));
+        assert!(verify_response(status, &headers, body, &request).is_err());
     }
 }
 
@@ -272,6 +283,50 @@ fn provider_replies(data: &[u8]) {
     json_reads_back::<VmStats>(data);
     json_reads_back::<Operation>(data);
     json_reads_back::<ProviderInfo>(data);
+    json_reads_back::<VmEvents>(data);
+    json_reads_back::<StreamedEvent>(data);
+    json_reads_back::<ExtendLease>(data);
+    if let Some(undelete) = json_reads_back::<UndeleteVm>(data)
+        && undelete.validate().is_ok()
+    {
+        assert!(undelete.duration_seconds.is_none_or(|seconds| seconds > 0));
+    }
+}
+
+/// A stream gives the same however its bytes arrive, and only events that are signed, of one VM, and in order;
+/// somebody else's give nothing.
+fn event_stream(data: &[u8]) {
+    let (Ok(key), Ok(other), Ok(vm)) = (
+        KeyPair::from_secret_bytes([1; 32]),
+        KeyPair::from_secret_bytes([2; 32]),
+        "my-webserver".parse::<VmRef>(),
+    ) else {
+        return;
+    };
+    let read = |signer: KeyId, piece: usize| {
+        let mut reader = StreamReader::new(signer, Nonce::from_bytes([4; 16]), &vm, 0);
+        let mut events: Vec<VmEvent> = Vec::new();
+        for bytes in data.chunks(piece) {
+            if reader.push(bytes, &mut events).is_err() {
+                break;
+            }
+        }
+        assert_eq!(reader.last(), events.last().map_or(0, |event| event.number));
+        events
+    };
+    // Bytes before a fault in the same piece are not given.
+    let (slow, whole) = (read(key.id(), 1), read(key.id(), data.len().max(1)));
+    assert!(slow.starts_with(&whole), "{slow:?} and {whole:?}");
+    assert!(
+        slow.windows(2)
+            .all(|pair| { pair[1].number == pair[0].number + 1 && pair[0].vm_id == pair[1].vm_id })
+    );
+    assert!(read(other.id(), 7).is_empty(), "somebody else's");
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Some(number) = event_number(text)
+    {
+        assert_eq!(text.trim_start_matches('0').parse().unwrap_or(0), number);
+    }
 }
 
 fn problem(data: &[u8]) {
@@ -334,6 +389,9 @@ fn timestamps(data: &[u8]) {
         let naive = moment.naive();
         let json = serde_json::to_string(&naive).unwrap_or_default();
         assert_eq!(serde_json::from_str::<NaiveUtc>(&json).ok(), Some(naive));
+    }
+    if let Ok(seconds) = seconds_of(text) {
+        assert_eq!(seconds_of(&format!("{seconds}s")), Ok(seconds), "{text:?}");
     }
 }
 

@@ -18,6 +18,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::identity::{KeyId, KeyPair};
 
+mod stream;
+
+pub use stream::{EVENT_STREAM, claims_to_stream, sign_stream, verify_stream};
+
 /// The label of the one signature in each message.
 const LABEL: &str = "sig1";
 /// The profile's tag.
@@ -234,7 +238,7 @@ pub fn verify_request(
     let digest = checked_digest(headers, parts.body)?;
     let idempotency_key = one(headers, &IDEMPOTENCY_KEY, "Idempotency-Key")?;
 
-    let params = Parameters::parse(input, request_components(idempotency_key.is_some()))?;
+    let params = Parameters::parse(input, request_components(idempotency_key.is_some()), TAG)?;
     let (Some(created), Some(nonce)) = (params.created, params.nonce) else {
         return Err(malformed("Signature-Input", "created and nonce are needed"));
     };
@@ -294,7 +298,7 @@ pub fn verify_response(
         one(headers, &SIGNATURE_INPUT, "Signature-Input")?.ok_or(SignatureError::NotBound)?;
     let signature = one(headers, &SIGNATURE, "Signature")?.ok_or(SignatureError::NotBound)?;
     let digest = checked_digest(headers, body)?;
-    let params = Parameters::parse(input, RESPONSE_COMPONENTS)?;
+    let params = Parameters::parse(input, RESPONSE_COMPONENTS, TAG)?;
     if params.created.is_none() || params.nonce.is_some() {
         return Err(malformed("Signature-Input", "a reply has created, and no nonce"));
     }
@@ -400,7 +404,11 @@ struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    fn parse(input: &'a str, components: &str) -> Result<Self, SignatureError> {
+    fn parse(
+        input: &'a str,
+        components: &str,
+        expected_tag: &'static str,
+    ) -> Result<Self, SignatureError> {
         const HEADER: &str = "Signature-Input";
         let text = input
             .strip_prefix("sig1=")
@@ -438,8 +446,8 @@ impl<'a> Parameters<'a> {
         if alg != Some("ed25519") {
             return Err(malformed(HEADER, "alg has to be \"ed25519\""));
         }
-        if tag != Some(TAG) {
-            return Err(malformed(HEADER, "tag has to be \"golem-v1\""));
+        if tag != Some(expected_tag) {
+            return Err(malformed(HEADER, "tag is not the one of the profile"));
         }
         let keyid = keyid
             .ok_or(malformed(HEADER, "keyid is missing"))?

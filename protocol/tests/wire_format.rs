@@ -23,15 +23,15 @@ use golem_vm_protocol::provider::{
     Health, ProviderInfo, ResourceSummary, Summary, SummaryEnvironment, SummaryVm, ZERO_ADDRESS,
 };
 use golem_vm_protocol::signature::{
-    Nonce, RequestParts, SignedHeaders, sign_request, sign_response, verify_request,
-    verify_response,
+    Nonce, RequestParts, SignedHeaders, sign_request, sign_response, sign_stream, verify_request,
+    verify_response, verify_stream,
 };
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{
     AcceptedOffer, Actor, Cause, ChangeVmKeys, CreateVmRequest, EventKind, ExtendLease, Isolation,
-    Lease, LeaseRequest, LeaseTerms, OnExpiry, Operation, OperationAccepted, OperationStatus,
-    StreamedEvent, UndeleteVm, Vm, VmAccess, VmAccessPending, VmEvent, VmEvents, VmKeys, VmStage,
-    VmStats, VmStatus,
+    KEEP_ALIVE, Lease, LeaseRequest, LeaseTerms, OnExpiry, Operation, OperationAccepted,
+    OperationStatus, StreamReader, StreamedEvent, UndeleteVm, Vm, VmAccess, VmAccessPending,
+    VmEvent, VmEvents, VmKeys, VmStage, VmStats, VmStatus, stream_frame,
 };
 use golem_vm_protocol::{ErrorCode, FieldError, KeyPair, Problem, VmId, VmResources};
 use http::HeaderMap;
@@ -394,9 +394,7 @@ fn provider_messages(ours: &mut Goldens) {
     lease_messages(ours);
 }
 
-fn lease_messages(ours: &mut Goldens) {
-    ours.pinned("extend_request", &ExtendLease { expires_at: moment(18_000) });
-    ours.pinned("undelete_request", &UndeleteVm { duration_seconds: Some(7_200) });
+fn first_events() -> [VmEvent; 2] {
     let begun = VmEvent {
         vm_id: vm().id,
         number: 1,
@@ -422,6 +420,13 @@ fn lease_messages(ours: &mut Goldens) {
         detail: Some("SSH answers".into()),
         ..begun.clone()
     };
+    [begun, runs]
+}
+
+fn lease_messages(ours: &mut Goldens) {
+    ours.pinned("extend_request", &ExtendLease { expires_at: moment(18_000) });
+    ours.pinned("undelete_request", &UndeleteVm { duration_seconds: Some(7_200) });
+    let [begun, runs] = first_events();
     let streamed =
         StreamedEvent { nonce: Nonce::from_bytes([4; 16]).to_string(), event: runs.clone() };
     ours.pinned("vm_events", &VmEvents { events: vec![begun, runs], next: Some(2) });
@@ -497,7 +502,36 @@ fn vectors_hold() {
         "proof": proof.to_string(),
     });
     vectors.pinned_text("port_proof", &proof);
+    vectors.pinned_text("stream", &stream_vector());
     vectors.assert_all_seen();
+}
+
+/// A stream that answers the first request of `signature.json`.
+fn stream_vector() -> serde_json::Value {
+    const CREATED: u64 = 1_795_221_197;
+    let nonce = Nonce::from_bytes([4; 16]);
+    let parts = RequestParts::new("GET", "/api/v1/vms", b"");
+    let recipient = provider().id().to_string();
+    let (_, request) =
+        sign_request(&requestor(), &parts, &recipient, None, CREATED - 1, nonce).unwrap();
+    let head = sign_stream(&provider(), &request, CREATED);
+    let map: HeaderMap = head.iter().cloned().collect();
+    assert_eq!(verify_stream(200, &map, &request), Ok(provider().id()));
+    let frames: String = first_events()
+        .iter()
+        .map(|event| stream_frame(event, &nonce.to_string(), &provider()).unwrap() + KEEP_ALIVE)
+        .collect();
+    let mut reader = StreamReader::new(provider().id(), nonce, &"my-webserver".parse().unwrap(), 0);
+    let mut read = Vec::new();
+    reader.push(frames.as_bytes(), &mut read).unwrap();
+    assert_eq!(read, first_events());
+    serde_json::json!({
+        "secret_hex": "01".repeat(32),
+        "status": 200,
+        "created": CREATED,
+        "headers": listed(&head),
+        "body": frames,
+    })
 }
 
 fn request_vector(idempotency_key: Option<&str>) -> serde_json::Value {

@@ -268,6 +268,6 @@ proptest::proptest! {
     #[test]
     fn arbitrary_parameters_never_panic(rest in "[;a-z\"=0-9 ]{0,120}") {
         let text = format!("sig1={}{rest}", request_components(false));
-        let _ = Parameters::parse(&text, request_components(false));
+        let _ = Parameters::parse(&text, request_components(false), TAG);
     }
 }

@@ -1,6 +1,7 @@
 //! Rented VMs: what they are called, how big they can be, and what is said about them.
 
 mod event;
+mod event_stream;
 mod id;
 mod keys;
 mod lease;
@@ -9,6 +10,9 @@ mod resources;
 mod ssh_key;
 
 pub use event::{Actor, Cause, EventKind, StreamedEvent, VmEvent, VmEvents, VmStage};
+pub use event_stream::{
+    KEEP_ALIVE, MAX_STREAM_LINE, StreamError, StreamReader, event_number, stream_frame,
+};
 pub use id::{VM_NAME_RULE, VmId, VmIdError, VmName, VmNameError, VmRef};
 pub use keys::{ChangeVmKeys, MAX_SSH_KEYS, ValidKeyChange, VmKey, VmKeys};
 pub use lease::{
