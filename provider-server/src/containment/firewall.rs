@@ -102,6 +102,15 @@ impl Firewall {
         bridge_filter()
     }
 
+    /// Guests that run before the table is raised, so that they lose nothing when it is. Does nothing
+    /// afterwards: what is known then is newer.
+    pub async fn expect(&self, guests: impl IntoIterator<Item = (VmId, Guest)>) {
+        let mut state = self.state.lock().await;
+        if state.loaded.is_none() {
+            state.guests.extend(guests);
+        }
+    }
+
     /// Puts the table there, with those VMs cut off. From then on it is kept there; call it before
     /// any guest is started.
     ///

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use bollard::models::{ContainerInspectResponse, ContainerStatsResponse, SystemInfo};
+use bollard::models::{
+    ContainerInspectResponse, ContainerStatsResponse, ContainerSummary, SystemInfo,
+};
 use golem_vm_protocol::fuzzing::Target;
 use golem_vm_protocol::text::is_printable;
 
 use super::endpoint::{Endpoint, Files, Surroundings};
 use super::guest::{self, Guest};
-use super::{instance, metering, network, probe, progress, proxy, pull, tags};
+use super::{metering, network, observation, probe, progress, proxy, pull, tags};
 use crate::backend::Observation;
 
 /// Every target of this module: its name and its body.
@@ -25,9 +27,19 @@ pub const TARGETS: &[Target] = &[
 
 /// Whatever the engine says of a container, it amounts to something that can be shown.
 fn container(data: &[u8]) {
-    let Ok(container) = serde_json::from_slice::<ContainerInspectResponse>(data) else { return };
-    match instance::seen(&container) {
-        Observation::Broken { reason } => assert!(is_printable(&reason, 300), "{reason:?}"),
+    if let Ok(container) = serde_json::from_slice::<ContainerInspectResponse>(data) {
+        showable(&observation::inspected(&container).0);
+    }
+    if let Ok(container) = serde_json::from_slice::<ContainerSummary>(data)
+        && let Some((_, (observation, _))) = observation::listed(&container)
+    {
+        showable(&observation);
+    }
+}
+
+fn showable(observation: &Observation) {
+    match observation {
+        Observation::Broken { reason } => assert!(is_printable(reason, 300), "{reason:?}"),
         Observation::Running { ssh } => assert!(!ssh.ip().to_string().is_empty()),
         _ => {}
     }

@@ -1,11 +1,11 @@
 //! The life of one container.
 
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum as Status, NetworkConnectRequest,
-    NetworkDisconnectRequest, NetworkSettings,
+    ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
+    NetworkConnectRequest, NetworkDisconnectRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -15,11 +15,11 @@ use golem_vm_protocol::KeyId;
 use golem_vm_protocol::vm::SshPublicKey;
 
 use super::engine::{CHANGE, CallError, Engine, QUERY};
+use super::observation::{self, Seen, ever_ran, exit_code, is_idle, label, status};
 use super::probe::EngineTraits;
 use super::spec::Network;
 use super::{disk, files, network, spec, tags};
 use crate::backend::{BackendError, Egress, InstanceId, InstanceSpec, Observation};
-use crate::containment::Guest;
 
 /// The image's init ends with this when there is no host key in the container.
 const NO_HOST_KEY: i64 = 78;
@@ -299,39 +299,32 @@ impl Instances<'_> {
     }
 
     /// See [`crate::backend::Backend::observe`]; and the guest's end of the network, while it runs.
-    pub(super) async fn observe(
-        self,
-        id: InstanceId,
-    ) -> Result<(Observation, Option<Guest>), BackendError> {
+    pub(super) async fn observe(self, id: InstanceId) -> Result<Seen, BackendError> {
         let found = self
             .inspect(id)
             .await
             .map_err(|error| error.into_backend(&format!("can't look at the container {id}")))?;
         Ok(match found.filter(|container| self.owns(container)) {
             None => (Observation::Absent, None),
-            Some(container) => (seen(&container), guest(&container)),
+            Some(container) => observation::inspected(&container),
         })
     }
 
-    /// See [`crate::backend::Backend::list`].
-    pub(super) async fn list(self) -> Result<Vec<InstanceId>, BackendError> {
-        let names = self.names_with(&format!("{}={}", spec::PROVIDER, self.provider)).await;
-        let names = names.map_err(|error| error.into_backend("can't list the containers"))?;
-        let mut instances: Vec<InstanceId> =
-            names.iter().filter_map(|name| name.parse().ok()).collect();
-        instances.sort_unstable();
-        Ok(instances)
+    /// See [`crate::backend::Backend::survey`]: one call, however many containers there are.
+    pub(super) async fn survey(self) -> Result<BTreeMap<InstanceId, Seen>, BackendError> {
+        let containers =
+            self.own().await.map_err(|error| error.into_backend("can't list the containers"))?;
+        Ok(containers.iter().filter_map(observation::listed).collect())
     }
 
-    async fn names_with(self, label: &str) -> Result<Vec<String>, CallError> {
-        let filters = std::collections::HashMap::from([("label", vec![label])]);
+    /// All containers with this provider's label.
+    async fn own(self) -> Result<Vec<ContainerSummary>, CallError> {
+        let label = format!("{}={}", spec::PROVIDER, self.provider);
+        let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers = self
-            .engine
+        self.engine
             .call(QUERY, |docker| async move { docker.list_containers(Some(options)).await })
-            .await?;
-        let names = containers.into_iter().flat_map(|one| one.names.unwrap_or_default());
-        Ok(names.map(|name| name.trim_start_matches('/').to_owned()).collect())
+            .await
     }
 
     pub(super) async fn inspect(
@@ -358,144 +351,4 @@ impl Instances<'_> {
 /// Seconds since 1970, for what is put into a container.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
-}
-
-fn label<'a>(container: &'a ContainerInspectResponse, name: &str) -> Option<&'a String> {
-    container.config.as_ref()?.labels.as_ref()?.get(name)
-}
-
-fn status(container: &ContainerInspectResponse) -> Option<Status> {
-    container.state.as_ref()?.status
-}
-
-fn is_idle(container: &ContainerInspectResponse) -> bool {
-    matches!(status(container), Some(Status::CREATED | Status::EXITED))
-}
-
-/// Before its first start a container's start time is the year 1.
-fn ever_ran(container: &ContainerInspectResponse) -> bool {
-    let started = container.state.as_ref().and_then(|state| state.started_at.as_deref());
-    started.is_some_and(|time| !time.is_empty() && !time.starts_with("0001-"))
-}
-
-fn exit_code(container: &ContainerInspectResponse) -> Option<i64> {
-    container.state.as_ref()?.exit_code.filter(|_| ever_ran(container))
-}
-
-/// What an inspected container amounts to.
-pub(super) fn seen(container: &ContainerInspectResponse) -> Observation {
-    let broken = |reason: &str| Observation::Broken { reason: reason.to_owned() };
-    match status(container) {
-        Some(Status::RUNNING) => match ssh_address(container.network_settings.as_ref()) {
-            Some(ssh) => Observation::Running { ssh },
-            None => broken("the container runs but has no network address"),
-        },
-        Some(Status::CREATED | Status::EXITED) => Observation::Stopped {
-            exit_code: exit_code(container),
-            out_of_memory: container
-                .state
-                .as_ref()
-                .is_some_and(|state| state.oom_killed == Some(true)),
-        },
-        Some(Status::PAUSED) => broken("the container is paused"),
-        Some(Status::RESTARTING) => broken("the container is being restarted by the engine"),
-        Some(Status::REMOVING) => broken("the container is being removed"),
-        Some(Status::DEAD) => broken("the engine could not remove all of the container"),
-        _ => broken("the engine does not say in which state the container is"),
-    }
-}
-
-/// A running container's end of its network.
-fn guest(container: &ContainerInspectResponse) -> Option<Guest> {
-    let networks = container.network_settings.as_ref()?.networks.as_ref()?;
-    networks.values().find_map(|end| {
-        let address = end.ip_address.as_deref()?.parse().ok()?;
-        Some(Guest { address, mac: end.mac_address.as_deref()?.parse().ok()? })
-    })
-}
-
-/// The published port where there is one, else port 22 of the container's own address.
-fn ssh_address(settings: Option<&NetworkSettings>) -> Option<SocketAddr> {
-    let settings = settings?;
-    let published = settings
-        .ports
-        .as_ref()
-        .and_then(|ports| ports.get(spec::SSH_PORT_KEY)?.as_ref()?.first())
-        .and_then(|binding| {
-            let ip = binding.host_ip.as_deref()?.parse().ok()?;
-            Some(SocketAddr::new(ip, binding.host_port.as_deref()?.parse().ok()?))
-        });
-    published.or_else(|| {
-        let networks = settings.networks.as_ref()?;
-        let address = networks.values().find_map(|end| end.ip_address.as_deref()?.parse().ok())?;
-        Some(SocketAddr::new(address, spec::SSH_PORT))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use serde_json::json;
-
-    use super::*;
-
-    const NEVER: &str = "0001-01-01T00:00:00Z";
-    const ONCE: &str = "2026-11-21T12:00:00.123456789Z";
-
-    fn container(status: &str, started: &str, code: i64, oom: bool) -> ContainerInspectResponse {
-        let address = if status == "running" { "172.18.0.2" } else { "" };
-        serde_json::from_value(json!({
-            "State": { "Status": status, "StartedAt": started, "ExitCode": code, "OOMKilled": oom },
-            "Config": { "Labels": { "golem.egress": "none" } },
-            "NetworkSettings": { "Networks": { "golem-x": { "IPAddress": address } } },
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn every_state_is_understood() {
-        let stopped = |exit_code, out_of_memory| Observation::Stopped { exit_code, out_of_memory };
-        let table = [
-            (container("created", NEVER, 0, false), stopped(None, false)),
-            (container("exited", ONCE, 0, false), stopped(Some(0), false)),
-            (container("exited", ONCE, 137, true), stopped(Some(137), true)),
-            (
-                container("running", ONCE, 0, false),
-                Observation::Running { ssh: "172.18.0.2:22".parse().unwrap() },
-            ),
-        ];
-        for (container, expected) in table {
-            assert_eq!(seen(&container), expected);
-        }
-        for state in ["paused", "restarting", "removing", "dead", ""] {
-            let seen = seen(&container(state, ONCE, 0, false));
-            assert!(matches!(seen, Observation::Broken { .. }), "{state}: {seen:?}");
-        }
-    }
-
-    #[test]
-    fn a_published_port_is_preferred_and_an_address_is_needed() {
-        let settings = |text| serde_json::from_value::<NetworkSettings>(text).unwrap();
-        let published = settings(json!({
-            "Ports": { "22/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "49153" }] },
-            "Networks": { "golem-x": { "IPAddress": "172.18.0.2" } },
-        }));
-        assert_eq!(ssh_address(Some(&published)), "127.0.0.1:49153".parse().ok());
-        let direct = settings(json!({
-            "Ports": { "22/tcp": null },
-            "Networks": { "a": { "IPAddress": "" }, "b": { "IPAddress": "172.18.0.3" } },
-        }));
-        assert_eq!(ssh_address(Some(&direct)), "172.18.0.3:22".parse().ok());
-        assert_eq!(ssh_address(Some(&settings(json!({})))), None);
-        assert_eq!(ssh_address(None), None);
-    }
-
-    #[test]
-    fn only_what_never_ran_counts_as_half_made() {
-        assert!(!ever_ran(&container("created", NEVER, 0, false)));
-        assert!(ever_ran(&container("exited", ONCE, 78, false)));
-        assert_eq!(exit_code(&container("exited", ONCE, NO_HOST_KEY, false)), Some(NO_HOST_KEY));
-        assert!(!is_idle(&container("running", ONCE, 0, false)));
-    }
 }

@@ -6,7 +6,7 @@
 //! | [`endpoint`] | which engine is meant |
 //! | `engine` | calls with deadlines, failures told apart |
 //! | `spec`, `files` | what a container is made from: limits, labels; host key, authorised keys |
-//! | `instance` | the life of a container |
+//! | `instance`, `observation` | the life of a container; what the engine tells of it |
 //! | `network` | the provider's networks |
 //! | `metering` | what a container uses |
 //! | `probe` | what the engine can do |
@@ -15,6 +15,7 @@
 //! | `images`, `tags`, `pull` | images, their names, and how they are fetched |
 //! | `recipe`, `base`, `build`, `proxy`, `progress` | how they are made |
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ mod images;
 mod instance;
 mod metering;
 mod network;
+mod observation;
 mod probe;
 mod progress;
 mod proxy;
@@ -217,7 +219,14 @@ impl Backend for DockerBackend {
     }
 
     async fn list(&self) -> Result<Vec<InstanceId>, BackendError> {
-        self.instances().list().await
+        Ok(self.instances().survey().await?.into_keys().collect())
+    }
+
+    async fn survey(&self) -> Result<BTreeMap<InstanceId, Observation>, BackendError> {
+        let seen = self.instances().survey().await?;
+        let guests = seen.iter().filter_map(|(id, (_, guest))| Some((id.vm(), (*guest)?)));
+        self.firewall.expect(guests).await;
+        Ok(seen.into_iter().map(|(id, (observation, _))| (id, observation)).collect())
     }
 
     async fn clean_up(&self) -> Result<(), BackendError> {
