@@ -52,8 +52,7 @@ pub(super) async fn fill(
     };
     store.put_image(IMAGE.to_owned(), image.clone(), kind, true).await.unwrap();
     let all = Amount { cpu_millis: u64::MAX, memory_mib: u64::MAX, storage_mib: u64::MAX };
-    let bounds =
-        Bounds { offered: all, max_vms: u32::MAX, max_vms_per_requestor: None, ports };
+    let bounds = Bounds { offered: all, max_vms: u32::MAX, max_vms_per_requestor: None, ports };
     for number in 0..bounds.ports.len() {
         let new = NewVm { record: record(number, kind, *owner, &image), idempotency: None };
         let Ok(Admission::Admitted(record)) = store.admit(new, bounds.clone()).await else {

@@ -37,7 +37,7 @@ impl AdvertSource for WhatThereIs {
             free: conditions.offered.less(reserved),
             backends: vec![BackendOffer {
                 kind: conditions.backend,
-                capabilities: conditions.capabilities.clone(),
+                capabilities: (*conditions.capabilities.now()).clone(),
                 egress: conditions.egress,
             }],
             images: images.collect(),

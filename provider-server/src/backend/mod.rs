@@ -27,9 +27,12 @@ use serde::{Deserialize, Serialize};
 use crate::containment::Firewall;
 
 pub mod docker;
+mod found;
 pub mod kernel_numbers;
 pub mod memory;
 pub mod open_files;
+
+pub use found::Found;
 
 /// Which program makes the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -333,6 +336,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Tries what it can do. Leaves nothing behind.
     async fn probe(&self) -> Result<Capabilities, BackendError>;
+
+    /// What an earlier [`probe`](Self::probe) found, also one before this start of the program, if nothing
+    /// that could change it has changed since; `None` where that can't be told, or nobody has tried yet. Takes
+    /// a few quick calls. Whoever uses it tries anew as soon as there is time.
+    async fn recall(&self) -> Result<Option<Capabilities>, BackendError> {
+        Ok(None)
+    }
 
     /// Makes sure that an instance of this spec exists, without starting it. Called again, it
     /// repairs what an interrupted call left half-made, and changes nothing otherwise.

@@ -23,6 +23,7 @@ const CPU_SAMPLE: Duration = Duration::from_millis(250);
 
 pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse> {
     let conditions = &running.rental.conditions;
+    let capabilities = conditions.capabilities.now();
     let records = running.rental.vms.all().await?;
     let reserved = running.store.reserved().await?;
     let images =
@@ -36,10 +37,10 @@ pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse>
         api: running.api.to_string(),
         public_host: running.info.public_host(),
         backend: conditions.backend,
-        backend_version: conditions.capabilities.version.clone(),
-        isolation: conditions.capabilities.isolation,
-        enforced: conditions.capabilities.enforced.clone(),
-        containment: conditions.capabilities.containment.clone(),
+        backend_version: capabilities.version.clone(),
+        isolation: capabilities.isolation,
+        enforced: capabilities.enforced.clone(),
+        containment: capabilities.containment.clone(),
         open_to_strangers: conditions.open_to_strangers().is_ok(),
         host: host_use(running).await?,
         capacity: CapacityStatus {

@@ -13,7 +13,7 @@ use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{Owner, ValidCreate};
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{BackendKind, Capabilities, Containment, Egress};
+use crate::backend::{BackendKind, Containment, Egress, Found};
 use crate::capacity::Amount;
 use crate::images::ImageCatalog;
 use crate::vm::admission::{Bounds, Idempotency, RepeatedRequest};
@@ -44,7 +44,7 @@ pub struct Conditions {
     /// Which backend makes new VMs.
     pub backend: BackendKind,
     /// What that backend can do.
-    pub capabilities: Capabilities,
+    pub capabilities: Found,
 }
 
 impl Conditions {
@@ -53,7 +53,7 @@ impl Conditions {
     /// # Errors
     /// Why guests are not contained.
     pub fn open_to_strangers(&self) -> Result<(), String> {
-        match &self.capabilities.containment {
+        match &self.capabilities.now().containment {
             Containment::Uncontained(reason) if !self.allow_uncontained => Err(reason.clone()),
             _ => Ok(()),
         }
@@ -62,7 +62,7 @@ impl Conditions {
     /// Whether guests are contained.
     #[must_use]
     pub fn contained(&self) -> bool {
-        self.capabilities.containment == Containment::Contained
+        self.capabilities.now().containment == Containment::Contained
     }
 }
 
@@ -135,7 +135,7 @@ impl Rental {
             image: image.name,
             image_digest: image.digest,
             backend: self.conditions.backend,
-            isolation: self.conditions.capabilities.isolation,
+            isolation: self.conditions.capabilities.now().isolation,
             egress: self.conditions.egress,
             prices: self.conditions.prices,
         })
@@ -157,7 +157,7 @@ impl Rental {
             &accepted,
             terms,
             self.conditions.overcommit.cpu,
-            &self.conditions.capabilities.enforced,
+            &self.conditions.capabilities.now().enforced,
             self.conditions.contained(),
         );
         worse.map_or(Ok(()), |what| Err(VmError::OfferChanged(what)))

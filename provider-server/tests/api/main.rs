@@ -23,7 +23,7 @@ use golem_vm_protocol::vm::{
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmId, route};
 use golem_vm_provider::backend::memory::{Fault, MemoryBackend, Method};
 use golem_vm_provider::backend::{
-    Backend, BackendError, BackendKind, Capabilities, Containment, ImageDigest, InstanceId,
+    Backend, BackendError, BackendKind, Capabilities, Containment, Found, ImageDigest, InstanceId,
     Observation,
 };
 use golem_vm_provider::capacity::Amount;
@@ -114,7 +114,7 @@ impl Ground {
             allow_uncontained: false,
             egress: golem_vm_provider::backend::Egress::Internet,
             backend: BackendKind::Memory,
-            capabilities,
+            capabilities: Found::new(capabilities),
         };
         change(&mut conditions);
         let token = CancellationToken::new();

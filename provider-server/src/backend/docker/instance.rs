@@ -15,7 +15,7 @@ use golem_vm_protocol::KeyId;
 use golem_vm_protocol::vm::SshPublicKey;
 
 use super::engine::{CHANGE, CallError, Engine, QUERY};
-use super::observation::{self, Seen, ever_ran, exit_code, is_idle, label, status};
+use super::observation::{self, Seen, ever_ran, exit_code, is_going, is_idle, label, status};
 use super::probe::EngineTraits;
 use super::spec::Network;
 use super::{disk, files, network, spec, tags};
@@ -74,6 +74,11 @@ impl Instances<'_> {
                         return Err(BackendError::Failed(format!(
                             "{what}: there is one of that name that is not this provider's"
                         )));
+                    }
+                    // Nothing of its data can be counted on any more.
+                    if is_going(&container) {
+                        self.destroy(wanted.id).await?;
+                        continue;
                     }
                     if label(&container, spec::SPEC) != Some(&spec::fingerprint(wanted)) {
                         if ever_ran(&container) {

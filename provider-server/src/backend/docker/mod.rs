@@ -9,14 +9,14 @@
 //! | `instance`, `observation` | the life of a container; what the engine tells of it |
 //! | `network` | the provider's networks |
 //! | `metering` | what a container uses |
-//! | `probe` | what the engine can do |
+//! | `probe`, `remembered` | what the engine can do; what it could at the last start |
 //! | `trial`, `guest` | what a guest is seen to be allowed |
 //! | `disk` | the size of a guest's disk |
 //! | `images`, `tags`, `pull` | images, their names, and how they are fetched |
 //! | `recipe`, `base`, `build`, `proxy`, `progress` | how they are made |
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ pub mod fuzzing;
 mod guest;
 mod images;
 mod instance;
+mod kept_file;
 mod metering;
 mod network;
 mod observation;
@@ -50,16 +51,18 @@ mod progress;
 mod proxy;
 mod pull;
 mod recipe;
+mod remembered;
 mod spec;
 mod tags;
 mod trial;
 
 use crate::containment::{Firewall, Guest};
 use endpoint::{Disk, Endpoint, EndpointError, Surroundings};
-use engine::Engine;
+use engine::{CallError, Engine};
 use instance::Instances;
 use metering::Meter;
 use probe::EngineTraits;
+use remembered::Memory;
 use spec::Network;
 
 /// One provider's part of one engine.
@@ -69,13 +72,13 @@ pub struct DockerBackend {
     provider: KeyId,
     traits: OnceCell<EngineTraits>,
     firewall: Arc<Firewall>,
-    /// Whether the engine gives disks a size.
-    disk: OnceCell<disk::Tried>,
     meter: Meter,
     /// Where the engine keeps its data.
     root: OnceCell<Option<PathBuf>>,
-    /// Held while something is tried.
-    trials: Mutex<()>,
+    /// Whether the engine gives disks a size. Held while something is tried.
+    trials: Mutex<DiskTrial>,
+    /// Where what is found is kept, if it is.
+    memory: Option<Memory>,
     /// Held while a network is made.
     networks: Mutex<()>,
     /// Held while an image is built.
@@ -99,13 +102,20 @@ impl DockerBackend {
             provider,
             traits: OnceCell::new(),
             firewall,
-            disk: OnceCell::new(),
             meter: Meter::default(),
             root: OnceCell::new(),
-            trials: Mutex::new(()),
+            trials: Mutex::default(),
+            memory: None,
             networks: Mutex::new(()),
             builds: Mutex::new(()),
         })
+    }
+
+    /// The same, with what it finds out about the engine kept in files in this directory.
+    #[must_use]
+    pub fn keeping(mut self, directory: &Path) -> Self {
+        self.memory = Some(Memory::in_directory(directory));
+        self
     }
 
     /// The engine that was chosen, and why.
@@ -147,10 +157,40 @@ impl DockerBackend {
     }
 
     /// Tried once: what was advertised for it stays true for as long as this program runs.
-    async fn disk(&self) -> Result<&disk::Tried, BackendError> {
-        let _one_at_a_time = self.trials.lock().await;
-        self.disk.get_or_try_init(|| disk::try_quota(&self.engine, &self.provider)).await
+    async fn disk(&self) -> Result<disk::Tried, BackendError> {
+        let mut known = self.trials.lock().await;
+        if let DiskTrial::Recalled(tried) | DiskTrial::Done(tried) = &*known {
+            return Ok(tried.clone());
+        }
+        let tried = disk::try_quota(&self.engine, &self.provider).await?;
+        *known = DiskTrial::Done(tried.clone());
+        Ok(tried)
     }
+
+    /// The surroundings in which something is found or was.
+    async fn surroundings(&self) -> Result<String, CallError> {
+        let engine = &self.engine;
+        let (info, version, image) = tokio::try_join!(
+            probe::info(engine),
+            probe::version(engine),
+            trial::own_image(engine, &self.provider)
+        )?;
+        let _ = self.traits.set(EngineTraits::here(&info));
+        let (address, rules) = (&self.endpoint().address, self.firewall.rules());
+        Ok(remembered::surroundings(address, &info, &version, rules, image.as_deref()))
+    }
+}
+
+/// What is known of the disk's size.
+#[derive(Debug, Default)]
+enum DiskTrial {
+    /// Nothing yet.
+    #[default]
+    Unknown,
+    /// What was found at an earlier start.
+    Recalled(disk::Tried),
+    /// What was found now.
+    Done(disk::Tried),
 }
 
 fn not_contained(reason: String) -> BackendError {
@@ -164,10 +204,35 @@ impl Backend for DockerBackend {
     }
 
     async fn probe(&self) -> Result<Capabilities, BackendError> {
-        let disk = self.disk().await?;
+        let asked = "can't ask the engine about itself";
+        let surroundings = self.surroundings().await.map_err(|error| error.into_backend(asked))?;
         let _one_at_a_time = self.networks.lock().await;
-        let _nothing_else = self.trials.lock().await;
-        Box::pin(probe::probe(&self.engine, &self.provider, disk, &self.firewall)).await
+        let mut trial = self.trials.lock().await;
+        let disk = match &*trial {
+            DiskTrial::Done(tried) => tried.clone(),
+            DiskTrial::Unknown | DiskTrial::Recalled(_) => {
+                disk::try_quota(&self.engine, &self.provider).await?
+            }
+        };
+        *trial = DiskTrial::Done(disk.clone());
+        let probed = probe::probe(&self.engine, &self.provider, &disk, &self.firewall);
+        let capabilities = Box::pin(probed).await?;
+        if let Some(memory) = &self.memory {
+            memory.keep(surroundings, &capabilities, &disk);
+        }
+        Ok(capabilities)
+    }
+
+    async fn recall(&self) -> Result<Option<Capabilities>, BackendError> {
+        let Some(memory) = &self.memory else { return Ok(None) };
+        let asked = "can't ask the engine about itself";
+        let surroundings = self.surroundings().await.map_err(|error| error.into_backend(asked))?;
+        let Some(found) = memory.recall(&surroundings) else { return Ok(None) };
+        let mut trial = self.trials.lock().await;
+        if matches!(*trial, DiskTrial::Unknown) {
+            *trial = DiskTrial::Recalled(found.disk);
+        }
+        Ok(Some(found.capabilities))
     }
 
     async fn ensure(&self, spec: &InstanceSpec) -> Result<(), BackendError> {
@@ -184,7 +249,7 @@ impl Backend for DockerBackend {
             false => &[],
         };
         let network = Network { name: &network, resolvers };
-        Box::pin(self.instances().ensure(spec, network, traits, disk)).await
+        Box::pin(self.instances().ensure(spec, network, traits, &disk)).await
     }
 
     async fn start(&self, id: InstanceId) -> Result<(), BackendError> {

@@ -1,6 +1,6 @@
 //! What the engine can do here and now.
 
-use bollard::models::SystemInfo;
+use bollard::models::{SystemInfo, SystemVersion};
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::vm::Isolation;
@@ -55,7 +55,7 @@ impl EngineTraits {
         }
     }
 
-    fn here(info: &SystemInfo) -> Self {
+    pub(super) fn here(info: &SystemInfo) -> Self {
         let status = std::fs::read_to_string(OWN_STATUS).unwrap_or_default();
         Self::of(info, &status, std::path::Path::new(IPV6).exists())
     }
@@ -71,6 +71,10 @@ pub(super) async fn info(engine: &Engine) -> Result<SystemInfo, CallError> {
     engine.call(QUERY, |docker| async move { docker.info().await }).await
 }
 
+pub(super) async fn version(engine: &Engine) -> Result<SystemVersion, CallError> {
+    engine.call(QUERY, |docker| async move { docker.version().await }).await
+}
+
 /// Asks the engine about itself.
 pub(super) async fn traits(engine: &Engine) -> Result<EngineTraits, CallError> {
     info(engine).await.map(|info| EngineTraits::here(&info))
@@ -84,8 +88,7 @@ pub(super) async fn probe(
     firewall: &Firewall,
 ) -> Result<Capabilities, BackendError> {
     let failed = |error: CallError| error.into_backend("can't ask the engine about itself");
-    let version =
-        engine.call(QUERY, |docker| async move { docker.version().await }).await.map_err(failed)?;
+    let version = version(engine).await.map_err(failed)?;
     let info = info(engine).await.map_err(failed)?;
     let clean = |text: Option<String>| printable(&text.unwrap_or_else(|| "?".to_owned()), 60);
     let api = clean(version.api_version);

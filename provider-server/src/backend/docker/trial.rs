@@ -136,7 +136,10 @@ async fn run(engine: &Engine, provider: &KeyId) -> Result<String, CallError> {
 }
 
 /// An image of this provider that was built here.
-async fn own_image(engine: &Engine, provider: &KeyId) -> Result<Option<String>, CallError> {
+pub(super) async fn own_image(
+    engine: &Engine,
+    provider: &KeyId,
+) -> Result<Option<String>, CallError> {
     let own: Vec<String> = Recipe::names()
         .split(", ")
         .map(|name| format!("{}:{}", tags::built_repository(name), tags::tag_of(provider)))

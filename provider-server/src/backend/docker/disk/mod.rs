@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use bollard::models::{ContainerCreateBody, ImageInspect, SystemInfo};
 use golem_vm_protocol::text::printable;
+use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendError, Finding};
 
@@ -22,7 +23,7 @@ pub(super) use quota::{remove, try_quota};
 const SIZE: &str = "size";
 
 /// What came of trying whether the engine gives disks a size.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Tried {
     /// It refused to write more.
     Enforced {
