@@ -23,6 +23,7 @@ mod provider;
 mod raw_http;
 mod requestor;
 mod service;
+pub mod soak;
 mod waiting;
 
 pub use engine::Engine;

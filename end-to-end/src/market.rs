@@ -1,9 +1,12 @@
 //! A market: discovery, port checker and providers.
 
+use std::path::Path;
+
 use tempfile::TempDir;
 
 use crate::engine::Engine;
 use crate::place::Place;
+use crate::private_engine::PrivateEngine;
 use crate::programs::program;
 use crate::provider::{Provider, ProviderOptions};
 use crate::requestor::Requestor;
@@ -49,17 +52,8 @@ impl Market {
     }
 
     fn at(directory: TempDir, place: &Place, engine: &Engine, options: &[ProviderOptions]) -> Self {
-        let start = |name: &str, binary: &str, data_dir: &str| {
-            let mut command = place.command(program(binary));
-            command.args(["start", "--host", "127.0.0.1", "--port", "0"]);
-            command.arg("--data-dir").arg(directory.path().join(data_dir));
-            // The market is on loopback.
-            command.env("PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES", "true");
-            Service::start(command, directory.path(), name)
-                .unwrap_or_else(|error| panic!("{binary} does not start: {error}"))
-        };
-        let discovery = start("discovery", "golem-discovery", "discovery");
-        let checker = start("port-checker", "port-checker", "port-checker");
+        let discovery = start("golem-discovery", "discovery", "0", place, directory.path());
+        let checker = start("port-checker", "port-checker", "0", place, directory.path());
         let mut market = Self {
             providers: Vec::new(),
             discovery,
@@ -73,6 +67,28 @@ impl Market {
         }
         market.wait_until_listed();
         market
+    }
+
+    /// With one provider, in a place and on an engine of its own, which has to outlive it. `None`, and a
+    /// line that says so, where this user may not.
+    #[must_use]
+    pub fn on_an_engine_of_its_own(options: &ProviderOptions) -> Option<(PrivateEngine, Self)> {
+        let private = PrivateEngine::start()?;
+        // Not built once more: the engine that all tests share has it.
+        let shared = Self::with_one_provider();
+        let tag = format!("golem/debian-12:{}", &shared.providers[0].id()[..12]);
+        private.copy_image(&tag);
+        shared.close();
+        let options = std::slice::from_ref(options);
+        let market = Self::in_place(&private.place(), &private.engine(), options);
+        Some((private, market))
+    }
+
+    /// Starts discovery where it was, after it was killed.
+    pub fn start_discovery_again(&mut self) {
+        let port = self.discovery.address().rsplit(':').next().unwrap_or_default().to_owned();
+        let (place, directory) = (&self.place, self.directory.path());
+        self.discovery = start("golem-discovery", "discovery", &port, place, directory);
     }
 
     /// Adds a provider and starts it.
@@ -136,4 +152,15 @@ impl Market {
             provider.purge();
         }
     }
+}
+
+/// Starts a service on loopback, with the data directory of its name.
+fn start(binary: &str, name: &str, port: &str, place: &Place, directory: &Path) -> Service {
+    let mut command = place.command(program(binary));
+    command.args(["start", "--host", "127.0.0.1", "--port", port]);
+    command.arg("--data-dir").arg(directory.join(name));
+    // The market is on loopback.
+    command.env("PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES", "true");
+    Service::start(command, directory, name)
+        .unwrap_or_else(|error| panic!("{binary} does not start: {error}"))
 }

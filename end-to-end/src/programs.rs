@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 /// One of the workspace's programs, as it was built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    // The test is target/<profile>/deps/<name>-<hash>.
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join(name);
+    // A test is target/<profile>/deps/<name>-<hash>, a program target/<profile>/<name>.
+    let this = std::env::current_exe().unwrap();
+    let mut directory = this.parent().unwrap();
+    if directory.ends_with("deps") {
+        directory = directory.parent().unwrap();
+    }
+    let path = directory.join(name);
     assert!(
         path.is_file(),
         "{} is not there; build it first: cargo build --workspace --bins",

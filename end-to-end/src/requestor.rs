@@ -96,7 +96,13 @@ impl Requestor {
         let mut arguments = vec!["vm", "ssh"];
         arguments.extend(options);
         arguments.extend([name, "--", "cat"]);
-        Session::start(self.command(&arguments))
+        Session::start(self.command(&arguments), Stdio::inherit())
+    }
+
+    /// The same, of which nobody reads the errors.
+    #[must_use]
+    pub fn quiet_session(&self, name: &str) -> Session {
+        Session::start(self.command(&["vm", "ssh", name, "--", "cat"]), Stdio::null())
     }
 }
 
@@ -109,8 +115,8 @@ pub struct Session {
 }
 
 impl Session {
-    fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    fn start(mut command: Command, errors: Stdio) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -127,9 +133,14 @@ impl Session {
 
     /// Says something, and hears it again.
     pub fn echoes(&mut self, text: &str) {
-        writeln!(self.input, "{text}").unwrap();
-        let heard = self.lines.recv_timeout(ECHO);
-        assert_eq!(heard.as_deref(), Ok(text), "the session is dead");
+        assert!(self.answers(text), "the session is dead");
+    }
+
+    /// Says something, and whether it is heard again.
+    #[must_use]
+    pub fn answers(&mut self, text: &str) -> bool {
+        writeln!(self.input, "{text}").is_ok()
+            && self.lines.recv_timeout(ECHO).as_deref() == Ok(text)
     }
 
     /// Waits until it has been cut off.

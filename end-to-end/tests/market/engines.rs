@@ -2,25 +2,15 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use golem_vm_end_to_end::{Engine, Market, Place, PrivateEngine, ProviderOptions, eventually};
+use golem_vm_end_to_end::{Engine, Market, Place, ProviderOptions, eventually};
 use rustix::process::Signal;
-
-/// A market of one provider on an engine of its own, which has to outlive it.
-pub(crate) fn private_market(options: &ProviderOptions) -> Option<(PrivateEngine, Market)> {
-    let private = PrivateEngine::start()?;
-    // Not built once more: the engine that all tests share has it.
-    let shared = Market::with_one_provider();
-    let tag = format!("golem/debian-12:{}", &shared.providers[0].id()[..12]);
-    private.copy_image(&tag);
-    shared.close();
-    let market =
-        Market::in_place(&private.place(), &private.engine(), std::slice::from_ref(options));
-    Some((private, market))
-}
 
 #[test]
 fn a_second_socket_in_docker_host_is_obeyed() {
-    let Some((_private, market)) = private_market(&ProviderOptions::default()) else { return };
+    let Some((_private, market)) = Market::on_an_engine_of_its_own(&ProviderOptions::default())
+    else {
+        return;
+    };
     let requestor = market.requestor();
     requestor.rent("box");
     assert_eq!(requestor.in_vm("box", "hostname"), "box\n");
@@ -32,7 +22,10 @@ fn a_second_socket_in_docker_host_is_obeyed() {
 
 #[test]
 fn an_engine_that_hangs_or_dies_takes_no_machine_with_it() {
-    let Some((private, mut market)) = private_market(&ProviderOptions::default()) else { return };
+    let Some((private, mut market)) = Market::on_an_engine_of_its_own(&ProviderOptions::default())
+    else {
+        return;
+    };
     let requestor = market.requestor();
     requestor.rent("box");
     requestor.in_vm("box", "echo kept >file");

@@ -16,8 +16,6 @@ use golem_vm_end_to_end::{
 };
 use rustix::process::Signal;
 
-use crate::engines::private_market;
-
 const INTERNET: &str = "198.51.100.10";
 /// A server of the host's own, on every address.
 const HOST_PORT: u16 = 8080;
@@ -38,7 +36,7 @@ fn ground(options: ProviderOptions) -> Option<Ground> {
     let options = options
         .with("GOLEM_PROVIDER_RESOLVERS", "192.168.77.53")
         .with("GOLEM_PROVIDER_OVERCOMMIT_STORAGE", "8");
-    let (engine, mut market) = private_market(&options)?;
+    let (engine, mut market) = Market::on_an_engine_of_its_own(&options)?;
     let host = Namespace::of_process(engine.holder());
     let (lan, outside) = (Namespace::new(), Namespace::new());
     for (name, namespace) in [("lan0", &lan), ("wan0", &outside)] {

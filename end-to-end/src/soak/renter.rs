@@ -1,0 +1,304 @@
+//! One requestor, who knows what there should be.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Scene;
+use super::held::Held;
+use super::random::Random;
+use crate::outcome::Outcome;
+use crate::requestor::Requestor;
+use crate::waiting::within;
+
+/// Most VMs of one requestor at a time.
+const MACHINES: usize = 3;
+/// Longest that something may take to come right once all is at rest.
+const RIGHT: Duration = Duration::from_secs(60);
+
+/// What a VM should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Should {
+    Run,
+    Stand,
+    /// A request about it has failed in trouble: whatever it is now, it must not have been lost
+    /// unless it was to be destroyed or had not been made.
+    Unsure {
+        may_be_gone: bool,
+    },
+}
+
+/// A VM as its requestor knows it.
+#[derive(Debug)]
+struct Machine {
+    name: String,
+    should: Should,
+    /// Whether the file is in it by which its disk is known again.
+    marked: bool,
+    held: Option<Held>,
+}
+
+/// A requestor.
+#[derive(Debug)]
+pub(crate) struct Renter {
+    requestor: Requestor,
+    random: Random,
+    machines: Vec<Machine>,
+    number: usize,
+    names: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Create,
+    Start,
+    Stop,
+    Restart,
+    Destroy,
+    Use,
+    Hold,
+    LetGo,
+    List,
+}
+
+/// How a command ended, judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Well,
+    Refused,
+    InTrouble,
+}
+
+/// Does something now and then, until it is over.
+pub(crate) fn live(renter: &Mutex<Renter>, scene: &Arc<Scene>) {
+    while !scene.is_over() {
+        let pause = {
+            let mut renter = renter.lock().unwrap_or_else(PoisonError::into_inner);
+            renter.act(scene);
+            renter.random.between(100, 2_000)
+        };
+        // Outside of the lock: now everything can be brought to rest.
+        thread::sleep(Duration::from_millis(pause));
+    }
+}
+
+impl Renter {
+    pub(crate) fn new(number: usize, requestor: Requestor, random: Random) -> Self {
+        Self { requestor, random, machines: Vec::new(), number, names: 0 }
+    }
+
+    fn act(&mut self, scene: &Arc<Scene>) {
+        self.machines.iter_mut().for_each(|machine| {
+            if machine.held.as_ref().is_some_and(|held| !held.is_open()) {
+                machine.held = None;
+            }
+        });
+        let room = u64::from(self.machines.len() < MACHINES);
+        let some = u64::from(!self.machines.is_empty());
+        let deed = self.random.weighed(&[
+            (room * 6, Deed::Create),
+            (some * 3, Deed::Start),
+            (some * 2, Deed::Stop),
+            (some, Deed::Restart),
+            (some * 2, Deed::Destroy),
+            (some * 4, Deed::Use),
+            (some * 4, Deed::Hold),
+            (some, Deed::LetGo),
+            (2, Deed::List),
+        ]);
+        if let Deed::Create = deed {
+            return self.create(scene);
+        }
+        if let Deed::List = deed {
+            self.command(scene, "list", &["vm", "list", "--json"]);
+            return;
+        }
+        let at = self.random.between(0, self.machines.len() as u64);
+        let at = usize::try_from(at).unwrap();
+        match deed {
+            Deed::Start => self.power(at, "start", Should::Run, scene),
+            Deed::Stop => self.power(at, "stop", Should::Stand, scene),
+            Deed::Restart => self.power(at, "restart", Should::Run, scene),
+            Deed::Destroy => self.destroy(at, scene),
+            Deed::Use => self.use_it(at, scene),
+            Deed::Hold => {
+                let machine = &mut self.machines[at];
+                if machine.should == Should::Run && machine.held.is_none() {
+                    machine.held = Some(Held::open(&self.requestor, &machine.name, scene));
+                }
+            }
+            Deed::LetGo => self.machines[at].held = None,
+            Deed::Create | Deed::List => {}
+        }
+    }
+
+    /// Runs a command, counts how it ended, and says so if it should not have.
+    fn command(&self, scene: &Scene, what: &'static str, arguments: &[&str]) -> Ended {
+        let began = Instant::now();
+        judged(scene, what, &self.requestor.golem(arguments), began)
+    }
+
+    fn create(&mut self, scene: &Arc<Scene>) {
+        self.names += 1;
+        let name = format!("box-{}-{}", self.number, self.names);
+        let arguments = ["vm", "create", &name, "--timeout", "100"];
+        let ended = self.command(scene, "create", &arguments);
+        let should = match ended {
+            Ended::Well => Should::Run,
+            Ended::Refused => return,
+            Ended::InTrouble => Should::Unsure { may_be_gone: true },
+        };
+        self.machines.push(Machine { name, should, marked: false, held: None });
+        if ended == Ended::Well {
+            self.use_it(self.machines.len() - 1, scene);
+        }
+    }
+
+    fn power(&mut self, at: usize, what: &'static str, should: Should, scene: &Arc<Scene>) {
+        let machine = &mut self.machines[at];
+        if what != "start"
+            && let Some(held) = machine.held.take()
+        {
+            held.may_end();
+        }
+        let may_be_gone = matches!(machine.should, Should::Unsure { may_be_gone: true });
+        let name = machine.name.clone();
+        let ended = self.command(scene, what, &["vm", what, &name]);
+        self.machines[at].should = match ended {
+            Ended::Well => should,
+            Ended::Refused | Ended::InTrouble => Should::Unsure { may_be_gone },
+        };
+        if ended == Ended::Refused && !may_be_gone {
+            scene.violated(format!("in calm weather '{what}' of {name} was refused"));
+        }
+    }
+
+    fn destroy(&mut self, at: usize, scene: &Arc<Scene>) {
+        self.machines[at].held = None;
+        let name = self.machines[at].name.clone();
+        match self.command(scene, "destroy", &["vm", "destroy", &name, "--yes"]) {
+            Ended::Well => drop(self.machines.remove(at)),
+            _ => self.machines[at].should = Should::Unsure { may_be_gone: true },
+        }
+    }
+
+    /// Logs in, and sees that the disk is the one that it was.
+    fn use_it(&mut self, at: usize, scene: &Arc<Scene>) {
+        let machine = &self.machines[at];
+        if machine.should != Should::Run {
+            return;
+        }
+        let name = machine.name.clone();
+        let line = match machine.marked {
+            true => "cat mark".to_owned(),
+            false => format!("echo {name} >mark && sync mark && cat mark"),
+        };
+        let began = Instant::now();
+        let outcome = self.requestor.golem(&["vm", "ssh", &name, "--quiet", "--", &line]);
+        if judged(scene, "log in", &outcome, began) == Ended::Well {
+            self.machines[at].marked = true;
+            if outcome.stdout.trim() != name {
+                scene.violated(format!("{name} is another VM than before: {outcome}"));
+            }
+        }
+    }
+
+    /// Compares what there is with what there should be, now that all is at rest.
+    pub(crate) fn examine(&mut self, scene: &Arc<Scene>) {
+        let mut wrong = Vec::new();
+        let right = within(RIGHT, || {
+            wrong = self.compare();
+            wrong.is_empty().then_some(())
+        });
+        if right.is_none() {
+            wrong.into_iter().for_each(|what| scene.violated(what));
+        }
+        for at in 0..self.machines.len() {
+            self.use_it(at, scene);
+        }
+    }
+
+    /// What is not as it should be. What nobody could be sure of is taken as it is found.
+    fn compare(&mut self) -> Vec<String> {
+        let listed = self.requestor.golem(&["vm", "list", "--json"]);
+        if listed.code != 0 {
+            return vec![format!("at rest: {listed}")];
+        }
+        let listed = listed.json();
+        let found: Vec<(String, String)> = listed["vms"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|vm| {
+                let text = |key: &str| vm[key].as_str().unwrap_or_default().to_owned();
+                (text("name"), text("status"))
+            })
+            .collect();
+        let mut wrong = Vec::new();
+        for (name, status) in &found {
+            if !self.machines.iter().any(|machine| machine.name == *name) {
+                wrong.push(format!("{name} is {status}, and was destroyed or never asked for"));
+            }
+        }
+        let requestor = &self.requestor;
+        self.machines.retain_mut(|machine| {
+            let status = found.iter().find(|(name, _)| *name == machine.name);
+            let status = status.map(|(_, status)| status.as_str());
+            let name = &machine.name;
+            match (machine.should, status) {
+                (Should::Run, Some("running")) | (Should::Stand, Some("stopped")) => {}
+                (Should::Unsure { may_be_gone: true }, None) => return false,
+                (Should::Unsure { .. }, Some("running")) => machine.should = Should::Run,
+                (Should::Unsure { .. }, Some("stopped")) => machine.should = Should::Stand,
+                // It says what can be done about it; this must help.
+                (Should::Unsure { .. }, Some("error")) => {
+                    wrong.push(format!("{name} is in error, and 'start' did not help"));
+                    drop(requestor.golem(&["vm", "start", name]));
+                }
+                (should, status) => {
+                    wrong.push(format!("{name} should be {should:?}, and is {status:?}"));
+                }
+            }
+            true
+        });
+        wrong
+    }
+
+    /// Destroys all its VMs.
+    pub(crate) fn leave(&mut self, scene: &Arc<Scene>) {
+        while let Some(machine) = self.machines.last_mut() {
+            machine.held = None;
+            let name = machine.name.clone();
+            let outcome = self.requestor.golem(&["vm", "destroy", &name, "--yes"]);
+            if outcome.code != 0 {
+                scene.violated(format!("at the end: {outcome}"));
+            }
+            self.machines.pop();
+        }
+    }
+}
+
+/// Counts how a command ended that was begun then, and says so if it should not have.
+fn judged(scene: &Scene, what: &'static str, outcome: &Outcome, began: Instant) -> Ended {
+    let ended = match outcome.code {
+        0 => Ended::Well,
+        _ if !scene.weather.was_calm_since(began) => Ended::InTrouble,
+        // Refused, or nobody has room.
+        3 | 5 => Ended::Refused,
+        _ => {
+            scene.violated(format!("in calm weather: {outcome}"));
+            Ended::InTrouble
+        }
+    };
+    if outcome.stderr.contains("panicked") {
+        scene.violated(format!("a program panicked: {outcome}"));
+    }
+    let mut report = scene.report();
+    let tally = report.operations.entry(what).or_default();
+    match ended {
+        Ended::Well => tally.done += 1,
+        Ended::Refused => tally.refused += 1,
+        Ended::InTrouble => tally.disturbed += 1,
+    }
+    ended
+}
