@@ -7,7 +7,7 @@ use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::body::Bytes;
 use golem_vm_protocol::signature::{
-    Nonce, RequestParts, SignatureError, sign_request, verify_response,
+    Nonce, RequestParts, SignatureError, claims_to_stream, sign_request, verify_response,
 };
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem};
@@ -531,6 +531,10 @@ pub(crate) async fn send(
     }
     let mut response = request.send().await.map_err(failed)?;
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    if claims_to_stream(&headers) {
+        let reason = "it is a stream, which was not asked for".to_owned();
+        return Err(ClientError::Unreadable { url: shown.to_owned(), reason });
+    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > max_body {

@@ -26,6 +26,32 @@ pub struct HttpLimits {
     pub write_timeout: Duration,
     /// Time that open requests have to finish when the service shuts down.
     pub drain_timeout: Duration,
+    /// The bounds of streams, which the deadlines above but that for writing do not concern.
+    pub streams: StreamLimits,
+}
+
+/// What a listener allows of replies that go on as things happen.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamLimits {
+    /// Streams at once.
+    pub max: usize,
+    /// Streams at once of one key, or, unsigned, of one address (127.0.0.1 and ::1 are exempt).
+    pub max_per_caller: usize,
+    /// How often something is sent while nothing happens.
+    pub keep_alive: Duration,
+    /// Longest time for one stream.
+    pub longest: Duration,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            max: 128,
+            max_per_caller: 8,
+            keep_alive: Duration::from_secs(15),
+            longest: Duration::from_secs(3600),
+        }
+    }
 }
 
 impl Default for HttpLimits {
@@ -41,6 +67,7 @@ impl Default for HttpLimits {
             handler_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(10),
+            streams: StreamLimits::default(),
         }
     }
 }

@@ -191,6 +191,8 @@ impl HttpService {
         // From here on connecting is refused, not left waiting.
         drop(listener);
         connections.close();
+        // They would not end by themselves.
+        self.inner.streams.end();
         self.inner.handlers.close();
         let drained = async {
             connections.wait().await;

@@ -17,12 +17,16 @@
 //! What clients can rely on: an error is `application/problem+json` with a `code` and a
 //! `request_id`, and every reply to a signed request is signed.
 //!
+//! A reply that goes on as things happen is an [`EventStream`]: bounded in number and in time, ended at once when
+//! the service ends, its head and its events signed each for itself.
+//!
 //! Only HTTP/1.1 is spoken, and on request one thing beside it ([`Opening`]). What is no HTTP at all is refused by hyper itself, with an empty 400.
 
 mod address_shares;
 mod caller;
 mod cidr;
 mod connection;
+mod event_stream;
 mod extract;
 mod forwarded;
 mod gcra;
@@ -42,10 +46,11 @@ mod signing;
 pub use address_shares::{AddressShare, AddressShares};
 pub use caller::{Caller, VerifiedCaller};
 pub use cidr::Cidr;
+pub use event_stream::{EventSink, EventStream, ReaderGone};
 pub use extract::{JsonBody, QueryParams};
 pub use forwarded::{ForwardedError, TrustedProxies, forwarded_hops, x_forwarded_for_hops};
 pub use gcra::{Allowance, Quota, RateLimiter};
-pub use limits::HttpLimits;
+pub use limits::{HttpLimits, StreamLimits};
 pub use listener::{BindError, bind};
 pub use nonces::NonceLimits;
 pub use opening::{Opened, Opening};

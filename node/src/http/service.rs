@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 use super::caller::Caller;
+use super::event_stream::{Endless, StreamContext, Streams};
 use super::forwarded::{TrustedProxies, names_a_client};
 use super::limits::HttpLimits;
 use super::opening::Opening;
@@ -46,6 +47,7 @@ pub(super) struct Inner {
     in_flight: Arc<Semaphore>,
     /// Handlers that are running, for a shutdown to wait for.
     pub(super) handlers: TaskTracker,
+    pub(super) streams: Streams,
 }
 
 impl HttpService {
@@ -69,7 +71,18 @@ impl HttpService {
         let handlers = TaskTracker::new();
         let (rates, proxies) = (None, TrustedProxies::default());
         let opening = None;
-        let inner = Inner { router, limits, signing, rates, proxies, opening, in_flight, handlers };
+        let streams = Streams::new(limits.streams, handlers.clone());
+        let inner = Inner {
+            router,
+            limits,
+            signing,
+            rates,
+            proxies,
+            opening,
+            in_flight,
+            handlers,
+            streams,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -160,8 +173,8 @@ impl HttpService {
             rates.take_address(class, peer.bucket(), tally)?;
         }
         let body = collect(body, &parts.headers, &inner.limits).await?;
-        let caller = match &inner.signing {
-            None => Caller::Anonymous,
+        let (caller, nonce) = match &inner.signing {
+            None => (Caller::Anonymous, None),
             Some(signing) => {
                 let signed = RequestParts {
                     method: parts.method.as_str(),
@@ -183,6 +196,8 @@ impl HttpService {
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         parts.extensions.insert(caller);
         parts.extensions.insert(id.clone());
+        let signing = inner.signing.as_ref();
+        parts.extensions.insert(StreamContext::new(&inner.streams, signing, caller, peer, nonce));
         match peer {
             Peer::Tcp(address) => drop(parts.extensions.insert(address)),
             Peer::Local(local) => drop(parts.extensions.insert(local)),
@@ -283,6 +298,12 @@ impl HttpService {
         match (&self.inner.signing, carried) {
             (Some(signing), Some(carried)) => {
                 let (mut parts, body) = response.into_parts();
+                if parts.extensions.get::<Endless>().is_some() && method != Method::HEAD {
+                    for (name, value) in signing.sign_stream(carried) {
+                        parts.headers.insert(name, value);
+                    }
+                    return Response::from_parts(parts, body);
+                }
                 // The client of a HEAD sees no body, so none is what is signed.
                 let body =
                     if method == Method::HEAD { Bytes::new() } else { read_reply(body).await };

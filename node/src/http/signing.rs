@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::http::HeaderMap;
+use golem_vm_protocol::document::DocumentError;
 use golem_vm_protocol::signature::{
-    RequestParts, RequestSignature, SignedHeaders, VerifiedRequest, WINDOW_SECONDS, sign_response,
-    verify_request,
+    Nonce, RequestParts, RequestSignature, SignedHeaders, VerifiedRequest, WINDOW_SECONDS,
+    sign_response, sign_stream, verify_request,
 };
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::{Timestamp, in_words};
+use golem_vm_protocol::vm::{VmEvent, stream_frame};
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem};
 
 use super::caller::Caller;
@@ -192,15 +194,15 @@ impl Signing {
         self.key.id()
     }
 
-    /// Who sent the request, or why it is refused.
+    /// Who sent the request, and what makes it unique if it is signed; or why it is refused.
     pub(super) fn identify(
         &self,
         parts: &RequestParts<'_>,
         headers: &HeaderMap,
         peer: &Peer,
-    ) -> Result<Caller, ProblemResponse> {
+    ) -> Result<(Caller, Option<Nonce>), ProblemResponse> {
         let request = match verify_request(parts, headers) {
-            Ok(None) => return Ok(Caller::Anonymous),
+            Ok(None) => return Ok((Caller::Anonymous, None)),
             Ok(Some(request)) => request,
             Err(error) => {
                 return Err(ProblemResponse::new(ErrorCode::SignatureInvalid, error.to_string()));
@@ -233,7 +235,7 @@ impl Signing {
         match taken {
             Ok(()) => {
                 self.write_down(&request, now)?;
-                Ok(Caller::Verified(request.signer))
+                Ok((Caller::Verified(request.signer), Some(request.nonce)))
             }
             Err(Refusal::Seen) => Err(ProblemResponse::new(
                 ErrorCode::Replayed,
@@ -273,6 +275,16 @@ impl Signing {
         request: &RequestSignature,
     ) -> SignedHeaders {
         sign_response(&self.key, status, body, request, self.clock.now())
+    }
+
+    /// The headers that sign the head of a stream which answers the request that carried `request`.
+    pub(super) fn sign_stream(&self, request: &RequestSignature) -> SignedHeaders {
+        sign_stream(&self.key, request, self.clock.now())
+    }
+
+    /// An event as it goes into the stream that answers the request with `nonce`.
+    pub(super) fn frame(&self, event: &VmEvent, nonce: &str) -> Result<String, DocumentError> {
+        stream_frame(event, nonce, &self.key)
     }
 }
 
@@ -329,6 +341,7 @@ mod tests {
         let (headers, _) = sign_request(&key(2), &parts, recipient, None, created, nonce).unwrap();
         signing
             .identify(&parts, &headers.into_iter().collect(), &PEER)
+            .map(|(caller, _)| caller)
             .map_err(|refusal| refusal.0.code)
     }
 

@@ -87,6 +87,7 @@ fn router() -> Router {
         .route("/query", get(query))
         .route("/panics", get(panics))
         .route("/empty-error", get(async || ::http::StatusCode::BAD_GATEWAY))
+        .merge(streams::router())
 }
 
 async fn start(limits: HttpLimits) -> Server {
@@ -475,6 +476,7 @@ async fn shutting_down_cuts_what_does_not_end() {
     assert!(read_reply(&mut stuck).await.is_none());
 }
 
+mod streams;
 mod wire;
 
 mod client {
