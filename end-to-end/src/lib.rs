@@ -36,7 +36,7 @@ pub use place::Place;
 pub use private_engine::PrivateEngine;
 pub use programs::{program, workspace};
 pub use provider::{Provider, ProviderOptions};
-pub use raw_http::{Reply, connect_from, exchange};
+pub use raw_http::{Reply, connect_from, exchange, status_of};
 pub use requestor::{Requestor, Session};
 pub use service::Service;
 pub use waiting::{eventually, within};

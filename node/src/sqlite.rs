@@ -1,10 +1,15 @@
 //! Opening a SQLite database the way every program here needs it: private, durable, migrated, and
-//! never one that a newer release has written.
+//! never one that a newer release has written or that is damaged. What is refused stays as it is, byte
+//! by byte.
+
+pub mod backup;
+mod log;
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::data_dir::private;
@@ -65,9 +70,11 @@ impl FailureKind {
     #[must_use]
     pub const fn advice(self) -> &'static str {
         match self {
-            Self::Locked => "another process is using it; stop that one and try again",
+            Self::Locked => {
+                "another process has it locked ('fuser -v' on the file names it); stop that one and try again"
+            }
             Self::Damaged => {
-                "it is damaged or no SQLite database; restore it from a backup, or move it away"
+                "it is damaged or no SQLite database; start the program again, which says how to go on"
             }
             Self::DiskFull => "the disk is full; make room and try again",
             Self::Access => {
@@ -99,6 +106,16 @@ pub enum SqliteError {
     /// It holds another program's tables. It was not changed.
     #[error("{} holds another program's tables; name another file. It was left as it is", .0.display())]
     Foreign(PathBuf),
+    /// It is damaged, or no SQLite database. It was not changed.
+    #[error("the database {} is damaged: {what}. It was left as it is. {}", path.display(), how_to_go_on(path, backup.as_deref()))]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+        /// The newest copy that its program has made.
+        backup: Option<PathBuf>,
+    },
     /// SQLite failed.
     #[error("can't use the database {}: {} ({source})", path.display(), kind.advice())]
     Failed {
@@ -125,13 +142,35 @@ impl SqliteError {
     pub const fn kind(&self) -> Option<FailureKind> {
         match self {
             Self::Failed { kind, .. } => Some(*kind),
+            Self::Damaged { .. } => Some(FailureKind::Damaged),
             _ => None,
         }
     }
 }
 
+fn how_to_go_on(path: &Path, backup: Option<&Path>) -> String {
+    let path = path.display();
+    match backup {
+        Some(backup) => format!(
+            "To go on with its newest backup, put that in its place: \
+             mkdir {path}.damaged && mv {path} {path}-* {path}.damaged/; cp {} {path}",
+            backup.display()
+        ),
+        None => format!(
+            "Restore it from a backup, or move it away together with {path}-wal and {path}-shm"
+        ),
+    }
+}
+
 fn failed(path: &Path) -> impl Fn(rusqlite::Error) -> SqliteError + '_ {
-    |source| SqliteError::Failed { path: path.to_owned(), kind: FailureKind::of(&source), source }
+    |source| match FailureKind::of(&source) {
+        FailureKind::Damaged => damaged(path, source.to_string()),
+        kind => SqliteError::Failed { path: path.to_owned(), kind, source },
+    }
+}
+
+fn damaged(path: &Path, what: impl Into<String>) -> SqliteError {
+    SqliteError::Damaged { path: path.to_owned(), what: what.into(), backup: backup::newest(path) }
 }
 
 /// Opens the database at `path` for writing, creating it (mode 0600) if it is not there, and
@@ -142,13 +181,15 @@ fn failed(path: &Path) -> impl Fn(rusqlite::Error) -> SqliteError + '_ {
 /// (`PRAGMA user_version`). The connection has WAL, foreign keys and a busy timeout of 5 s.
 ///
 /// # Errors
-/// [`SqliteError`]; with [`SqliteError::Newer`] and [`SqliteError::Foreign`] nothing was changed.
+/// [`SqliteError`]; with [`SqliteError::Newer`], [`SqliteError::Foreign`] and [`SqliteError::Damaged`]
+/// nothing was changed.
 pub fn open(
     path: &Path,
     migrations: &[&str],
     durability: Durability,
 ) -> Result<Connection, SqliteError> {
     let io = |source| SqliteError::Io { path: path.to_owned(), source };
+    check_not_emptied(path)?;
     // SQLite gives its -wal and -shm files the mode of the main file.
     private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
         .open(path)
@@ -162,11 +203,16 @@ pub fn open(
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(&failed)?;
+    // One that is refused keeps its log as well: it is not folded into it by closing.
+    let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(keep_log, true).map_err(&failed)?;
     // Before anything that writes, journal_mode included; in a transaction, so that the version and
     // the tables are of one moment while another process migrates.
     let moment = connection.unchecked_transaction().map_err(&failed)?;
     check_version(&moment, path, migrations.len())?;
+    check_sound(&moment, path)?;
     moment.rollback().map_err(&failed)?;
+    connection.set_db_config(keep_log, false).map_err(&failed)?;
 
     enter_wal(&connection).map_err(&failed)?;
     let synchronous = match durability {
@@ -224,6 +270,48 @@ pub fn parse_url(url: &str) -> Result<PathBuf, String> {
         return Err(format!("options and escapes are not known; {forms}"));
     }
     Ok(PathBuf::from(path))
+}
+
+/// Refuses a database whose write-ahead log was damaged, which SQLite itself takes for one that ended
+/// early. For a program that has the database for itself: others may be writing to the log.
+///
+/// # Errors
+/// [`SqliteError::Damaged`], [`SqliteError::Io`].
+pub(crate) fn check_log(path: &Path) -> Result<(), SqliteError> {
+    match std::fs::read(log::path_of(path)) {
+        Ok(bytes) => log::damage(&bytes).map_or(Ok(()), |what| Err(damaged(path, what))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(SqliteError::Io { path: log::path_of(path), source }),
+    }
+}
+
+/// Makes sure that the database can be written to now: that no other process holds it.
+///
+/// # Errors
+/// [`SqliteError::Failed`] of the kind [`FailureKind::Locked`] after 5 s.
+pub(crate) fn check_writable(connection: &Connection, path: &Path) -> Result<(), SqliteError> {
+    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(failed(path))
+}
+
+/// An empty file is a new database to SQLite, which then removes the log of the one that was there.
+fn check_not_emptied(path: &Path) -> Result<(), SqliteError> {
+    let holds_something =
+        |path: &Path| std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
+    if holds_something(path)
+        || !(holds_something(&log::path_of(path)) || backup::newest(path).is_some())
+    {
+        return Ok(());
+    }
+    let what = if path.exists() { "it is empty" } else { "it is not there" };
+    Err(damaged(path, format!("{what}, and its log or a backup of it is")))
+}
+
+/// Looks through all of it for what can't be.
+fn check_sound(connection: &Connection, path: &Path) -> Result<(), SqliteError> {
+    let found: String = connection
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(failed(path))?;
+    if found == "ok" { Ok(()) } else { Err(damaged(path, found.replace('\n', " "))) }
 }
 
 fn user_version(connection: &Connection) -> rusqlite::Result<i64> {
@@ -327,6 +415,107 @@ mod tests {
         let error = open(&path, &[FIRST], Durability::Full).unwrap_err();
         assert!(matches!(error, SqliteError::Newer { found: 2, known: 1, .. }), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    /// A database and its log, as a process leaves them that is killed.
+    fn killed(dir: &Path, rows: i64) -> (Vec<u8>, Vec<u8>) {
+        let path = dir.join("living.db");
+        let connection = open(&path, &[FIRST, SECOND], Durability::Normal).unwrap();
+        for x in 2..rows {
+            connection.execute("INSERT INTO a VALUES (?1)", [x]).unwrap();
+            if x == rows / 2 {
+                connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+            }
+        }
+        (std::fs::read(&path).unwrap(), std::fs::read(log::path_of(&path)).unwrap())
+    }
+
+    #[test]
+    fn what_is_refused_stays_as_it_is_and_so_does_its_log() {
+        let (dir, path) = path();
+        let (database, wal) = killed(dir.path(), 2000);
+        let mut holed = database.clone();
+        holed[16384..20480].fill(0x5a);
+        let mut torn = wal.clone();
+        torn[32 + 4120 + 100] ^= 1;
+        let cut = &database[..database.len() / 2];
+        let damage: &[(&[u8], &[u8])] = &[
+            (&holed, &wal),
+            (&holed, &[]),
+            (cut, &[]),
+            (&database[..100], &wal),
+            (&[], &wal),
+            (&database, &torn),
+            (b"no database at all", &[]),
+        ];
+        let open = |migrations| {
+            check_log(&path)?;
+            open(&path, migrations, Durability::Full)
+        };
+        for (number, (database, wal)) in damage.iter().enumerate() {
+            std::fs::write(&path, database).unwrap();
+            std::fs::write(log::path_of(&path), wal).unwrap();
+            let refused = open(&[FIRST, SECOND]).err();
+            let error = refused.unwrap_or_else(|| panic!("number {number} was opened"));
+            assert_eq!(error.kind(), Some(FailureKind::Damaged), "{number}: {error}");
+            assert!(error.to_string().contains("state.db"), "{error}");
+            assert_eq!(&std::fs::read(&path).unwrap(), database, "{number}");
+            assert_eq!(&std::fs::read(log::path_of(&path)).unwrap(), wal, "{number}");
+        }
+        // Of a newer release, and its last commits are in the log only.
+        std::fs::write(&path, &database).unwrap();
+        std::fs::write(log::path_of(&path), &wal).unwrap();
+        assert!(matches!(open(&[FIRST]), Err(SqliteError::Newer { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), database);
+        assert_eq!(std::fs::read(log::path_of(&path)).unwrap(), wal);
+        let count: i64 = open(&[FIRST, SECOND])
+            .unwrap()
+            .query_row("SELECT count(*) FROM a", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(count, 1999);
+    }
+
+    #[test]
+    fn the_backup_is_named_and_the_way_back_works() {
+        let (dir, path) = path();
+        drop(open(&path, &[FIRST, SECOND], Durability::Full).unwrap());
+        let copy = backup::make(&path).unwrap();
+        for damage in [
+            "printf '' >DB",
+            "rm DB",
+            "printf x | dd of=DB conv=notrunc bs=1 seek=4100; printf x >DB-wal",
+        ] {
+            let shell = |line: &str| {
+                let done = std::process::Command::new("sh").args(["-c", line]).output().unwrap();
+                assert!(done.status.success(), "{line}: {done:?}");
+            };
+            shell(&damage.replace("DB", &path.display().to_string()));
+            let error = open(&path, &[FIRST, SECOND], Durability::Full).unwrap_err().to_string();
+            assert!(error.contains(&copy.display().to_string()), "{error}");
+            let (_, line) = error.split_once("place: ").unwrap();
+            let line = if path.exists() {
+                line.to_owned()
+            } else {
+                format!("touch {}; {line}", path.display())
+            };
+            shell(&line);
+            drop(open(&path, &[FIRST, SECOND], Durability::Full).unwrap());
+            std::fs::remove_dir_all(format!("{}.damaged", path.display())).unwrap();
+        }
+        drop(dir);
+    }
+
+    #[test]
+    fn one_that_another_process_holds_is_told() {
+        let (_dir, path) = path();
+        let holder = open(&path, &[FIRST], Durability::Full).unwrap();
+        holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let second = open(&path, &[FIRST], Durability::Full).unwrap();
+        second.busy_timeout(Duration::ZERO).unwrap();
+        let error = check_writable(&second, &path).unwrap_err();
+        assert_eq!(error.kind(), Some(FailureKind::Locked), "{error}");
+        holder.execute_batch("ROLLBACK").unwrap();
+        check_writable(&second, &path).unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The market as its people meet it, over its real programs and a real engine.
 #![allow(clippy::unwrap_used)]
 
+mod bad_days;
 mod engines;
 mod escape;
 mod failover;

@@ -123,7 +123,10 @@ fn no_secret_is_logged_shown_or_readable_by_others() {
     for root in [market.directory(), data.parent().unwrap(), requestor.home()] {
         for path in walk(root) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let kept_here = name == "key" || name == "id_ed25519" || name.starts_with("state.db");
+            let kept_here = name == "key"
+                || name == "id_ed25519"
+                || name.starts_with("state.db")
+                || path.parent().is_some_and(|parent| parent.ends_with("backups"));
             let Ok(content) = std::fs::read(&path) else { continue };
             if kept_here {
                 continue;

@@ -15,14 +15,14 @@
 mod group;
 mod reader;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sqlite::{self, Durability, FailureKind, SqliteError};
+use crate::sqlite::{self, Durability, FailureKind, SqliteError, backup};
 use group::{Job, Message, TypedJob};
 use reader::{ReadJob, ReadMessage};
 
@@ -75,6 +75,7 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
+    path: PathBuf,
     writer: mpsc::Sender<Message>,
     readers: mpsc::Sender<ReadMessage>,
     // A plain mutex: taken once, by shutdown, and never across an await.
@@ -88,16 +89,20 @@ struct Threads {
 }
 
 impl Store {
-    /// Opens the database at `path` (see [`sqlite::open`]) and starts its threads.
+    /// Opens the database at `path` (see [`sqlite::open`]) and starts its threads. No other process may
+    /// use it. One of an older release is copied before it is migrated.
     ///
     /// # Errors
-    /// [`SqliteError`].
+    /// [`SqliteError`]; what is newer, damaged or another program's is left as it is.
     pub fn open(
         path: &Path,
         migrations: &[&str],
         durability: Durability,
     ) -> Result<Self, SqliteError> {
+        sqlite::check_log(path)?;
+        backup::make_before_upgrade(path, migrations.len())?;
         let connection = sqlite::open(path, migrations, durability)?;
+        sqlite::check_writable(&connection, path)?;
         let (writer, jobs) = mpsc::channel(QUEUE);
         let (readers, reads) = mpsc::channel(QUEUE);
         let reads = Arc::new(Mutex::new(reads));
@@ -112,7 +117,21 @@ impl Store {
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let handle = thread.spawn(move || group::run(connection, jobs)).map_err(io)?;
         let threads = Mutex::new(Some(Threads { writer: handle, readers: handles }));
-        Ok(Self { inner: Arc::new(Inner { writer, readers, threads }) })
+        let path = path.to_owned();
+        Ok(Self { inner: Arc::new(Inner { path, writer, readers, threads }) })
+    }
+
+    /// Copies the database to `backups/` beside it, if the newest copy there is six hours old or more;
+    /// where the new one is.
+    ///
+    /// # Errors
+    /// [`SqliteError`]; the older copies stay.
+    pub async fn back_up_if_due(&self) -> Result<Option<PathBuf>, SqliteError> {
+        let path = self.inner.path.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            backup::is_due(&path).then(|| backup::make(&path)).transpose()
+        });
+        made.await.unwrap_or(Ok(None))
     }
 
     /// Runs `job` in a transaction on the writer, and returns once it is committed.

@@ -21,5 +21,10 @@ pub(super) async fn run(store: ProviderStore, token: CancellationToken) {
         if let Err(error) = store.forget_old().await {
             tracing::warn!("forgetting what is old: {error}");
         }
+        match store.back_up_if_due().await {
+            Ok(Some(copy)) => tracing::debug!("the database was copied to {}", copy.display()),
+            Ok(None) => {}
+            Err(error) => tracing::error!("the database was not backed up: {error}"),
+        }
     }
 }

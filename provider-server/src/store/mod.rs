@@ -9,7 +9,7 @@ mod images;
 mod operations;
 mod vms;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use golem_vm_node::clock::Clock;
@@ -118,6 +118,14 @@ impl ProviderStore {
     /// When it can't be opened, is damaged, or comes from a newer release (then it is untouched).
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, SqliteError> {
         Ok(Self { store: Store::open(path, MIGRATIONS, Durability::Full)?, clock })
+    }
+
+    /// Copies the database if that is due; see [`Store::back_up_if_due`].
+    ///
+    /// # Errors
+    /// When it is damaged, or the copy can't be written.
+    pub async fn back_up_if_due(&self) -> Result<Option<PathBuf>, SqliteError> {
+        self.store.back_up_if_due().await
     }
 
     /// Finishes what was begun, and closes.
