@@ -19,6 +19,7 @@ pub mod http;
 pub mod images;
 pub mod ports;
 pub mod rental;
+pub mod steady;
 pub mod store;
 #[cfg(test)]
 mod test_address;

@@ -77,6 +77,7 @@ impl Provider {
             egress: config.network.egress,
             backend: backend.kind(),
             capabilities: at_start.found.clone(),
+            leases: config.leases,
         });
 
         let listener = bind(&config.host.to_string(), config.port).await?;
@@ -104,6 +105,7 @@ impl Provider {
             backends: BTreeMap::from([(backend.kind(), Arc::clone(&backend))]),
             ports: Arc::new(forwarded.clone()),
             launch_timeout: config.launch_timeout,
+            steady: store.steady(),
             changes: watch::Sender::new(0),
             shutdown: token.clone(),
         }));

@@ -271,6 +271,14 @@ pub enum BackendError {
     Failed(String),
 }
 
+impl BackendError {
+    /// Whether it could not be asked.
+    #[must_use]
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
 /// One thing that was tried at the start, and what came of it; shown by `golem-provider doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {

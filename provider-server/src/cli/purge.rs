@@ -15,10 +15,13 @@ use super::place::PlaceArgs;
 use super::remote::Remote;
 use super::stop::wait_until_gone;
 use super::terminal::{confirm, print, print_json};
+use golem_vm_protocol::vm::{Actor, Cause};
+
 use crate::backend::InstanceId;
 use crate::control::messages::{self, Purged, Status};
 use crate::forwarder::{ClientError, ForwarderClient};
 use crate::images::ImageRegister as _;
+use crate::vm::history::Reason;
 use crate::vm::repository::VmRepository as _;
 
 /// How long the running provider may take to destroy everything.
@@ -140,7 +143,8 @@ async fn remove_all(offline: &Offline) -> anyhow::Result<Purged> {
     for (id, outcome) in instances.iter().zip(destroyed) {
         match outcome {
             Ok(()) => {
-                offline.store.remove(id.vm()).await?;
+                let reason = Reason::new(Actor::ProviderOwner, Cause::Purged);
+                offline.store.remove(id.vm(), reason).await?;
                 purged.vms.push(id.vm().to_string());
             }
             Err(error) => purged.problems.push(format!("{id}: {error}")),

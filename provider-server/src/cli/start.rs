@@ -163,6 +163,15 @@ pub(super) struct StartArgs {
     /// Seconds that a VM may take to come up [env: GOLEM_PROVIDER_LAUNCH_TIMEOUT_SECONDS] [default: 300]
     #[arg(long, value_name = "SECONDS")]
     launch_timeout: Option<String>,
+    /// How long a VM is rented for unless its requestor says otherwise [env: GOLEM_PROVIDER_LEASE_DEFAULT] [default: 7d]
+    #[arg(long, value_name = "SPAN")]
+    lease_default: Option<String>,
+    /// The latest end of a lease, counted from when it is asked for [env: GOLEM_PROVIDER_LEASE_MAX] [default: none]
+    #[arg(long, value_name = "SPAN")]
+    lease_max: Option<String>,
+    /// How long the disk of a VM is kept after its lease has ended [env: GOLEM_PROVIDER_LEASE_GRACE] [default: 24h]
+    #[arg(long, value_name = "SPAN")]
+    lease_grace: Option<String>,
     /// The golem-forwarder program [env: GOLEM_PROVIDER_FORWARDER] [default: beside golem-provider, else on PATH]
     #[arg(long, value_name = "FILE")]
     forwarder: Option<PathBuf>,
@@ -242,6 +251,9 @@ impl StartArgs {
             ("GOLEM_PROVIDER_VM_CONNECTIONS", &self.vm_connections),
             ("GOLEM_PROVIDER_ALLOW_UNSIGNED", &self.allow_unsigned),
             ("GOLEM_PROVIDER_LAUNCH_TIMEOUT_SECONDS", &self.launch_timeout),
+            ("GOLEM_PROVIDER_LEASE_DEFAULT", &self.lease_default),
+            ("GOLEM_PROVIDER_LEASE_MAX", &self.lease_max),
+            ("GOLEM_PROVIDER_LEASE_GRACE", &self.lease_grace),
             ("GOLEM_PROVIDER_FORWARDER", &forwarder),
             ("GOLEM_PROVIDER_LOG", &self.log_level),
         ];
@@ -372,6 +384,9 @@ mod tests {
             "--vm-connections=1",
             "--allow-unsigned",
             "--launch-timeout=1",
+            "--lease-default=1",
+            "--lease-max=1",
+            "--lease-grace=1",
             "--forwarder=1",
             "--log-level=1",
         ]);

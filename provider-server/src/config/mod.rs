@@ -13,9 +13,12 @@ use golem_vm_node::settings::{Settings, SettingsError};
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::advertisement::{MAX_NAME_CHARS, Prices, is_country, is_host};
 use golem_vm_protocol::text::is_printable;
+use golem_vm_protocol::time::seconds_of;
+use golem_vm_protocol::vm::{MAX_LEASE_SECONDS, MIN_LEASE_SECONDS};
 
 use crate::backend::{BackendKind, Egress};
 use crate::containment::{Caps, Destination, Rules, resolvers};
+use crate::vm::lease::LeasePolicy;
 
 pub use table::TABLE;
 
@@ -81,6 +84,8 @@ pub struct Config {
     pub allow_unsigned: bool,
     /// How long a VM may take to come up.
     pub launch_timeout: Duration,
+    /// What leases it gives.
+    pub leases: LeasePolicy,
     /// The forwarder's program, if set.
     pub forwarder: Option<PathBuf>,
     /// Log filter.
@@ -276,6 +281,7 @@ impl Config {
             network: NetworkSettings::read(settings)?,
             allow_unsigned: settings.flag("GOLEM_PROVIDER_ALLOW_UNSIGNED")?,
             launch_timeout: seconds(settings, "GOLEM_PROVIDER_LAUNCH_TIMEOUT_SECONDS", 10)?,
+            leases: leases(settings)?,
             forwarder: settings.get_opt("GOLEM_PROVIDER_FORWARDER")?,
             log: settings.get("GOLEM_PROVIDER_LOG")?,
         })
@@ -315,6 +321,27 @@ fn seconds(settings: &Settings, name: &str, least: u64) -> Result<Duration, Sett
     } else {
         Err(settings.invalid(name, format!("has to be from {least} to 3600")))
     }
+}
+
+fn leases(settings: &Settings) -> Result<LeasePolicy, SettingsError> {
+    let span = |name: &str, least: u64| -> Result<Option<Duration>, SettingsError> {
+        let Some(text) = settings.get_opt::<String>(name)? else { return Ok(None) };
+        let seconds =
+            seconds_of(&text).map_err(|error| settings.invalid(name, error.to_string()))?;
+        if (least..=MAX_LEASE_SECONDS).contains(&seconds) {
+            Ok(Some(Duration::from_secs(seconds)))
+        } else {
+            Err(settings.invalid(name, format!("has to be from {least} s to ten years")))
+        }
+    };
+    let usual = LeasePolicy::default();
+    let max = span("GOLEM_PROVIDER_LEASE_MAX", MIN_LEASE_SECONDS)?;
+    let default = span("GOLEM_PROVIDER_LEASE_DEFAULT", MIN_LEASE_SECONDS)?;
+    Ok(LeasePolicy {
+        default: default.unwrap_or(usual.default),
+        max,
+        grace: span("GOLEM_PROVIDER_LEASE_GRACE", 0)?.unwrap_or(usual.grace),
+    })
 }
 
 fn factor(settings: &Settings, name: &str) -> Result<f64, SettingsError> {

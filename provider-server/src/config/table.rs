@@ -336,6 +336,27 @@ pub static TABLE: SettingsTable = SettingsTable {
             "how long a VM may take to come up before it is given up",
         ),
         setting(
+            &["GOLEM_PROVIDER_LEASE_DEFAULT"],
+            "lease_default",
+            Some("7d"),
+            "a span such as 90m, 12h or 7d",
+            "how long a VM is rented for unless its requestor says otherwise; never more than the maximum",
+        ),
+        setting(
+            &["GOLEM_PROVIDER_LEASE_MAX"],
+            "lease_max",
+            None,
+            "a span such as 12h or 30d",
+            "the latest end of a lease, counted from when it is asked for (default: none)",
+        ),
+        setting(
+            &["GOLEM_PROVIDER_LEASE_GRACE"],
+            "lease_grace",
+            Some("24h"),
+            "a span such as 0s, 12h or 3d",
+            "how long the disk of a VM is kept after its lease has ended",
+        ),
+        setting(
             &["GOLEM_PROVIDER_FORWARDER"],
             "forwarder",
             None,

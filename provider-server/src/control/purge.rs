@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use golem_vm_protocol::vm::Actor;
+
 use super::messages::Purged;
 use super::running::Running;
 use crate::images::ImageRegister as _;
@@ -29,7 +31,9 @@ async fn destroy_vms(running: &Running, purged: &mut Purged) {
         Ok(records) => records,
         Err(error) => return purged.problems.push(error.to_string()),
     };
-    let requests = records.iter().map(|record| vms.request_for(record, Request::Destroy));
+    let requests = records
+        .iter()
+        .map(|record| vms.request_for(record, Request::Destroy, Actor::ProviderOwner));
     for (record, outcome) in records.iter().zip(futures_util::future::join_all(requests).await) {
         match outcome {
             Ok(_) => purged.vms.push(record.id.to_string()),

@@ -5,22 +5,24 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use golem_vm_node::clock::Clock;
-use golem_vm_protocol::KeyId;
 use golem_vm_protocol::advertisement::{Overcommit, Prices};
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Owner, ValidCreate};
+use golem_vm_protocol::vm::{LeaseRequest, Owner, ValidCreate};
+use golem_vm_protocol::{KeyId, VmRef};
 use sha2::{Digest as _, Sha256};
 
 use crate::backend::{BackendKind, Containment, Egress, Found};
 use crate::capacity::Amount;
 use crate::images::ImageCatalog;
 use crate::vm::admission::{Bounds, Idempotency, RepeatedRequest};
+use crate::vm::lease::LeasePolicy;
 use crate::vm::manager::Creation;
 use crate::vm::offer_book::{OfferBook, worse_than_accepted};
 use crate::vm::record::Terms;
-use crate::vm::{AccessPorts, OperationRecord, VmError, VmManager};
+use crate::vm::{AccessPorts, OperationRecord, VmError, VmManager, VmRecord};
 
 /// The provider's conditions.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct Conditions {
     pub backend: BackendKind,
     /// What that backend can do.
     pub capabilities: Found,
+    /// What leases are given.
+    pub leases: LeasePolicy,
 }
 
 impl Conditions {
@@ -103,6 +107,7 @@ impl Rental {
             return Ok(operation);
         }
         self.check_trust(owner)?;
+        let lease = self.conditions.leases.grant(owner, &request.lease)?;
         let terms = self.terms(&request).await?;
         self.check_offer(&request, &terms).await?;
         let bounds = Bounds {
@@ -111,10 +116,47 @@ impl Rental {
             max_vms_per_requestor: self.conditions.max_vms_per_requestor,
             ports: self.ports.usable(),
         };
-        let creation = Creation { owner, request, terms, bounds, idempotency };
-        let now =
-            Timestamp::from_unix_micros(i64::try_from(self.clock.now_micros()).unwrap_or(i64::MAX));
-        self.vms.create(creation, now).await
+        let creation = Creation { owner, request, terms, lease, bounds, idempotency };
+        self.vms.create(creation, self.now()).await
+    }
+
+    /// Makes a lease end at `until`, by the wall clock as it is now, if it ends earlier.
+    ///
+    /// # Errors
+    /// [`VmError::LeaseTooLong`], and those of [`VmManager::extend`].
+    pub async fn extend(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        until: Timestamp,
+    ) -> Result<VmRecord, VmError> {
+        let from_now = self.conditions.leases.within(until.since(self.now()))?;
+        let until = self.vms.steady().now().plus(from_now);
+        self.vms.extend(owner, vm, until).await
+    }
+
+    /// Has a VM back that is only kept.
+    ///
+    /// # Errors
+    /// [`VmError::LeaseTooLong`], and those of [`VmManager::undelete`].
+    pub async fn undelete(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        lasting: Option<Duration>,
+    ) -> Result<VmRecord, VmError> {
+        let lasting = self.conditions.leases.again(lasting)?;
+        self.vms.undelete(owner, vm, lasting, self.conditions.offered).await
+    }
+
+    /// A VM's lease as its owner sees it.
+    #[must_use]
+    pub fn lease_of(&self, record: &VmRecord) -> golem_vm_protocol::vm::Lease {
+        record.lease.to_wire(&record.state, self.vms.steady().now(), self.now())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_micros(i64::try_from(self.clock.now_micros()).unwrap_or(i64::MAX))
     }
 
     fn check_trust(&self, owner: Owner) -> Result<(), VmError> {
@@ -178,6 +220,14 @@ fn fingerprint(request: &ValidCreate) -> String {
     part(request.image.as_deref().unwrap_or_default());
     for key in &request.ssh_keys {
         part(key.as_str());
+    }
+    // Earlier releases knew no leases: their requests mean what they meant.
+    if request.lease != LeaseRequest::default() {
+        let LeaseRequest { duration_seconds, on_expiry, stop_when_idle_seconds } = request.lease;
+        let number = |seconds: Option<u64>| seconds.map(|s| s.to_string()).unwrap_or_default();
+        part(&number(duration_seconds));
+        part(on_expiry.unwrap_or_default().as_str());
+        part(&number(stop_when_idle_seconds));
     }
     data_encoding::HEXLOWER.encode(&hash.finalize())
 }

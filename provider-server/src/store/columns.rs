@@ -1,5 +1,7 @@
 //! Between columns and the domain's types. What does not read back is damage, and said as such.
 
+use std::time::Duration;
+
 use golem_vm_node::store::StoreError;
 use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::advertisement::Prices;
@@ -10,8 +12,11 @@ use rusqlite::Row;
 use rusqlite::types::Type;
 
 use crate::backend::ImageDigest;
+use crate::steady::SteadyTime;
 use crate::vm::host_key::HostKey;
+use crate::vm::lease::{Lease, LeaseGrant};
 use crate::vm::record::{OwnerColumn, Terms};
+use crate::vm::state::AfterStop;
 use crate::vm::{OperationRecord, VmError, VmRecord, VmState};
 
 /// The columns that [`vm`] reads, in its order; needs `vm` and `port` joined.
@@ -19,7 +24,8 @@ pub(super) const VM_COLUMNS: &str = "vm.id, vm.owner, vm.name, vm.state, vm.mess
     vm.memory_gb, vm.storage_gb, vm.image, vm.image_digest, vm.backend, vm.isolation, vm.core_month, \
     vm.gb_ram_month, vm.gb_storage_month, vm.host_key_private, vm.host_key, vm.authorized_keys, \
     vm.operation, vm.created_at, vm.updated_at, coalesce(port.host_port, 0), vm.egress, vm.quarantined_at, \
-    vm.keys_pending";
+    vm.keys_pending, vm.lease_seconds, vm.lease_expires, vm.lease_warned, vm.on_expiry, vm.grace_seconds, \
+    vm.idle_seconds, vm.next, vm.retained_since, vm.retained_until";
 
 /// `vm` with the port of its SSH.
 pub(super) const VM_FROM: &str = "vm LEFT JOIN port ON port.vm = vm.id AND port.purpose = 'ssh'";
@@ -33,7 +39,7 @@ pub(super) fn damaged(column: usize, what: impl std::fmt::Display) -> rusqlite::
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
-fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: std::str::FromStr,
     T::Err: std::fmt::Display,
@@ -54,8 +60,20 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
         "creating" => VmState::Creating,
         "starting" => VmState::Starting,
         "running" => VmState::Running,
-        "stopping" => VmState::Stopping,
-        "stopped" => VmState::Stopped { reason: message },
+        "stopping" => {
+            let next = match row.get::<_, Option<String>>(32)?.as_deref() {
+                Some("started") => AfterStop::Started,
+                Some("retained") => AfterStop::Retained { reason: message.unwrap_or_default() },
+                _ => AfterStop::Stopped { reason: message },
+            };
+            VmState::Stopping { next }
+        }
+        "stopped" => match (moment(row, 33)?, moment(row, 34)?) {
+            (Some(since), Some(until)) => {
+                VmState::Retained { since, until, reason: message.unwrap_or_default() }
+            }
+            _ => VmState::Stopped { reason: message },
+        },
         "destroying" => VmState::Destroying,
         "error" => VmState::Error { message: message.unwrap_or_default() },
         "failed" => {
@@ -88,6 +106,7 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
         host_key: HostKey { private: row.get(16)?, public: parsed(row, 17)? },
         authorized_keys,
         keys_pending: row.get(25)?,
+        lease: lease(row)?,
         operation: row.get(19)?,
         created_at: Timestamp::from_unix_micros(row.get(20)?),
         updated_at: Timestamp::from_unix_micros(row.get(21)?),
@@ -96,7 +115,34 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
     })
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+fn lease(row: &Row<'_>) -> rusqlite::Result<Lease> {
+    let span = |column: usize| {
+        let seconds: Option<i64> = row.get(column)?;
+        let span = seconds.map(u64::try_from).transpose().map(|s| s.map(Duration::from_secs));
+        span.map_err(|error| damaged(column, error))
+    };
+    Ok(Lease {
+        grant: LeaseGrant {
+            duration: span(26)?,
+            on_expiry: parsed(row, 29)?,
+            grace: span(30)?.unwrap_or_default(),
+            stop_when_idle: span(31)?,
+        },
+        expires: moment(row, 27)?,
+        warned: row.get(28)?,
+    })
+}
+
+fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<SteadyTime>> {
+    let micros: Option<i64> = row.get(column)?;
+    micros
+        .map(u64::try_from)
+        .transpose()
+        .map(|micros| micros.map(SteadyTime::from_micros))
+        .map_err(|error| damaged(column, error))
+}
+
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|error| damaged(column, error))
 }

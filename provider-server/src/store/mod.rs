@@ -4,8 +4,12 @@
 //! HTTP nor backends.
 
 mod advertisements;
+mod anchor;
+mod changes;
 mod columns;
+mod events;
 mod images;
+mod ledger;
 mod operations;
 mod vms;
 
@@ -13,9 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use golem_vm_node::clock::Clock;
-use golem_vm_node::sqlite::{Durability, SqliteError};
+use golem_vm_node::sqlite::{self, Durability, SqliteError};
 use golem_vm_node::store::Store;
 use golem_vm_protocol::time::Timestamp;
+
+use crate::steady::{Anchor, AnchoredClock, SteadyClock, SteadyTime, ThisMachine, Uptime};
 
 /// One step each from an older database to this one. Only ever appended to.
 const MIGRATIONS: &[&str] = &["
@@ -102,6 +108,56 @@ const MIGRATIONS: &[&str] = &["
         first_seen_steady INTEGER NOT NULL,
         first_seen_at     INTEGER NOT NULL
     ) STRICT;
+", "
+    -- VMs from before there were leases end only by request.
+    ALTER TABLE vm ADD COLUMN lease_seconds INTEGER;
+    ALTER TABLE vm ADD COLUMN lease_expires INTEGER;
+    ALTER TABLE vm ADD COLUMN lease_warned INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE vm ADD COLUMN on_expiry TEXT NOT NULL DEFAULT 'stop' CHECK (on_expiry IN ('stop', 'destroy'));
+    ALTER TABLE vm ADD COLUMN grace_seconds INTEGER NOT NULL DEFAULT 86400;
+    ALTER TABLE vm ADD COLUMN idle_seconds INTEGER;
+    -- What comes after 'stopping'.
+    ALTER TABLE vm ADD COLUMN next TEXT CHECK (next IN ('stopped', 'started', 'retained'));
+    -- A stopped VM that has these is only kept.
+    ALTER TABLE vm ADD COLUMN retained_since INTEGER;
+    ALTER TABLE vm ADD COLUMN retained_until INTEGER;
+    ALTER TABLE vm ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE vm ADD COLUMN running_since INTEGER;
+    ALTER TABLE vm ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
+
+    -- Outlives its VM.
+    CREATE TABLE event (
+        id           INTEGER PRIMARY KEY AUTOINCREMENT,
+        vm           TEXT NOT NULL,
+        number       INTEGER NOT NULL,
+        vm_public_id TEXT NOT NULL,
+        vm_name      TEXT NOT NULL,
+        owner        TEXT NOT NULL,
+        at           INTEGER NOT NULL,
+        steady       INTEGER NOT NULL,
+        kind         TEXT NOT NULL,
+        from_stage   TEXT,
+        to_stage     TEXT NOT NULL,
+        actor        TEXT NOT NULL,
+        cause        TEXT NOT NULL,
+        detail       TEXT,
+        cpu          INTEGER NOT NULL,
+        memory_gb    INTEGER NOT NULL,
+        storage_gb   INTEGER NOT NULL,
+        delivered    INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX event_number ON event (vm, number);
+    CREATE INDEX event_name ON event (owner, vm_name);
+    CREATE INDEX event_age ON event (steady);
+
+    -- One row: see the module 'steady'.
+    CREATE TABLE steady (
+        one        INTEGER PRIMARY KEY CHECK (one = 1),
+        boot_id    TEXT NOT NULL,
+        since_boot INTEGER NOT NULL,
+        steady     INTEGER NOT NULL,
+        wall       INTEGER NOT NULL
+    ) STRICT;
 "];
 
 /// A handle to the provider's database. Cheap to clone.
@@ -109,15 +165,46 @@ const MIGRATIONS: &[&str] = &["
 pub struct ProviderStore {
     store: Store,
     clock: Arc<dyn Clock>,
+    steady: AnchoredClock,
+    /// From where steady time was gone on with.
+    anchor: Option<Anchor>,
+}
+
+/// This moment, by both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    wall: Timestamp,
+    steady: SteadyTime,
 }
 
 impl ProviderStore {
-    /// Opens or makes the database at `path`.
+    /// Opens or makes the database at `path`, on this machine.
     ///
     /// # Errors
     /// When it can't be opened, is damaged, or comes from a newer release (then it is untouched).
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, SqliteError> {
-        Ok(Self { store: Store::open(path, MIGRATIONS, Durability::Full)?, clock })
+        Self::open_on(path, clock, Arc::new(ThisMachine))
+    }
+
+    /// The same, on a machine that tells its own time.
+    ///
+    /// # Errors
+    /// As for [`ProviderStore::open`].
+    pub fn open_on(
+        path: &Path,
+        clock: Arc<dyn Clock>,
+        machine: Arc<dyn Uptime>,
+    ) -> Result<Self, SqliteError> {
+        let store = Store::open(path, MIGRATIONS, Durability::Full)?;
+        let anchor = anchor::read(&sqlite::open_read_only(path)?);
+        let steady = AnchoredClock::resume(anchor.as_ref(), machine, clock.now_micros());
+        Ok(Self { store, clock, steady, anchor })
+    }
+
+    /// The clock that leases are counted by.
+    #[must_use]
+    pub fn steady(&self) -> Arc<dyn SteadyClock> {
+        Arc::new(self.steady.clone())
     }
 
     /// Copies the database if that is due; see [`Store::back_up_if_due`].
@@ -131,6 +218,10 @@ impl ProviderStore {
     /// Finishes what was begun, and closes.
     pub async fn close(&self) {
         self.store.shutdown().await;
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { wall: self.now(), steady: self.steady.now() }
     }
 
     fn now(&self) -> Timestamp {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use golem_vm_node::clock::ManualClock;
 use golem_vm_protocol::advertisement::Prices;
-use golem_vm_protocol::vm::{Isolation, OperationStatus, Owner};
+use golem_vm_protocol::vm::{Actor, Cause, Isolation, LeaseRequest, OperationStatus, Owner};
 use golem_vm_protocol::{ErrorCode, KeyPair, VmId, VmRef, VmResources};
 use tempfile::TempDir;
 
@@ -12,7 +12,9 @@ use crate::backend::{BackendKind, ImageDigest};
 use crate::capacity::Amount;
 use crate::images::ImageRegister as _;
 use crate::vm::admission::{Admission, Bounds, Idempotency, NewVm, RepeatedRequest};
+use crate::vm::history::Reason;
 use crate::vm::host_key::HostKey;
+use crate::vm::lease::{Lease, LeasePolicy};
 use crate::vm::record::Terms;
 use crate::vm::repository::VmRepository as _;
 use crate::vm::{VmError, VmRecord, VmState};
@@ -36,6 +38,7 @@ fn owner(seed: u8) -> Owner {
 
 fn record(owner: Owner, name: &str) -> VmRecord {
     let now = Timestamp::from_unix_seconds(1_000_000);
+    let grant = LeasePolicy::default().grant(owner, &LeaseRequest::default()).unwrap();
     VmRecord {
         id: VmId::random().unwrap(),
         owner,
@@ -54,6 +57,7 @@ fn record(owner: Owner, name: &str) -> VmRecord {
         host_key: HostKey::generate().unwrap(),
         authorized_keys: vec![HostKey::generate().unwrap().public],
         keys_pending: false,
+        lease: Lease::begin(grant, SteadyTime::from_micros(1_000_000_000_000)),
         operation: format!("op_{}", VmId::random().unwrap()),
         quarantined_at: None,
         created_at: now,
@@ -121,7 +125,7 @@ async fn the_ledger_refuses_what_does_not_fit_and_gives_back_what_is_freed() {
         admit(store, new(me, "three", None), two_at_most).await,
         Err(VmError::InsufficientCapacity(_))
     ));
-    store.remove(first.id).await.unwrap();
+    store.remove(first.id, Reason::new(Actor::Requestor, Cause::Requested)).await.unwrap();
     let third = admit(store, new(me, "three", None), room_for(2)).await.unwrap();
     assert_eq!(third.ssh_port, first.ssh_port, "the port came back to the pool");
 }
@@ -136,7 +140,7 @@ async fn one_requestor_has_no_more_than_its_share() {
     let refused = admit(store, new(owner(1), "three", None), two_each.clone()).await.unwrap_err();
     assert!(matches!(&refused, VmError::InsufficientCapacity(why) if why.contains("you have 2")));
     admit(store, new(owner(2), "one", None), two_each.clone()).await.unwrap();
-    store.remove(first.id).await.unwrap();
+    store.remove(first.id, Reason::new(Actor::Requestor, Cause::Requested)).await.unwrap();
     admit(store, new(owner(1), "three", None), two_each).await.unwrap();
 }
 
@@ -175,7 +179,7 @@ async fn one_key_is_one_vm_for_one_owner() {
     let theirs = admit(store, new(owner(2), "box", Some(("k", "other"))), room_for(9)).await;
     assert!(theirs.is_ok());
     // Also when the VM is long gone.
-    store.remove(made.id).await.unwrap();
+    store.remove(made.id, Reason::new(Actor::Requestor, Cause::Requested)).await.unwrap();
     let idempotency = Idempotency { key: "k".into(), fingerprint: "spec".into() };
     let found = store.repeated(RepeatedRequest { owner: me, idempotency }).await.unwrap();
     assert_eq!(found.unwrap().vm, made.id);
@@ -231,7 +235,7 @@ mod ledger {
                             Err(VmError::InsufficientCapacity(_)) => assert_eq!(held.len(), 4),
                             Err(other) => panic!("{other}"),
                         },
-                        1 if index < held.len() => bench.store.remove(held.remove(index).id).await.unwrap(),
+                        1 if index < held.len() => bench.store.remove(held.remove(index).id, Reason::new(Actor::Requestor, Cause::Requested)).await.unwrap(),
                         2 if index < held.len() => {
                             let id = held.remove(index).id;
                             bench.store.release_failed(id, ErrorCode::CreateFailed, "x".into()).await.unwrap();

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Owner, SshPublicKey, ValidKeyChange};
+use golem_vm_protocol::vm::{Actor, Cause, EventKind, Owner, SshPublicKey, ValidKeyChange};
 use golem_vm_protocol::{ErrorCode, VmId, VmRef};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::columns::{VM_COLUMNS, VM_FROM, signed, vm};
-use super::{ProviderStore, operations};
+use super::{Moment, ProviderStore, anchor, changes, events, ledger, operations};
 use crate::capacity::Amount;
+use crate::steady::{Anchor, SteadyTime};
 use crate::vm::admission::{Admission, Bounds, NewVm, RepeatedRequest};
+use crate::vm::history::{EventRecord, Occurrence, Reason, Transition};
+use crate::vm::lease::Lease;
 use crate::vm::record::OwnerColumn;
 use crate::vm::repository::VmRepository;
 use crate::vm::{OperationRecord, VmError, VmRecord, VmState, keys};
@@ -21,6 +24,9 @@ const FAILED_KEPT: Duration = Duration::from_secs(3600);
 /// How long a request that is repeated finds its operation (and so its VM).
 const OPERATIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// How long a VM that is only kept can be had back at least once the machine is up again.
+const TIME_TO_RETURN: Duration = Duration::from_secs(3600);
+
 #[async_trait]
 impl VmRepository for ProviderStore {
     async fn repeated(&self, request: RepeatedRequest) -> Result<Option<OperationRecord>, VmError> {
@@ -28,7 +34,8 @@ impl VmRepository for ProviderStore {
     }
 
     async fn admit(&self, new: NewVm, bounds: Bounds) -> Result<Admission, VmError> {
-        self.store.write("vm.admit", move |db| admit(db, new, &bounds)).await
+        let moment = self.moment();
+        self.store.write("vm.admit", move |db| ledger::admit(db, new, &bounds, moment)).await
     }
 
     async fn find(&self, owner: Owner, vm_ref: VmRef) -> Result<Option<VmRecord>, VmError> {
@@ -55,42 +62,87 @@ impl VmRepository for ProviderStore {
         self.store.read("vm.all", |db| select(db, "vm.state <> 'failed'", &[])).await
     }
 
-    async fn set_state(&self, id: VmId, state: VmState) -> Result<VmRecord, VmError> {
-        let now = self.now();
+    async fn take_up(&self) -> Result<Vec<VmRecord>, VmError> {
+        let this = self.clone();
         self.store
-            .write("vm.set_state", move |db| {
-                set_state(db, id, &state, now)?;
-                expect(db, id)
+            .write("vm.take_up", move |db| {
+                if let Some(anchor) = this.anchor.as_ref().filter(|_| this.steady.booted()) {
+                    after_boot(db, anchor, this.moment())?;
+                }
+                anchor::write(db, &this.steady.anchor(this.clock.now_micros()))?;
+                select(db, "vm.state <> 'failed'", &[])
             })
             .await
     }
 
+    async fn transition(&self, id: VmId, change: Transition) -> Result<VmRecord, VmError> {
+        let moment = self.moment();
+        self.store
+            .write("vm.transition", move |db| changes::transition(db, id, &change, moment))
+            .await
+    }
+
+    async fn occurred(&self, id: VmId, occurrence: Occurrence) -> Result<(), VmError> {
+        let moment = self.moment();
+        self.store
+            .write("vm.occurred", move |db| changes::occurred(db, id, &occurrence, moment))
+            .await
+    }
+
     async fn set_quarantined(&self, id: VmId, quarantined: bool) -> Result<VmRecord, VmError> {
-        let now = self.now();
+        let moment = self.moment();
         self.store
             .write("vm.set_quarantined", move |db| {
+                let before = expect(db, id)?;
                 // The first time counts.
                 db.execute(
                     "UPDATE vm SET quarantined_at = iif(?2, coalesce(quarantined_at, ?3), NULL) WHERE id = ?1",
-                    params![id.to_string(), quarantined, now.unix_micros()],
+                    params![id.to_string(), quarantined, moment.wall.unix_micros()],
                 )?;
+                if before.quarantined_at.is_some() != quarantined {
+                    let what = if quarantined {
+                        "the provider's owner has cut it off from the network"
+                    } else {
+                        "the provider's owner has let it back into the network"
+                    };
+                    let reason = Reason::new(Actor::ProviderOwner, Cause::Requested).with(what);
+                    let note = Occurrence { kind: EventKind::Note, reason };
+                    changes::occurred(db, id, &note, moment)?;
+                }
                 expect(db, id)
             })
             .await
     }
 
     async fn set_phase(&self, id: VmId, phase: &'static str) -> Result<(), VmError> {
-        let now = self.now();
-        self.store.write("vm.set_phase", move |db| operations::set_phase(db, id, phase, now)).await
+        let moment = self.moment();
+        self.store
+            .write("vm.set_phase", move |db| {
+                operations::set_phase(db, id, phase, moment.wall)?;
+                let reason = Reason::own(Cause::Requested).with(phase);
+                let progress = Occurrence { kind: EventKind::Progress, reason };
+                changes::occurred(db, id, &progress, moment)
+            })
+            .await
     }
 
     async fn created(&self, id: VmId) -> Result<VmRecord, VmError> {
-        let now = self.now();
+        let moment = self.moment();
         self.store
             .write("vm.created", move |db| {
-                set_state(db, id, &VmState::Running, now)?;
-                operations::ready(db, id, now)?;
-                expect(db, id)
+                let record = expect(db, id)?;
+                // It was not to be paid for while it was being made; an extension stays.
+                let lease = Lease::begin(record.lease.grant, moment.steady);
+                write_lease_end(db, id, lease.expires.max(record.lease.expires))?;
+                let reason = Reason::own(Cause::Completed);
+                let record = changes::transition(
+                    db,
+                    id,
+                    &Transition { to: VmState::Running, reason },
+                    moment,
+                )?;
+                operations::ready(db, id, moment.wall)?;
+                Ok(record)
             })
             .await
     }
@@ -100,12 +152,20 @@ impl VmRepository for ProviderStore {
         id: VmId,
         code: ErrorCode,
         message: String,
+        cause: Cause,
     ) -> Result<(), VmError> {
-        let now = self.now();
+        let moment = self.moment();
         self.store
             .write("vm.creation_failed", move |db| {
-                operations::failed(db, id, code, &message, now)?;
-                set_state(db, id, &VmState::Destroying, now)
+                operations::failed(db, id, code, &message, moment.wall)?;
+                let reason = Reason::own(cause).with(message);
+                changes::transition(
+                    db,
+                    id,
+                    &Transition { to: VmState::Destroying, reason },
+                    moment,
+                )?;
+                Ok(())
             })
             .await
     }
@@ -116,17 +176,20 @@ impl VmRepository for ProviderStore {
         code: ErrorCode,
         message: String,
     ) -> Result<(), VmError> {
-        let now = self.now();
+        let moment = self.moment();
         self.store
             .write("vm.release_failed", move |db| {
-                operations::failed(db, id, code, &message, now)?;
+                operations::failed(db, id, code, &message, moment.wall)?;
                 db.execute("DELETE FROM port WHERE vm = ?1", params![id.to_string()])?;
                 // Its keys open nothing any more.
                 db.execute(
                     "UPDATE vm SET host_key_private = '' WHERE id = ?1",
                     params![id.to_string()],
                 )?;
-                set_state(db, id, &VmState::Failed { code, message }, now)
+                let reason = Reason::own(Cause::LaunchFailed).with(message.clone());
+                let to = VmState::Failed { code, message };
+                changes::transition(db, id, &Transition { to, reason }, moment)?;
+                Ok(())
             })
             .await
     }
@@ -137,6 +200,7 @@ impl VmRepository for ProviderStore {
         vm: VmRef,
         change: ValidKeyChange,
     ) -> Result<VmRecord, VmError> {
+        let moment = self.moment();
         self.store
             .write("vm.change_keys", move |db| {
                 let found = find(db, owner, &vm)?.filter(|record| {
@@ -151,6 +215,10 @@ impl VmRepository for ProviderStore {
                     "UPDATE vm SET authorized_keys = ?2, keys_pending = 1 WHERE id = ?1",
                     params![record.id.to_string(), keys_text(&keys)?],
                 )?;
+                let what = format!("its SSH keys were changed: {} now", keys.len());
+                let reason = Reason::new(Actor::Requestor, Cause::Requested).with(what);
+                let note = Occurrence { kind: EventKind::Note, reason };
+                changes::occurred(db, record.id, &note, moment)?;
                 expect(db, record.id)
             })
             .await
@@ -168,13 +236,104 @@ impl VmRepository for ProviderStore {
             .await
     }
 
-    async fn remove(&self, id: VmId) -> Result<(), VmError> {
+    async fn extend(&self, id: VmId, expires: SteadyTime) -> Result<VmRecord, VmError> {
+        let moment = self.moment();
+        self.store
+            .write("vm.extend", move |db| {
+                let record = expect(db, id)?;
+                // One without an end has more than any.
+                if record.lease.expires.is_none_or(|end| end >= expires) {
+                    return Ok(record);
+                }
+                write_lease_end(db, id, Some(expires))?;
+                let until = expires.on_the_wall(moment.steady, moment.wall);
+                let reason = Reason::new(Actor::Requestor, Cause::Requested)
+                    .with(format!("its lease ends at {until} now"));
+                changes::occurred(db, id, &Occurrence { kind: EventKind::Lease, reason }, moment)?;
+                expect(db, id)
+            })
+            .await
+    }
+
+    async fn warned(&self, id: VmId) -> Result<VmRecord, VmError> {
+        let moment = self.moment();
+        self.store
+            .write("vm.warned", move |db| {
+                let record = expect(db, id)?;
+                if record.lease.warned {
+                    return Ok(record);
+                }
+                db.execute(
+                    "UPDATE vm SET lease_warned = 1 WHERE id = ?1",
+                    params![id.to_string()],
+                )?;
+                let reason = Reason::own(Cause::LeaseEndsSoon);
+                changes::occurred(db, id, &Occurrence { kind: EventKind::Lease, reason }, moment)?;
+                expect(db, id)
+            })
+            .await
+    }
+
+    async fn undelete(
+        &self,
+        id: VmId,
+        lasting: Duration,
+        offered: Amount,
+    ) -> Result<VmRecord, VmError> {
+        let moment = self.moment();
+        self.store
+            .write("vm.undelete", move |db| {
+                let record = expect(db, id)?;
+                if !matches!(record.state, VmState::Retained { .. }) {
+                    return Ok(record);
+                }
+                ledger::check_room_for_return(db, record.terms.resources.into(), offered)?;
+                write_lease_end(db, id, Some(moment.steady.plus(lasting)))?;
+                let reason =
+                    Reason::new(Actor::Requestor, Cause::Requested).with("its owner has it back");
+                changes::transition(db, id, &Transition { to: VmState::STOPPED, reason }, moment)
+            })
+            .await
+    }
+
+    async fn remove(&self, id: VmId, reason: Reason) -> Result<(), VmError> {
+        let moment = self.moment();
         self.store
             .write("vm.remove", move |db| {
+                changes::end(db, id, &reason, moment)?;
                 db.execute("DELETE FROM vm WHERE id = ?1", params![id.to_string()])?;
                 Ok(())
             })
             .await
+    }
+
+    async fn events(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        after: u64,
+        limit: u32,
+    ) -> Result<Option<Vec<EventRecord>>, VmError> {
+        self.store.read("vm.events", move |db| events::of_one(db, owner, &vm, after, limit)).await
+    }
+
+    async fn all_events(
+        &self,
+        vm: Option<VmRef>,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<EventRecord>, VmError> {
+        self.store
+            .read("vm.all_events", move |db| events::of_all(db, vm.as_ref(), after, limit))
+            .await
+    }
+
+    async fn last_events(
+        &self,
+        vm: Option<VmRef>,
+        count: u32,
+    ) -> Result<Vec<EventRecord>, VmError> {
+        self.store.read("vm.last_events", move |db| events::last(db, vm.as_ref(), count)).await
     }
 
     async fn operation(
@@ -186,11 +345,12 @@ impl VmRepository for ProviderStore {
     }
 
     async fn reserved(&self) -> Result<Amount, VmError> {
-        self.store.read("vm.reserved", |db| Ok(reserved(db)?.0)).await
+        self.store.read("vm.reserved", |db| Ok(ledger::reserved(db)?.0)).await
     }
 
     async fn forget_old(&self) -> Result<(), VmError> {
-        let now = self.now();
+        let (this, moment) = (self.clone(), self.moment());
+        let now = moment.wall;
         let before = move |age: Duration| {
             now.unix_micros() - i64::try_from(age.as_micros()).unwrap_or(i64::MAX)
         };
@@ -204,63 +364,11 @@ impl VmRepository for ProviderStore {
                     "DELETE FROM operation WHERE created_at < ?1 AND status <> 'creating'",
                     params![before(OPERATIONS_KEPT)],
                 )?;
-                Ok(())
+                events::forget_old(db, moment)?;
+                anchor::write(db, &this.steady.anchor(this.clock.now_micros()))
             })
             .await
     }
-}
-
-fn admit(db: &Connection, new: NewVm, bounds: &Bounds) -> Result<Admission, VmError> {
-    let mut record = new.record;
-    let request =
-        new.idempotency.map(|idempotency| RepeatedRequest { owner: record.owner, idempotency });
-    if let Some(request) = &request
-        && let Some(operation) = operations::repeated(db, request)?
-    {
-        return Ok(Admission::Repeated(operation));
-    }
-    let owner = OwnerColumn(record.owner).to_string();
-    let taken: bool = db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM vm WHERE owner = ?1 AND name = ?2 AND state <> 'failed')",
-        params![owner, record.name.as_str()],
-        |row| row.get(0),
-    )?;
-    if taken {
-        return Err(VmError::NameTaken(record.name.to_string()));
-    }
-    let (reserved, count) = reserved(db)?;
-    if count >= bounds.max_vms {
-        return Err(VmError::InsufficientCapacity(format!(
-            "it rents out at most {} VMs at a time, and {count} are rented",
-            bounds.max_vms
-        )));
-    }
-    if let Some(most) = bounds.max_vms_per_requestor {
-        let own: u32 = db.query_row(
-            "SELECT count(*) FROM vm WHERE owner = ?1 AND state <> 'failed'",
-            params![owner],
-            |row| row.get(0),
-        )?;
-        if own >= most {
-            return Err(VmError::InsufficientCapacity(format!(
-                "one requestor may have {most} VMs at a time here, and you have {own}"
-            )));
-        }
-    }
-    let free = bounds.offered.less(reserved);
-    if let Some(shortfall) = free.shortfall(record.terms.resources.into()) {
-        return Err(VmError::InsufficientCapacity(shortfall));
-    }
-    record.ssh_port = free_port(db, &bounds.ports)?.ok_or(VmError::PortsExhausted)?;
-
-    // One that failed under this name makes room for the new one in every look-up.
-    db.execute(
-        "DELETE FROM vm WHERE owner = ?1 AND name = ?2 AND state = 'failed'",
-        params![owner, record.name.as_str()],
-    )?;
-    insert(db, &record)?;
-    operations::begin(db, &record, request.as_ref())?;
-    Ok(Admission::Admitted(Box::new(record)))
 }
 
 fn keys_text(keys: &[SshPublicKey]) -> Result<String, VmError> {
@@ -268,14 +376,16 @@ fn keys_text(keys: &[SshPublicKey]) -> Result<String, VmError> {
         .map_err(|error| VmError::Internal(format!("keys can't be written: {error}")))
 }
 
-fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> {
+pub(super) fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> {
     let keys = keys_text(&record.authorized_keys)?;
-    let terms = &record.terms;
+    let (terms, lease) = (&record.terms, &record.lease);
     db.execute(
         "INSERT INTO vm (id, owner, name, state, cpu, memory_gb, storage_gb, image, image_digest, backend, \
          isolation, core_month, gb_ram_month, gb_storage_month, host_key_private, host_key, authorized_keys, \
-         operation, created_at, updated_at, egress) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?19, ?20)",
+         operation, created_at, updated_at, egress, lease_seconds, lease_expires, on_expiry, grace_seconds, \
+         idle_seconds) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?19, ?20, \
+         ?21, ?22, ?23, ?24, ?25)",
         params![
             record.id.to_string(),
             OwnerColumn(record.owner).to_string(),
@@ -297,6 +407,11 @@ fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> {
             record.operation,
             record.created_at.unix_micros(),
             terms.egress.as_str(),
+            lease.grant.duration.map(|span| signed(span.as_secs())),
+            lease.expires.map(|end| signed(end.micros())),
+            lease.grant.on_expiry.as_str(),
+            signed(lease.grant.grace.as_secs()),
+            lease.grant.stop_when_idle.map(|span| signed(span.as_secs())),
         ],
     )?;
     db.execute(
@@ -306,28 +421,35 @@ fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> {
     Ok(())
 }
 
-fn free_port(db: &Connection, usable: &[u16]) -> Result<Option<u16>, VmError> {
-    let mut statement = db.prepare_cached("SELECT host_port FROM port")?;
-    let taken: std::collections::HashSet<u16> =
-        statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(usable.iter().copied().find(|port| !taken.contains(port)))
+fn write_lease_end(db: &Connection, id: VmId, end: Option<SteadyTime>) -> Result<(), VmError> {
+    db.execute(
+        "UPDATE vm SET lease_expires = ?2, lease_warned = 0 WHERE id = ?1",
+        params![id.to_string(), end.map(|end| signed(end.micros()))],
+    )?;
+    Ok(())
 }
 
-/// What is reserved, and by how many VMs.
-fn reserved(db: &Connection) -> Result<(Amount, u32), VmError> {
-    let row = db.query_row(
-        "SELECT coalesce(sum(cpu), 0), coalesce(sum(memory_gb), 0), coalesce(sum(storage_gb), 0), count(*) \
-         FROM vm WHERE state <> 'failed'",
-        [],
-        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, u32>(3)?)),
-    )?;
-    let positive = |number: i64| u64::try_from(number).unwrap_or_default();
-    let amount = Amount {
-        cpu_millis: positive(row.0) * 1000,
-        memory_mib: positive(row.1) * 1024,
-        storage_mib: positive(row.2) * 1024,
+/// The machine went down and is up again: what ran does not, though it was meant to; and who has a VM
+/// that is only kept gets some time to have it back.
+fn after_boot(db: &Connection, down: &Anchor, now: Moment) -> Result<(), VmError> {
+    let went_down = Moment {
+        wall: Timestamp::from_unix_micros(i64::try_from(down.wall_micros).unwrap_or(i64::MAX)),
+        steady: down.steady,
     };
-    Ok((amount, row.3))
+    for record in select(db, "vm.state = 'running'", &[])? {
+        let reason = Reason::new(Actor::Host, Cause::HostStopped)
+            .with("the provider's machine went down at this time or a little later");
+        let change = Transition { to: VmState::Starting, reason };
+        changes::transition(db, record.id, &change, went_down)?;
+    }
+    for record in select(db, "vm.retained_until IS NOT NULL", &[])? {
+        let at_least = now.steady.plus(record.lease.grant.grace.min(TIME_TO_RETURN));
+        db.execute(
+            "UPDATE vm SET retained_until = max(retained_until, ?2) WHERE id = ?1",
+            params![record.id.to_string(), signed(at_least.micros())],
+        )?;
+    }
+    Ok(())
 }
 
 fn select(
@@ -357,23 +479,11 @@ fn find(db: &Connection, owner: Owner, vm_ref: &VmRef) -> Result<Option<VmRecord
     Ok(db.query_row(&sql, params![owner_text, value], vm).optional()?)
 }
 
-fn get(db: &Connection, id: VmId) -> Result<Option<VmRecord>, VmError> {
+pub(super) fn get(db: &Connection, id: VmId) -> Result<Option<VmRecord>, VmError> {
     let sql = format!("SELECT {VM_COLUMNS} FROM {VM_FROM} WHERE vm.id = ?1");
     Ok(db.query_row(&sql, params![id.to_string()], vm).optional()?)
 }
 
-fn expect(db: &Connection, id: VmId) -> Result<VmRecord, VmError> {
+pub(super) fn expect(db: &Connection, id: VmId) -> Result<VmRecord, VmError> {
     get(db, id)?.ok_or_else(|| VmError::NotFound(id.to_string()))
-}
-
-fn set_state(db: &Connection, id: VmId, state: &VmState, now: Timestamp) -> Result<(), VmError> {
-    let code = match state {
-        VmState::Failed { code, .. } => Some(code.as_str()),
-        _ => None,
-    };
-    db.execute(
-        "UPDATE vm SET state = ?2, message = ?3, code = ?4, updated_at = ?5 WHERE id = ?1",
-        params![id.to_string(), state.as_str(), state.message(), code, now.unix_micros()],
-    )?;
-    Ok(())
 }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use golem_vm_protocol::VmId;
+use golem_vm_protocol::vm::Cause;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::history::Reason;
 use super::{VmManager, VmRecord, VmState};
 use crate::backend::{Backend, DiskRoom, DiskUse};
 
@@ -205,6 +207,7 @@ impl Guard {
 }
 
 async fn stop(vms: &VmManager, record: &VmRecord, reason: String) -> bool {
+    let reason = Reason::own(Cause::DiskLimit).with(reason);
     match vms.stop_because(record, reason).await {
         Ok(()) => true,
         Err(error) => {

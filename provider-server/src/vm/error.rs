@@ -1,8 +1,11 @@
 //! What can go wrong with a request about a VM; HTTP knows how to say it, this does not know HTTP.
 
+use std::time::Duration;
+
 use golem_vm_node::store::StoreError;
 use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::problem::FieldError;
+use golem_vm_protocol::time::in_words;
 
 use crate::backend::BackendError;
 
@@ -50,6 +53,17 @@ pub enum VmError {
         name: String,
         /// Why not.
         reason: String,
+    },
+    /// No lease of this provider is as long as that.
+    #[error(
+        "this provider gives leases of at most {}, and {} was asked for: ask for less, and extend it later",
+        in_words(.max.as_secs()), in_words(.asked.as_secs())
+    )]
+    LeaseTooLong {
+        /// What was asked for, from now.
+        asked: Duration,
+        /// What there is.
+        max: Duration,
     },
     /// Nobody could log in any more.
     #[error("no key could log in any more; the last one is taken only by force")]

@@ -1,21 +1,27 @@
 //! Takes requests about VMs, and hands each to the task of its VM.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{OperationStatus, Owner, ValidCreate, ValidKeyChange};
+use golem_vm_protocol::vm::{Actor, Cause, OperationStatus, Owner, ValidCreate, ValidKeyChange};
 use golem_vm_protocol::{ErrorCode, VmId, VmRef};
 use tokio::sync::{oneshot, watch};
 
 use super::admission::{Admission, Bounds, Idempotency, NewVm, RepeatedRequest};
+use super::history::{EventRecord, Reason};
 use super::host_key::HostKey;
+use super::lease::{Lease, LeaseGrant};
 use super::policy::Request;
 use super::record::{Terms, VmRecord};
-use super::task::{Command, Task, TaskHandle, World};
+use super::survey::{self, Survey};
+use super::task::{Command, Order, Task, TaskHandle, World};
 use super::{OperationRecord, VmError, VmState};
-use crate::backend::{BackendError, DiskWatch, Usage};
+use crate::backend::{BackendError, BackendKind, DiskWatch, Usage};
+use crate::capacity::Amount;
+use crate::steady::{SteadyClock, SteadyTime};
 
 /// The table of VMs' tasks. Cheap to clone.
 #[derive(Clone)]
@@ -23,6 +29,7 @@ pub struct VmManager {
     world: Arc<World>,
     // A plain mutex: held for a look-up or an insert, never across an await.
     tasks: Arc<Mutex<HashMap<VmId, TaskHandle>>>,
+    surveys: Arc<BTreeMap<BackendKind, watch::Sender<Survey>>>,
 }
 
 impl fmt::Debug for VmManager {
@@ -40,6 +47,8 @@ pub struct Creation {
     pub request: ValidCreate,
     /// On which terms.
     pub terms: Terms,
+    /// For how long.
+    pub lease: LeaseGrant,
     /// Within which bounds.
     pub bounds: Bounds,
     /// What makes it one request however often it is sent.
@@ -50,18 +59,26 @@ impl VmManager {
     /// A manager without VMs; see [`VmManager::take_up_all`].
     #[must_use]
     pub fn new(world: Arc<World>) -> Self {
-        Self { world, tasks: Arc::default() }
+        let survey = |kind: &BackendKind| (*kind, watch::Sender::new(Survey::none()));
+        let surveys = Arc::new(world.backends.keys().map(survey).collect());
+        Self { world, tasks: Arc::default(), surveys }
     }
 
-    /// Starts a task for every VM in the repository.
+    /// Starts a task for every VM in the repository, and begins to look at all instances.
     ///
     /// # Errors
     /// When the repository can't be read. A VM whose backend is not there is logged and left alone.
     pub async fn take_up_all(&self) -> Result<usize, VmError> {
-        let records = self.world.repository.all().await?;
+        let records = self.world.repository.take_up().await?;
         for record in &records {
             if let Err(error) = self.begin_task(record) {
                 tracing::error!(vm = %record.id, "{error}");
+            }
+        }
+        for (kind, surveys) in &*self.surveys {
+            if let Some(backend) = self.world.backends.get(kind) {
+                let token = self.world.shutdown.clone();
+                tokio::spawn(survey::run(Arc::clone(backend), surveys.clone(), token));
             }
         }
         Ok(records.len())
@@ -73,7 +90,11 @@ impl VmManager {
             return Ok(handle.clone());
         }
         let (id, table) = (record.id, Arc::clone(&self.tasks));
-        let handle = Task::spawn(&self.world, record, move || {
+        let surveys = match self.surveys.get(&record.terms.backend) {
+            Some(surveys) => surveys.subscribe(),
+            None => watch::Sender::new(Survey::none()).subscribe(),
+        };
+        let handle = Task::spawn(&self.world, record, surveys, move || {
             table.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         })?;
         tasks.insert(id, handle.clone());
@@ -112,6 +133,7 @@ impl VmManager {
             host_key: HostKey::generate().map_err(VmError::Internal)?,
             authorized_keys: creation.request.ssh_keys,
             keys_pending: false,
+            lease: Lease::begin(creation.lease, self.world.steady.now()),
             operation: format!("op_{}", &VmId::random().map_err(random)?.to_string()[3..]),
             quarantined_at: None,
             created_at: now,
@@ -177,10 +199,10 @@ impl VmManager {
         request: Request,
     ) -> Result<Option<VmRecord>, VmError> {
         let record = self.find(owner, vm).await?;
-        self.request_for(&record, request).await
+        self.request_for(&record, request, Actor::Requestor).await
     }
 
-    /// As [`VmManager::request`], for a VM that was found already.
+    /// As [`VmManager::request`], for a VM that was found already, by whoever has a right to it.
     ///
     /// # Errors
     /// As [`VmManager::request`].
@@ -188,41 +210,119 @@ impl VmManager {
         &self,
         record: &VmRecord,
         request: Request,
+        actor: Actor,
     ) -> Result<Option<VmRecord>, VmError> {
         if let VmState::Failed { .. } = record.state {
+            let reason = Reason::new(actor, Cause::Requested);
             return match request {
-                Request::Destroy => self.world.repository.remove(record.id).await.map(|()| None),
+                Request::Destroy => {
+                    self.world.repository.remove(record.id, reason).await.map(|()| None)
+                }
                 _ => Err(VmError::NotFound(record.name.to_string())),
             };
         }
-        self.tell(record, request, None).await
+        self.tell(record, Order::Request(request, actor)).await
     }
 
-    /// Stops a VM that runs, whoever owns it. The reason is part of its state then.
+    /// Stops a VM that runs, whoever owns it. What `reason` says becomes part of its state.
     ///
     /// # Errors
     /// When it is gone, or can't be stopped.
-    pub async fn stop_because(&self, record: &VmRecord, reason: String) -> Result<(), VmError> {
-        self.tell(record, Request::Stop, Some(reason)).await.map(|_| ())
+    pub async fn stop_because(&self, record: &VmRecord, reason: Reason) -> Result<(), VmError> {
+        self.tell(record, Order::StopBecause(reason)).await.map(|_| ())
     }
 
-    async fn tell(
+    /// Makes the lease of one of the owner's VMs end at `until`, if it ends earlier.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`]; [`VmError::Conflict`] when it has ended already.
+    pub async fn extend(
         &self,
-        record: &VmRecord,
-        request: Request,
-        reason: Option<String>,
-    ) -> Result<Option<VmRecord>, VmError> {
+        owner: Owner,
+        vm: VmRef,
+        until: SteadyTime,
+    ) -> Result<VmRecord, VmError> {
+        let record = self.find(owner, vm).await?;
+        let extended = self.tell(&record, Order::Extend(until)).await?;
+        extended.ok_or_else(|| VmError::NotFound(record.name.to_string()))
+    }
+
+    /// Has one of the owner's VMs back that is only kept, for `lasting` from now. It is stopped then.
+    /// Changes nothing about another.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`]; [`VmError::InsufficientCapacity`] when `offered` has no room for it.
+    pub async fn undelete(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        lasting: Duration,
+        offered: Amount,
+    ) -> Result<VmRecord, VmError> {
+        let record = self.find(owner, vm).await?;
+        let back = self.tell(&record, Order::Undelete(lasting, offered)).await?;
+        back.ok_or_else(|| VmError::NotFound(record.name.to_string()))
+    }
+
+    /// What happened to one of the owner's VMs, there or gone, after the event with that number; the oldest
+    /// first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`VmError::NotFound`] also for another owner's VM.
+    pub async fn events(
+        &self,
+        owner: Owner,
+        vm: VmRef,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<EventRecord>, VmError> {
+        let text = vm.as_str().to_owned();
+        let events = self.world.repository.events(owner, vm, after, limit).await?;
+        events.ok_or(VmError::NotFound(text))
+    }
+
+    /// What happened to everybody's VMs, for the provider's owner: after the event with that id, or with
+    /// `None` the last of them.
+    ///
+    /// # Errors
+    /// When the repository can't be read.
+    pub async fn all_events(
+        &self,
+        vm: Option<VmRef>,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<EventRecord>, VmError> {
+        match after {
+            Some(after) => self.world.repository.all_events(vm, after, limit).await,
+            None => self.world.repository.last_events(vm, limit).await,
+        }
+    }
+
+    /// The clock of leases.
+    #[must_use]
+    pub fn steady(&self) -> &dyn SteadyClock {
+        &*self.world.steady
+    }
+
+    async fn tell(&self, record: &VmRecord, order: Order) -> Result<Option<VmRecord>, VmError> {
         let handle = self.begin_task(record)?;
-        if request == Request::Destroy {
+        let destroys = matches!(order, Order::Request(Request::Destroy, _));
+        if destroys {
             handle.abandon.cancel();
         }
         let (reply, answer) = oneshot::channel();
         let gone = || VmError::NotFound(record.name.to_string());
-        handle.commands.send(Command { request, reason, reply }).await.map_err(|_| gone())?;
+        let sent = handle.commands.send(Command { order, reply }).await;
+        match sent {
+            Ok(()) => {}
+            // It went in the same moment, for another reason.
+            Err(_) if destroys => return Ok(None),
+            Err(_) => return Err(gone()),
+        }
         match answer.await {
             Ok(outcome) => outcome,
             Err(_) if self.world.shutdown.is_cancelled() => Err(VmError::ShuttingDown),
-            Err(_) if request == Request::Destroy => Ok(None),
+            Err(_) if destroys => Ok(None),
             Err(_) => Err(gone()),
         }
     }
@@ -246,7 +346,7 @@ impl VmManager {
                 "the keys are written down, but the VM does not go by them yet: {error}; this is tried again"
             )
         };
-        match self.request_for(&record, Request::Authorize).await {
+        match self.request_for(&record, Request::Authorize, Actor::Requestor).await {
             Ok(now) => now.ok_or_else(|| VmError::NotFound(record.name.to_string())),
             Err(VmError::Backend(BackendError::Unavailable(error))) => {
                 Err(BackendError::Unavailable(not_yet(&error)).into())

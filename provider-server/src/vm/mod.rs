@@ -2,16 +2,20 @@
 //!
 //! ```text
 //!   admit ──▶ creating ──▶ running ⇄ stopping ──▶ stopped ──▶ starting ──▶ running
-//!                │            │                      │
-//!                │            └──────────┬───────────┘
-//!             failed                destroying ──▶ (no row)
+//!                │            │          │          │   ▲
+//!                │            │          └▶ retained◀───┘ (undelete)
+//!                │            │                 │
+//!                │            └────────┬────────┘
+//!             failed              destroying ──▶ (no row)
 //! ```
 //!
 //! * [`manager`] takes requests, finds the VM, and hands the request to the VM's task.
 //! * [`task`] is the only writer of one VM: requests for it are carried out one after another.
 //! * [`keys`] says which SSH keys a VM has after a change; it is pure.
 //! * [`policy`] says whether a request makes sense in a state; it is pure.
+//! * [`lease`] says for how long, and what is due when; it is pure. [`history`] is what happened.
 //! * [`state`] and [`record`] are what is kept; [`repository`] is where (a trait: no SQL in here).
+//! * `survey` looks at all instances.
 //! * [`readiness`] finds out whether SSH answers.
 //! * [`disk_guard`] stops what goes past its disk.
 //!
@@ -22,8 +26,10 @@ pub mod access;
 pub mod admission;
 pub mod disk_guard;
 pub mod error;
+pub mod history;
 pub mod host_key;
 pub mod keys;
+pub mod lease;
 pub mod manager;
 pub mod offer_book;
 pub mod policy;
@@ -31,6 +37,7 @@ pub mod readiness;
 pub mod record;
 pub mod repository;
 pub mod state;
+mod survey;
 pub mod task;
 
 pub use access::AccessPorts;

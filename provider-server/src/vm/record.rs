@@ -10,6 +10,7 @@ use golem_vm_protocol::{ErrorCode, KeyId, VmId, VmName, VmResources};
 
 use super::VmState;
 use super::host_key::HostKey;
+use super::lease::Lease;
 use crate::backend::{
     BackendKind, Confinement, Egress, ImageDigest, InstanceId, InstanceSpec, Limits, SshAccess,
 };
@@ -87,6 +88,8 @@ pub struct VmRecord {
     pub authorized_keys: Vec<SshPublicKey>,
     /// Whether the instance does not go by these keys yet.
     pub keys_pending: bool,
+    /// For how long it is rented.
+    pub lease: Lease,
     /// The operation that made it.
     pub operation: String,
     /// Since when the provider's owner has cut it off from the network.

@@ -1,7 +1,9 @@
 //! The states of a VM, each with what exists only in it.
 
 use golem_vm_protocol::ErrorCode;
-use golem_vm_protocol::vm::VmStatus;
+use golem_vm_protocol::vm::{VmStage, VmStatus};
+
+use crate::steady::SteadyTime;
 
 /// Where a VM stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,11 +15,23 @@ pub enum VmState {
     /// Up.
     Running,
     /// Being brought down.
-    Stopping,
+    Stopping {
+        /// What it is to be then.
+        next: AfterStop,
+    },
     /// Down; its disk is kept.
     Stopped {
         /// Why the provider stopped it, if it did that by itself.
         reason: Option<String>,
+    },
+    /// Down, and its lease has ended: it holds disk, name and port, and can be had back.
+    Retained {
+        /// Since when.
+        since: SteadyTime,
+        /// When it is erased.
+        until: SteadyTime,
+        /// How it came to that.
+        reason: String,
     },
     /// Being removed, with its disk. There is no way back.
     Destroying,
@@ -36,6 +50,24 @@ pub enum VmState {
     },
 }
 
+/// What a VM is to be when it is down. Kept with the state, so that whoever carries on after a crash
+/// arrives where it was meant to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AfterStop {
+    /// Down.
+    Stopped {
+        /// Why, if the provider wants it.
+        reason: Option<String>,
+    },
+    /// Up again.
+    Started,
+    /// Kept for the grace period.
+    Retained {
+        /// How it came to that.
+        reason: String,
+    },
+}
+
 impl VmState {
     /// Stopped as it was asked to be, or by itself.
     pub const STOPPED: Self = Self::Stopped { reason: None };
@@ -44,14 +76,25 @@ impl VmState {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Creating => "creating",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-            Self::Stopped { .. } => "stopped",
-            Self::Destroying => "destroying",
-            Self::Error { .. } => "error",
-            Self::Failed { .. } => "failed",
+            // A table made by an earlier release knows no other word for it; its moments tell them apart.
+            Self::Retained { .. } => "stopped",
+            _ => self.stage().as_str(),
+        }
+    }
+
+    /// What the history calls it.
+    #[must_use]
+    pub const fn stage(&self) -> VmStage {
+        match self {
+            Self::Creating => VmStage::Creating,
+            Self::Starting => VmStage::Starting,
+            Self::Running => VmStage::Running,
+            Self::Stopping { .. } => VmStage::Stopping,
+            Self::Stopped { .. } => VmStage::Stopped,
+            Self::Retained { .. } => VmStage::Retained,
+            Self::Destroying => VmStage::Destroying,
+            Self::Error { .. } => VmStage::Error,
+            Self::Failed { .. } => VmStage::Failed,
         }
     }
 
@@ -61,8 +104,8 @@ impl VmState {
         match self {
             Self::Creating | Self::Starting => VmStatus::Creating,
             Self::Running => VmStatus::Running,
-            Self::Stopping => VmStatus::Stopping,
-            Self::Stopped { .. } => VmStatus::Stopped,
+            Self::Stopping { .. } => VmStatus::Stopping,
+            Self::Stopped { .. } | Self::Retained { .. } => VmStatus::Stopped,
             Self::Destroying => VmStatus::Deleted,
             Self::Error { .. } | Self::Failed { .. } => VmStatus::Error,
         }
@@ -72,7 +115,11 @@ impl VmState {
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         match self {
-            Self::Stopped { reason } => reason.as_deref(),
+            Self::Stopped { reason } | Self::Stopping { next: AfterStop::Stopped { reason } } => {
+                reason.as_deref()
+            }
+            Self::Retained { reason, .. }
+            | Self::Stopping { next: AfterStop::Retained { reason } } => Some(reason),
             Self::Error { message } | Self::Failed { message, .. } => Some(message),
             _ => None,
         }

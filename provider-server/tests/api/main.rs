@@ -31,6 +31,7 @@ use golem_vm_provider::http::{self, ApiState, InfoSource};
 use golem_vm_provider::images::{ImageCatalog, ImageRegister as _};
 use golem_vm_provider::rental::{Conditions, Rental};
 use golem_vm_provider::store::ProviderStore;
+use golem_vm_provider::vm::lease::LeasePolicy;
 use golem_vm_provider::vm::repository::VmRepository as _;
 use golem_vm_provider::vm::task::World;
 use golem_vm_provider::vm::{AccessPorts, VmManager};
@@ -115,6 +116,7 @@ impl Ground {
             egress: golem_vm_provider::backend::Egress::Internet,
             backend: BackendKind::Memory,
             capabilities: Found::new(capabilities),
+            leases: LeasePolicy::default(),
         };
         change(&mut conditions);
         let token = CancellationToken::new();
@@ -123,6 +125,7 @@ impl Ground {
             backends: BTreeMap::from([(BackendKind::Memory, Arc::clone(&backend))]),
             ports: self.ports.clone(),
             launch_timeout: Duration::from_secs(20),
+            steady: store.steady(),
             changes: watch::Sender::new(0),
             shutdown: token.clone(),
         }));

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use golem_vm_node::clock::ManualClock;
 use golem_vm_protocol::advertisement::Prices;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, Owner, ValidCreate};
+use golem_vm_protocol::vm::{Actor, Isolation, LeaseRequest, Owner, ValidCreate};
 use golem_vm_protocol::{KeyPair, VmResources};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::store::ProviderStore;
 use crate::vm::AccessPorts;
 use crate::vm::admission::Bounds;
 use crate::vm::host_key::HostKey;
+use crate::vm::lease::LeasePolicy;
 use crate::vm::manager::Creation;
 use crate::vm::policy::Request;
 use crate::vm::record::Terms;
@@ -63,9 +64,10 @@ async fn bench() -> Bench {
     let clock = Arc::new(ManualClock::at(1_000_000));
     let store = ProviderStore::open(&dir.path().join("state.db"), clock).unwrap();
     let vms = VmManager::new(Arc::new(World {
-        repository: Arc::new(store),
+        repository: Arc::new(store.clone()),
         backends: BTreeMap::from([(BackendKind::Memory, Arc::new(backend.clone()) as _)]),
         ports: Arc::new(NoPorts),
+        steady: store.steady(),
         launch_timeout: Duration::from_secs(20),
         changes: watch::Sender::new(0),
         shutdown: CancellationToken::new(),
@@ -81,7 +83,7 @@ impl Bench {
         let creation = Creation {
             owner,
             request: ValidCreate {
-                lease: golem_vm_protocol::vm::LeaseRequest::default(),
+                lease: LeaseRequest::default(),
                 name: name.parse().unwrap(),
                 resources,
                 ssh_keys: vec![HostKey::generate().unwrap().public],
@@ -97,6 +99,7 @@ impl Bench {
                 egress: Egress::Internet,
                 prices: Prices::default(),
             },
+            lease: LeasePolicy::default().grant(owner, &LeaseRequest::default()).unwrap(),
             bounds: Bounds {
                 offered: Amount { cpu_millis: 9000, memory_mib: 9000, storage_mib: 1 << 20 },
                 max_vms: 9,
@@ -121,7 +124,7 @@ impl Bench {
 
     async fn start(&self, record: &VmRecord) {
         let record = self.vms.all().await.unwrap().into_iter().find(|r| r.id == record.id).unwrap();
-        self.vms.request_for(&record, Request::Start).await.unwrap();
+        self.vms.request_for(&record, Request::Start, Actor::Requestor).await.unwrap();
     }
 }
 

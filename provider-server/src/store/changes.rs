@@ -1,0 +1,162 @@
+//! The SQL of what happens to a VM: its state and the event of it, always together.
+
+use golem_vm_protocol::VmId;
+use golem_vm_protocol::vm::{EventKind, VmStage};
+use rusqlite::{Connection, params};
+
+use super::Moment;
+use super::columns::signed;
+use super::vms::{expect, get};
+use crate::vm::history::{Occurrence, Reason, Transition};
+use crate::vm::state::AfterStop;
+use crate::vm::{VmError, VmRecord, VmState};
+
+/// Passes a VM to another state, and writes its event. A state that it has already changes nothing.
+pub(super) fn transition(
+    db: &Connection,
+    id: VmId,
+    change: &Transition,
+    moment: Moment,
+) -> Result<VmRecord, VmError> {
+    let before = expect(db, id)?;
+    if before.state == change.to {
+        return Ok(before);
+    }
+    let from = before.state.stage();
+    write_state(db, id, &change.to, moment)?;
+    if from == change.to.stage() {
+        // The same state for another reason.
+        return expect(db, id);
+    }
+    count_delivery(db, id, from, change.to.stage(), moment)?;
+    write_event(db, id, EventKind::State, Some(from), change.to.stage(), &change.reason, moment)?;
+    expect(db, id)
+}
+
+/// Writes the event with which a VM's history begins.
+pub(super) fn begin(
+    db: &Connection,
+    id: VmId,
+    reason: &Reason,
+    moment: Moment,
+) -> Result<(), VmError> {
+    write_event(db, id, EventKind::State, None, VmStage::Creating, reason, moment)
+}
+
+/// Writes the event with which a VM's history ends. The row goes right after it.
+pub(super) fn end(
+    db: &Connection,
+    id: VmId,
+    reason: &Reason,
+    moment: Moment,
+) -> Result<(), VmError> {
+    let Some(before) = get(db, id)? else { return Ok(()) };
+    let from = before.state.stage();
+    if from == VmStage::Failed {
+        return Ok(());
+    }
+    count_delivery(db, id, from, VmStage::Destroyed, moment)?;
+    write_event(db, id, EventKind::State, Some(from), VmStage::Destroyed, reason, moment)
+}
+
+/// Writes an event that changes no state. Of a VM that is gone, nothing more happens.
+pub(super) fn occurred(
+    db: &Connection,
+    id: VmId,
+    occurrence: &Occurrence,
+    moment: Moment,
+) -> Result<(), VmError> {
+    let Some(record) = get(db, id)? else { return Ok(()) };
+    let stage = record.state.stage();
+    write_event(db, id, occurrence.kind, Some(stage), stage, &occurrence.reason, moment)
+}
+
+fn write_state(db: &Connection, id: VmId, state: &VmState, moment: Moment) -> Result<(), VmError> {
+    let code = match state {
+        VmState::Failed { code, .. } => Some(code.as_str()),
+        _ => None,
+    };
+    let next = match state {
+        VmState::Stopping { next } => Some(match next {
+            AfterStop::Stopped { .. } => "stopped",
+            AfterStop::Started => "started",
+            AfterStop::Retained { .. } => "retained",
+        }),
+        _ => None,
+    };
+    let retained = match state {
+        VmState::Retained { since, until, .. } => {
+            Some((signed(since.micros()), signed(until.micros())))
+        }
+        _ => None,
+    };
+    db.execute(
+        "UPDATE vm SET state = ?2, message = ?3, code = ?4, updated_at = ?5, next = ?6, retained_since = ?7, \
+         retained_until = ?8 WHERE id = ?1",
+        params![
+            id.to_string(),
+            state.as_str(),
+            state.message(),
+            code,
+            moment.wall.unix_micros(),
+            next,
+            retained.map(|(since, _)| since),
+            retained.map(|(_, until)| until),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Time in the state 'running' is what is delivered.
+fn count_delivery(
+    db: &Connection,
+    id: VmId,
+    from: VmStage,
+    to: VmStage,
+    moment: Moment,
+) -> Result<(), VmError> {
+    let now = signed(moment.steady.micros());
+    if from == VmStage::Running {
+        db.execute(
+            "UPDATE vm SET delivered = delivered + max(0, ?2 - coalesce(running_since, ?2)), \
+             running_since = NULL WHERE id = ?1",
+            params![id.to_string(), now],
+        )?;
+    }
+    if to == VmStage::Running {
+        db.execute("UPDATE vm SET running_since = ?2 WHERE id = ?1", params![id.to_string(), now])?;
+    }
+    Ok(())
+}
+
+fn write_event(
+    db: &Connection,
+    id: VmId,
+    kind: EventKind,
+    from: Option<VmStage>,
+    to: VmStage,
+    reason: &Reason,
+    moment: Moment,
+) -> Result<(), VmError> {
+    let record = expect(db, id)?;
+    db.execute("UPDATE vm SET events = events + 1 WHERE id = ?1", params![id.to_string()])?;
+    db.execute(
+        "INSERT INTO event (vm, number, vm_public_id, vm_name, owner, at, steady, kind, from_stage, to_stage, \
+         actor, cause, detail, cpu, memory_gb, storage_gb, delivered) \
+         SELECT id, events, ?2, name, owner, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, cpu, memory_gb, storage_gb, \
+         delivered + max(0, ?4 - coalesce(running_since, ?4)) FROM vm WHERE id = ?1",
+        params![
+            id.to_string(),
+            record.public_id(),
+            moment.wall.unix_micros(),
+            signed(moment.steady.micros()),
+            kind.as_str(),
+            from.map(VmStage::as_str),
+            to.as_str(),
+            reason.actor.as_str(),
+            reason.cause.as_str(),
+            reason.detail,
+        ],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Compares a VM with its instance. *Stopped*, *absent*, *broken* and *could not ask* are four answers, and
+//! the last one changes nothing.
+
+use golem_vm_protocol::vm::{Actor, Cause};
+
+use super::{BACKEND_DEADLINE, Task, instance_is_gone, within};
+use crate::backend::Observation;
+use crate::vm::history::Reason;
+use crate::vm::{VmError, VmRecord, VmState};
+
+impl Task {
+    /// Looks at what the last survey saw of the instance.
+    pub(super) async fn see(&mut self) {
+        let (asked, seen) = {
+            let survey = self.surveys.borrow_and_update();
+            match survey.of(self.id) {
+                Some(seen) => (survey.asked(), seen),
+                None => return,
+            }
+        };
+        // It was asked before the last thing that was done here: it may show what was then.
+        if asked <= self.acted {
+            return;
+        }
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                if !self.backend_was_away {
+                    tracing::warn!(vm = %self.id, "looking at it: {error}");
+                }
+                self.backend_was_away = true;
+                return;
+            }
+        };
+        let outcome = match self.record().await {
+            Ok(record) => self.compare(record, seen).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(vm = %self.id, "{error}; this is tried again");
+        }
+    }
+
+    async fn compare(&mut self, record: VmRecord, seen: Observation) -> Result<(), VmError> {
+        match (&record.state, &seen) {
+            // Something was begun and could not be done: the backend answers now.
+            (
+                VmState::Creating
+                | VmState::Starting
+                | VmState::Stopping { .. }
+                | VmState::Destroying,
+                _,
+            ) => {
+                self.backend_was_away = false;
+                return self.carry_on(record).await.map(|_| ());
+            }
+            (VmState::Running, Observation::Running { ssh }) => {
+                self.backend_was_away = false;
+                if self.target != Some(*ssh) {
+                    self.lead_to(&record, *ssh).await;
+                }
+                return self.authorize(record).await.map(|_| ());
+            }
+            (
+                VmState::Stopped { .. } | VmState::Retained { .. } | VmState::Error { .. },
+                Observation::Stopped { .. },
+            ) if !matches!(record.state, VmState::Error { .. }) => {
+                self.backend_was_away = false;
+                return Ok(());
+            }
+            _ => {}
+        }
+        // Its fate changes only by what is seen twice.
+        let again = within(BACKEND_DEADLINE, self.backend.observe(record.instance())).await?;
+        let was_away = std::mem::take(&mut self.backend_was_away);
+        self.follow(record, again, was_away).await
+    }
+
+    async fn follow(
+        &mut self,
+        record: VmRecord,
+        seen: Observation,
+        was_away: bool,
+    ) -> Result<(), VmError> {
+        let (next, reason) = match (&record.state, seen) {
+            (VmState::Stopped { .. } | VmState::Error { .. }, Observation::Running { ssh }) => {
+                self.lead_to(&record, ssh).await;
+                (VmState::Running, Reason::new(Actor::Host, Cause::FoundRunning))
+            }
+            // Its lease has ended, whoever started it.
+            (VmState::Retained { reason, .. }, Observation::Running { .. }) => {
+                let why = Reason::own(Cause::FoundRunning).with(reason.clone());
+                let next = crate::vm::state::AfterStop::Retained { reason: reason.clone() };
+                return self.bring_down(record, next, why).await.map(|_| ());
+            }
+            // The engine was away and took the VM down with it: it was meant to run.
+            (VmState::Running, Observation::Stopped { .. }) if was_away => {
+                tracing::info!(vm = %self.id, "its instance was stopped from outside: starting it again");
+                let reason = Reason::new(Actor::Host, Cause::HostStopped);
+                return self.start(record, reason).await.map(|_| ());
+            }
+            (
+                VmState::Running | VmState::Error { .. },
+                Observation::Stopped { exit_code, out_of_memory },
+            ) => {
+                self.lead_nowhere(&record).await;
+                let (reason, said) = by_itself(exit_code, out_of_memory);
+                (VmState::Stopped { reason: said }, reason)
+            }
+            (
+                VmState::Running | VmState::Stopped { .. } | VmState::Retained { .. },
+                Observation::Absent,
+            ) => {
+                self.lead_nowhere(&record).await;
+                (instance_is_gone(), Reason::new(Actor::Host, Cause::InstanceGone))
+            }
+            (
+                VmState::Running | VmState::Stopped { .. } | VmState::Retained { .. },
+                Observation::Broken { reason },
+            ) => (
+                VmState::Error { message: reason.clone() },
+                Reason::new(Actor::Host, Cause::InstanceBroken).with(reason),
+            ),
+            _ => return Ok(()),
+        };
+        tracing::info!(vm = %self.id, from = %record.state.stage(), to = %next.stage(), "state follows the instance");
+        self.pass_to(next, reason).await.map(|_| ())
+    }
+}
+
+/// What is said of a VM that was meant to run and does not.
+fn by_itself(exit_code: Option<i64>, out_of_memory: bool) -> (Reason, Option<String>) {
+    if out_of_memory {
+        let said = "it ended because it used more memory than it rents".to_owned();
+        return (Reason::new(Actor::Guest, Cause::OutOfMemory), Some(said));
+    }
+    let reason = Reason::new(Actor::Guest, Cause::GuestShutDown);
+    match exit_code {
+        Some(code) if code != 0 => (reason.with(format!("exit code {code}")), None),
+        _ => (reason, None),
+    }
+}
