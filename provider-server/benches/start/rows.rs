@@ -7,7 +7,7 @@ use golem_vm_node::clock::SystemClock;
 use golem_vm_node::data_dir::DataDir;
 use golem_vm_protocol::advertisement::Prices;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, Owner};
+use golem_vm_protocol::vm::{Cause, Isolation, LeaseRequest, Owner};
 use golem_vm_protocol::{KeyId, KeyPair, VmId, VmResources};
 use golem_vm_provider::backend::docker::DockerBackend;
 use golem_vm_provider::backend::docker::endpoint::Surroundings;
@@ -17,7 +17,9 @@ use golem_vm_provider::containment::{Firewall, Rules};
 use golem_vm_provider::images::ImageRegister as _;
 use golem_vm_provider::store::ProviderStore;
 use golem_vm_provider::vm::admission::{Admission, Bounds, NewVm};
+use golem_vm_provider::vm::history::{Reason, Transition};
 use golem_vm_provider::vm::host_key::HostKey;
+use golem_vm_provider::vm::lease::{Lease, LeasePolicy};
 use golem_vm_provider::vm::record::Terms;
 use golem_vm_provider::vm::repository::VmRepository as _;
 use golem_vm_provider::vm::{VmRecord, VmState};
@@ -59,6 +61,7 @@ pub(super) async fn fill(
             panic!("VM {number} was not let in")
         };
         store.created(record.id).await.unwrap();
+        let reason = Reason::own(Cause::Completed);
         match &docker {
             Some(docker) if number < containers => {
                 docker.ensure(&record.instance_spec()).await.unwrap();
@@ -66,10 +69,12 @@ pub(super) async fn fill(
             }
             _ if number % 5 == 0 => {
                 let message = "it was made for a benchmark".to_owned();
-                store.set_state(record.id, VmState::Error { message }).await.unwrap();
+                let to = VmState::Error { message };
+                store.transition(record.id, Transition { to, reason }).await.unwrap();
             }
             _ => {
-                store.set_state(record.id, VmState::STOPPED).await.unwrap();
+                let to = VmState::STOPPED;
+                store.transition(record.id, Transition { to, reason }).await.unwrap();
             }
         }
     }
@@ -81,9 +86,11 @@ pub(super) async fn fill(
 fn record(number: usize, kind: BackendKind, owner: KeyId, image: &ImageDigest) -> VmRecord {
     let now = Timestamp::from_unix_micros(1_700_000_000_000_000);
     let host_key = HostKey::generate().unwrap();
+    let owner = Owner::Key(owner);
+    let grant = LeasePolicy::default().grant(owner, &LeaseRequest::default()).unwrap();
     VmRecord {
         id: VmId::random().unwrap(),
-        owner: Owner::Key(owner),
+        owner,
         name: format!("vm-{number}").parse().unwrap(),
         state: VmState::Creating,
         terms: Terms {
@@ -99,6 +106,7 @@ fn record(number: usize, kind: BackendKind, owner: KeyId, image: &ImageDigest) -
         authorized_keys: vec![host_key.public.clone()],
         host_key,
         keys_pending: false,
+        lease: Lease { grant, expires: None, warned: false },
         operation: format!("op_{number}"),
         quarantined_at: None,
         created_at: now,
