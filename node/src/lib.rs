@@ -20,7 +20,6 @@
 
 pub mod clock;
 pub mod data_dir;
-#[cfg(feature = "service")]
 pub mod fail_point;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

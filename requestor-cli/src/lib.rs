@@ -20,6 +20,7 @@ pub mod commands;
 pub mod config;
 pub mod environment;
 pub mod error;
+pub mod fail_point;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -403,7 +403,7 @@ fn interrupting_while_the_provider_is_silent_says_what_is_left() {
     std::thread::sleep(Duration::from_millis(1500));
     interrupt(&child);
     let ran = support::Ran::of(child.wait_with_output().unwrap()).exits(130);
-    assert!(ran.stderr.contains("the next `golem vm list` tries again"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the next `golem vm` command tries again"), "{}", ran.stderr);
     assert_eq!(market.provider.vm_names(), ["box"]);
     market.provider.start();
     assert!(market.listed().is_empty());

@@ -83,10 +83,10 @@ async fn one(app: &App<'_>, rental: &Rental, forget: bool) -> Result<()> {
     };
     let rentals = app.rentals()?;
     match answer {
-        Ok(()) => rentals.remove(rental.row),
+        Ok(()) => rentals.remove(rental.row, now()),
         Err(error) if error.is_no_such_vm() && !rental.may_be_in_flight(now()) => {
             app.ui.detail(&format!("the provider had no '{}' any more", rental.name));
-            rentals.remove(rental.row)
+            rentals.remove(rental.row, now())
         }
         // Its create may still be on its way: it is looked after until that is out of the question.
         Err(error) if error.is_no_such_vm() => rentals.set_state(rental.row, State::Abandoned),
@@ -173,7 +173,7 @@ async fn keep_one(app: &App<'_>, rental: &Rental) -> Result<Rental> {
             Ok(rentals.by_row(rental.row)?.unwrap_or_else(|| rental.clone()))
         }
         Ok(None) => {
-            rentals.remove(rental.row)?;
+            rentals.remove(rental.row, now())?;
             Err(CliError::other(format!("'{name}' is destroyed: its provider did not keep it")))
         }
         Err(error) if error.is_no_such_vm() => {

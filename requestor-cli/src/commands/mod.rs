@@ -12,9 +12,11 @@ mod list;
 mod power;
 mod providers;
 mod refresh;
+mod settle;
 mod ssh;
 mod ssh_config;
 mod stats;
+mod unwanted;
 mod version;
 mod view;
 
@@ -41,6 +43,12 @@ pub fn run(app: &App<'_>, command: Command) -> Result<u8> {
 }
 
 fn run_vm(app: &App<'_>, command: VmCommand) -> Result<u8> {
+    match &command {
+        // It asks nobody; and a create settles all but what it goes on with itself.
+        VmCommand::SshConfig(_) | VmCommand::Create(_) => {}
+        VmCommand::List => block_on(settle::all(app, None, false))??,
+        _ => block_on(settle::all(app, None, true))??,
+    }
     let done = match command {
         VmCommand::Ssh(args) => return ssh::run(app, &args),
         VmCommand::SshConfig(args) => ssh_config::run(app, &args),

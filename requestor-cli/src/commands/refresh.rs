@@ -13,7 +13,7 @@ use crate::app::{App, now};
 use crate::client::provider::CallError;
 use crate::error::Result;
 use crate::market::label;
-use crate::rentals::{ProviderRef, Rental, State};
+use crate::rentals::{ProviderRef, Rental};
 
 /// How long one provider may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -27,12 +27,11 @@ pub(super) struct Seen {
     pub(super) stale: Option<CallError>,
 }
 
-/// Asks all providers about all rentals, and gets rid of what is not wanted any more.
+/// Asks all providers about all rentals.
 pub(super) async fn all(app: &App<'_>) -> Result<Vec<Seen>> {
     let rentals = app.rentals()?;
     let known = rentals.all()?;
-    let abandoned = rentals.abandoned()?;
-    if known.is_empty() && abandoned.is_empty() {
+    if known.is_empty() {
         return Ok(Vec::new());
     }
     let mut providers: BTreeMap<KeyId, ProviderRef> = BTreeMap::new();
@@ -45,7 +44,7 @@ pub(super) async fn all(app: &App<'_>) -> Result<Vec<Seen>> {
             app.reach(provider, async |provider| client.list(provider, DEADLINE).await).await;
         (provider.clone(), answer)
     });
-    let (answers, ()) = tokio::join!(join_all(asking), reap(app, &abandoned, DEADLINE));
+    let answers = join_all(asking).await;
 
     let mut stale: BTreeMap<KeyId, CallError> = BTreeMap::new();
     for (provider, answer) in answers {
@@ -75,13 +74,14 @@ fn reconcile(app: &App<'_>, provider: &ProviderRef, vms: &[Vm], known: &[Rental]
     for rental in mine {
         let found = vms.iter().find(|vm| is_it(&rental, vm) && vm.status != VmStatus::Deleted);
         match found {
+            // Which VM is its is for [`super::settle`] to find out, and not by its name.
+            Some(vm) if rental.is_unsettled() && rental.vm_id.is_none() => matched.push(&vm.id),
+            None if rental.is_unsettled() => {}
             Some(vm) => {
                 matched.push(&vm.id);
                 rentals.observed(rental.row, vm, now())?;
                 tell_swapped(app, &rental, vm);
             }
-            // Its create may be on its way while the provider wrote the list.
-            None if rental.may_be_in_flight(now()) => {}
             // What was made after the list was written, which may be long ago, can't be on it.
             None if !known.iter().any(|r| r.row == rental.row && r.vm_id == rental.vm_id) => {}
             None => gone(app, &rental)?,
@@ -92,18 +92,24 @@ fn reconcile(app: &App<'_>, provider: &ProviderRef, vms: &[Vm], known: &[Rental]
         if matched.contains(&vm.id.as_str()) || unwanted {
             continue;
         }
-        let at = label(&provider.name, &provider.id);
-        match rentals.adopt(provider, vm, now()) {
-            Ok(_) => app.ui.note(&format!(
-                "'{}' at {at} is yours too, though it was not on this machine's list; now it is",
-                vm.name
-            )),
-            Err(_) => app.ui.warn(&format!(
-                "you have another VM called '{}' at {at}, with the id {}",
-                vm.name,
-                printable(&vm.id, 40)
-            )),
-        }
+        adopt(app, provider, vm)?;
+    }
+    Ok(())
+}
+
+/// Takes a VM onto the list that its provider says is ours, and tells it.
+pub(super) fn adopt(app: &App<'_>, provider: &ProviderRef, vm: &Vm) -> Result<()> {
+    let at = label(&provider.name, &provider.id);
+    match app.rentals()?.adopt(provider, vm, now()) {
+        Ok(_) => app.ui.note(&format!(
+            "'{}' at {at} is yours too, though it was not on this machine's list; now it is",
+            vm.name
+        )),
+        Err(_) => app.ui.warn(&format!(
+            "you have another VM called '{}' at {at}, with the id {}",
+            vm.name,
+            printable(&vm.id, 40)
+        )),
     }
     Ok(())
 }
@@ -130,7 +136,7 @@ fn is_it(rental: &Rental, vm: &Vm) -> bool {
 
 /// The provider says, signed, that the VM does not exist: so it is taken off the list, and told.
 pub(super) fn gone(app: &App<'_>, rental: &Rental) -> Result<()> {
-    app.rentals()?.remove(rental.row)?;
+    app.rentals()?.remove(rental.row, now())?;
     let at = label(&rental.provider.name, &rental.provider.id);
     let text = match rental.vm_id {
         Some(_) => format!("'{}' is gone: {at} has no such VM any more", rental.name),
@@ -138,66 +144,6 @@ pub(super) fn gone(app: &App<'_>, rental: &Rental) -> Result<()> {
     };
     app.ui.note(&format!("{text}; it is off the list"));
     Ok(())
-}
-
-/// Destroys what was abandoned, where the provider answers. What can't be done now is done later.
-pub(super) async fn reap(app: &App<'_>, abandoned: &[Rental], deadline: Duration) {
-    join_all(abandoned.iter().map(async |rental| {
-        if let Err(error) = reap_one(app, rental, deadline).await {
-            app.ui.detail(&format!(
-                "what is left of '{}' at {} could not be destroyed yet: {error}",
-                rental.name,
-                label(&rental.provider.name, &rental.provider.id)
-            ));
-        }
-    }))
-    .await;
-}
-
-/// Destroys one abandoned VM. `Ok(true)` means that the provider has none any more; `Ok(false)`
-/// that it has none now, but a request may still be on its way there.
-pub(super) async fn reap_one(
-    app: &App<'_>,
-    rental: &Rental,
-    deadline: Duration,
-) -> Result<bool, CallError> {
-    let local = |error: crate::error::CliError| CallError::Local(error.one_line());
-    let rentals = app.rentals().map_err(local)?;
-    if rental.vm_id.is_none() {
-        let same_name = rentals
-            .by_name(&rental.name)
-            .map_err(local)?
-            .filter(|other| other.provider.id == rental.provider.id);
-        match same_name {
-            // The name is the newer one's, and a provider has each name once: ours is not there.
-            Some(other) if other.vm_id.is_some() => {
-                rentals.remove(rental.row).map_err(local)?;
-                return Ok(true);
-            }
-            // Which of the two the provider made is not known yet.
-            Some(_) => return Ok(false),
-            None => {}
-        }
-    }
-    let client = app.client().map_err(local)?;
-    let vm = rental.reference();
-    let answer = app
-        .reach(&rental.provider, async |provider| client.destroy(provider, &vm, deadline).await)
-        .await;
-    match answer {
-        Ok(()) => {
-            rentals.remove(rental.row).map_err(local)?;
-            Ok(true)
-        }
-        Err(error) if error.is_no_such_vm() => {
-            if rental.may_be_in_flight(now()) {
-                return Ok(false);
-            }
-            rentals.remove(rental.row).map_err(local)?;
-            Ok(true)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// Asks the provider about one rental. `None` when the provider says that it does not exist; the
@@ -219,7 +165,7 @@ pub(super) async fn one(app: &App<'_>, rental: Rental) -> Result<Option<Seen>> {
             Ok(Some(Seen { rental, stale: None }))
         }
         Err(error) if error.is_no_such_vm() => {
-            if rental.may_be_in_flight(now()) && rental.state == State::Pending {
+            if rental.is_unsettled() && rental.may_be_in_flight(now()) {
                 return Ok(Some(Seen { rental, stale: None }));
             }
             gone(app, &rental)?;

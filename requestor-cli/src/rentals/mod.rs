@@ -18,13 +18,17 @@
 
 mod advertised;
 mod agreed;
+mod claim;
+mod gone;
 mod row;
 mod schema;
 
 pub use advertised::Recall;
 pub use agreed::Agreed;
+pub use claim::Claim;
+pub use gone::Gone;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use golem_vm_node::sqlite::{self, Durability};
@@ -140,6 +144,18 @@ impl Rental {
     pub fn may_be_in_flight(&self, now: Timestamp) -> bool {
         self.vm_id.is_none() && now.since(self.created_at) < IN_FLIGHT
     }
+
+    /// Whether it is not known what became of the create: somebody is at it, or it was cut off.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.state == State::Pending && self.settled_at.is_none()
+    }
+
+    /// Whether its create request was never sent: no provider knows of it.
+    #[must_use]
+    pub const fn was_never_sent(&self) -> bool {
+        self.asked_at.is_none() && self.vm_id.is_none()
+    }
 }
 
 /// A rental that is about to be asked for.
@@ -167,6 +183,8 @@ pub struct NewRental {
 #[derive(Debug)]
 pub struct Rentals {
     connection: Connection,
+    /// Where it is noted which creates somebody is at.
+    claims: PathBuf,
 }
 
 fn failed(error: &rusqlite::Error) -> CliError {
@@ -187,7 +205,7 @@ impl Rentals {
         }
         // An intention that a power cut forgets would be a VM that nobody knows about.
         let connection = sqlite::open(path, schema::MIGRATIONS, Durability::Full)?;
-        Ok(Self { connection })
+        Ok(Self { connection, claims: path.with_file_name("creating") })
     }
 
     /// All rentals that are not abandoned, by name.
@@ -237,6 +255,37 @@ impl Rentals {
             self.connection.prepare_cached(&sql)?.query_map([], row::read)?.collect()
         };
         read().map_err(|error| failed(&error))
+    }
+
+    /// Takes the right to work on the create with this idempotency key, from before it is stored until it
+    /// is settled; `None` while another golem has it.
+    ///
+    /// # Errors
+    /// When the directory of such rights can't be written.
+    pub fn claim(&self, key: &str) -> Result<Option<Claim>> {
+        Claim::take(&self.claims, key).map_err(|error| {
+            CliError::other(format!("can't lock a file in {}", self.claims.display()))
+                .because(error)
+        })
+    }
+
+    /// Removes what golems left that were killed when their create was settled already.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn release_claims(&self) -> Result<()> {
+        let left = claim::left(&self.claims);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let unsettled = self.all()?;
+        for key in left {
+            let wanted = |rental: &Rental| rental.is_unsettled() && rental.idempotency_key == key;
+            if !unsettled.iter().any(wanted) {
+                drop(self.claim(&key)?);
+            }
+        }
+        Ok(())
     }
 
     /// Stores an intention. When this returns it survives whatever happens next.
@@ -362,6 +411,28 @@ impl Rentals {
         )
     }
 
+    /// Notes that a create that was cut off has made its VM.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn settled(&self, number: i64, now: Timestamp) -> Result<()> {
+        self.update(
+            "UPDATE rentals SET settled_at = :now, silent_at = NULL WHERE row = :row",
+            named_params! { ":row": number, ":now": now.unix_micros() },
+        )
+    }
+
+    /// Notes that the provider did not say what became of a rental.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn silent(&self, number: i64, now: Timestamp) -> Result<()> {
+        self.update(
+            "UPDATE rentals SET silent_at = :now WHERE row = :row",
+            named_params! { ":row": number, ":now": now.unix_micros() },
+        )
+    }
+
     /// Notes new ways to reach a provider, for all VMs that it has.
     ///
     /// # Errors
@@ -395,14 +466,6 @@ impl Rentals {
         self.observed(rental.row, vm, now)?;
         self.set_state(rental.row, State::Active)?;
         Ok(self.by_row(rental.row)?.unwrap_or(rental))
-    }
-
-    /// Removes a row: the VM does not exist, and never will.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn remove(&self, number: i64) -> Result<()> {
-        self.update("DELETE FROM rentals WHERE row = :row", named_params! { ":row": number })
     }
 
     /// Notes that a person was told something; `true` the first time.

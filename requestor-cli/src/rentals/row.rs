@@ -29,7 +29,7 @@ pub(super) fn endpoints_text(endpoints: &[Endpoint]) -> String {
 }
 
 /// A column that holds the text form of `T`.
-fn parsed<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+pub(super) fn parsed<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T::Err: std::fmt::Display,
 {
@@ -49,7 +49,7 @@ fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_unix_micros))
 }
 
-fn wrong(column: usize, error: &dyn std::fmt::Display) -> rusqlite::Error {
+pub(super) fn wrong(column: usize, error: &dyn std::fmt::Display) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.to_string().into())
 }
 

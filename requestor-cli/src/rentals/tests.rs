@@ -93,7 +93,7 @@ fn a_rental_goes_through_its_states() {
     rentals.set_state(rental.row, State::Abandoned).unwrap();
     assert!(rentals.by_name(&rental.name).unwrap().is_none());
     assert_eq!(rentals.abandoned().unwrap().len(), 1);
-    rentals.remove(rental.row).unwrap();
+    rentals.remove(rental.row, at(9)).unwrap();
     assert!(rentals.abandoned().unwrap().is_empty());
 }
 

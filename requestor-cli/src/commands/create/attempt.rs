@@ -7,12 +7,13 @@ use golem_vm_protocol::vm::{OperationStatus, SshPublicKey, Vm, VmStatus};
 use golem_vm_protocol::{ErrorCode, Problem};
 use tokio::time::{Instant, sleep};
 
-use super::super::refresh;
 use super::super::ssh::{not_that_vm, usable_access, wrong_host_key};
+use super::super::unwanted;
 use super::wanted::Wanted;
 use crate::app::{App, now};
 use crate::client::provider::{Access, CallError, Created, vm_id};
 use crate::error::{CliError, Kind};
+use crate::fail_point::{FailPoint, reached};
 use crate::lease;
 use crate::market::label;
 use crate::rentals::{Rental, SshAccess, State};
@@ -59,7 +60,9 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     /// From the stored intention to a VM that was logged in to.
     pub(super) async fn run(&self, rental: Rental) -> Outcome<Rental> {
-        let vm = match self.ask(&rental).await? {
+        let answer = self.ask(&rental).await?;
+        reached(FailPoint::Answered);
+        let vm = match answer {
             Created::Accepted(accepted) => {
                 let id = vm_id(&accepted.vm_id);
                 let id = match id {
@@ -67,20 +70,27 @@ impl Attempt<'_> {
                     Err(error) => return Err(self.abandon(&rental, error).await),
                 };
                 self.app.rentals()?.accepted(rental.row, id, &accepted.job_id)?;
+                reached(FailPoint::Accepted);
                 let rental = self.reread(&rental)?;
                 self.made(&rental, &accepted.job_id).await?
             }
             Created::Ready(vm) => *vm,
         };
+        reached(FailPoint::Made);
         self.app.rentals()?.observed(rental.row, &vm, now())?;
+        reached(FailPoint::Observed);
         let rental = self.reread(&rental)?;
         self.fits(&rental, &vm).await?;
         let access = self.opened(&rental, &vm).await?;
+        reached(FailPoint::Opened);
         self.app.rentals()?.set_access(rental.row, &access)?;
         self.app.sync_known_hosts()?;
+        reached(FailPoint::AccessNoted);
         let rental = self.reread(&rental)?;
         self.logged_in(&rental).await?;
+        reached(FailPoint::LoggedIn);
         self.app.rentals()?.set_state(rental.row, State::Active)?;
+        reached(FailPoint::Active);
         Ok(self.reread(&rental)?)
     }
 
@@ -95,6 +105,7 @@ impl Attempt<'_> {
         let mut pause = Duration::from_millis(500);
         loop {
             self.app.rentals()?.asking(rental.row, now())?;
+            reached(FailPoint::Asking);
             let answer = self
                 .app
                 .reach(&rental.provider, async |provider| {
@@ -122,7 +133,7 @@ impl Attempt<'_> {
                 }
                 _ if may_exist => self.abandon(rental, error).await,
                 _ => {
-                    self.app.rentals()?.remove(rental.row)?;
+                    self.app.rentals()?.remove(rental.row, now())?;
                     self.next(rental, error)
                 }
             });
@@ -136,7 +147,9 @@ impl Attempt<'_> {
         problem: &Problem,
         error: &CallError,
     ) -> Outcome<Failure> {
-        self.app.rentals()?.remove(rental.row)?;
+        reached(FailPoint::Refused);
+        self.app.rentals()?.remove(rental.row, now())?;
+        reached(FailPoint::Forgotten);
         let told = error.clone().into_cli(&self.doing(), &rental.provider);
         Ok(match problem.code {
             ErrorCode::OfferChanged => Failure::OfferChanged(told),
@@ -168,6 +181,7 @@ impl Attempt<'_> {
             match answer {
                 Ok(operation) => {
                     heard = Instant::now();
+                    reached(FailPoint::Followed);
                     match operation.status {
                         OperationStatus::Ready => return self.ready(rental).await,
                         OperationStatus::Failed => {
@@ -217,7 +231,7 @@ impl Attempt<'_> {
                 Ok(vm) if vm.status == VmStatus::Creating && started.elapsed() < ACCESS => {}
                 Ok(vm) => return Ok(vm),
                 Err(error) if error.is_no_such_vm() => {
-                    self.app.rentals()?.remove(rental.row)?;
+                    self.app.rentals()?.remove(rental.row, now())?;
                     return Err(self.next(rental, error));
                 }
                 Err(error) if error.is_worth_a_retry() && started.elapsed() < SILENCE => {}
@@ -376,7 +390,7 @@ impl Attempt<'_> {
             return Failure::Final(error);
         }
         // It may have been one bad answer only.
-        let _ = refresh::reap_one(self.app, rental, Duration::from_secs(5)).await;
+        let _ = unwanted::reap_one(self.app, rental, Duration::from_secs(5)).await;
         let told = error.into_cli(&self.doing(), &rental.provider);
         self.app.ui.detail("should the VM exist there, it is destroyed when that provider answers");
         Failure::Next(told)
@@ -403,9 +417,9 @@ impl Attempt<'_> {
             return Failure::Final(error);
         }
         self.progress.step("giving it back");
-        if let Err(error) = refresh::reap_one(self.app, rental, UNDO).await {
+        if let Err(error) = unwanted::reap_one(self.app, rental, UNDO).await {
             self.app.ui.warn(&format!(
-                "'{}' at {} could not be destroyed yet ({error}); `golem vm list` tries again",
+                "'{}' at {} could not be destroyed yet ({error}); the next `golem vm` command tries again",
                 rental.name,
                 label(&rental.provider.name, &rental.provider.id)
             ));
@@ -414,7 +428,7 @@ impl Attempt<'_> {
     }
 
     fn leave(&self, rental: &Rental) -> Result<(), CliError> {
-        self.app.rentals()?.set_state(rental.row, State::Abandoned)
+        unwanted::give_up(self.app, rental)
     }
 
     fn next(&self, rental: &Rental, error: CallError) -> Failure {

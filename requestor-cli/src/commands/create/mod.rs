@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Each attempt is a row in the list of rentals before anything is sent, so that whatever cuts it
-//! off, the next `list` or `create` knows what to look for. At every moment at most one attempt is
+//! off, the next command knows what to look for ([`super::settle`]). At every moment at most one attempt is
 //! wanted; those before it were refused, destroyed, or are marked to be destroyed.
 
 mod attempt;
@@ -26,12 +26,13 @@ use golem_vm_protocol::vm::VmStatus;
 
 use self::attempt::{Attempt, Failure};
 use self::wanted::Wanted;
-use super::{discovered, info, refresh};
+use super::{discovered, info, refresh, settle, unwanted};
 use crate::app::{App, now};
 use crate::args::CreateArgs;
 use crate::error::{CliError, Kind, Result};
+use crate::fail_point::{FailPoint, reached};
 use crate::market::{Candidate, changes, dollars, label, usd};
-use crate::rentals::{NewRental, Rental, State};
+use crate::rentals::{Claim, NewRental, Rental, State};
 
 /// Most providers that are tried.
 const MAX_PROVIDERS: usize = 5;
@@ -88,13 +89,18 @@ async fn interrupted() {
 async fn clean_up(app: &App<'_>, row: Option<i64>, name: &str) -> Result<()> {
     let Some(row) = row else { return Ok(()) };
     let rentals = app.rentals()?;
+    let known = rentals.by_row(row)?;
+    if known.as_ref().is_some_and(|rental| rental.settled_at.is_some()) {
+        app.ui.note(&format!("'{name}' was made by an earlier create, and is kept"));
+        return Ok(());
+    }
     // First of all it is written down that it is not wanted: then even a kill leaves no doubt.
     rentals.set_state(row, State::Abandoned)?;
     let Some(rental) = rentals.by_row(row)? else { return Ok(()) };
     let progress = app.ui.progress(&format!("destroying '{name}' again"));
     let destroying = async {
         loop {
-            match refresh::reap_one(app, &rental, CLEAN_UP).await {
+            match unwanted::reap_one(app, &rental, CLEAN_UP).await {
                 Ok(true) => return None,
                 // The request may still be on its way: asked again, until the time is up.
                 Ok(false) => tokio::time::sleep(Duration::from_millis(500)).await,
@@ -122,13 +128,13 @@ async fn clean_up(app: &App<'_>, row: Option<i64>, name: &str) -> Result<()> {
     match left {
         Ok(None) => app.ui.note(&format!("nothing is left of '{name}' at {at}")),
         Ok(Some(reason)) => app.ui.warn(&format!(
-            "{at} could not be told to destroy '{name}' ({reason}); the next `golem vm list` tries again"
+            "{at} could not be told to destroy '{name}' ({reason}); the next `golem vm` command tries again"
         )),
         Err(_) if rental.vm_id.is_none() => app.ui.note(&format!(
-            "{at} has no '{name}'; should the request still arrive there, the next `golem vm list` destroys it"
+            "{at} has no '{name}'; should the request still arrive there, the next `golem vm` command destroys it"
         )),
         Err(_) => app.ui.warn(&format!(
-            "{at} did not confirm that '{name}' is destroyed; the next `golem vm list` tries again"
+            "{at} did not confirm that '{name}' is destroyed; the next `golem vm` command tries again"
         )),
     }
     Ok(())
@@ -139,7 +145,8 @@ async fn create(app: &App<'_>, args: &CreateArgs, current: &Cell<Option<i64>>) -
     let mut failures: Vec<CliError> = Vec::new();
     let progress = app.ui.progress(&format!("creating '{}'", wanted.name));
 
-    if let Some(rental) = unfinished(app, &wanted).await? {
+    settle::all(app, Some(&wanted.name), false).await?;
+    if let Some((rental, _claim)) = unfinished(app, &wanted).await? {
         current.set(Some(rental.row));
         app.ui.note(&format!(
             "going on with the create of '{}' at {} that was cut off",
@@ -172,7 +179,7 @@ async fn create(app: &App<'_>, args: &CreateArgs, current: &Cell<Option<i64>>) -
         }
         // Once more when only its terms have changed, for they may be as good.
         for again in [false, true] {
-            let rental = intend(app, &wanted, &candidate)?;
+            let (rental, _claim) = intend(app, &wanted, &candidate)?;
             current.set(Some(rental.row));
             let attempt = Attempt { app, wanted: &wanted, progress: &progress, resumed: false };
             let error = match attempt.run(rental).await {
@@ -238,27 +245,37 @@ fn all_failed(wanted: &Wanted, mut failures: Vec<CliError>) -> CliError {
 }
 
 /// The rental of that name if its create was cut off; `None` when the name is free.
-async fn unfinished(app: &App<'_>, wanted: &Wanted) -> Result<Option<Rental>> {
+async fn unfinished(app: &App<'_>, wanted: &Wanted) -> Result<Option<(Rental, Claim)>> {
     let rentals = app.rentals()?;
-    // What an earlier create left is not in the way of this one, if its provider answers now.
-    let left: Vec<Rental> =
-        rentals.abandoned()?.into_iter().filter(|left| left.name == wanted.name).collect();
-    refresh::reap(app, &left, Duration::from_secs(5)).await;
+    let Some(rental) = rentals.by_name(&wanted.name)? else { return Ok(None) };
+    let Some(claim) = rentals.claim(&rental.idempotency_key)? else {
+        return Err(CliError::new(
+            Kind::Refused,
+            format!("another golem is creating '{}' at this moment", rental.name),
+        )
+        .hint("wait for it, or choose another name"));
+    };
+    if rental.state == State::Pending && wanted.is_same_as(&rental) {
+        return Ok(Some((rental, claim)));
+    }
+    drop(claim);
+    if rental.is_unsettled() {
+        settle::one(app, &rental).await?;
+    }
     let Some(rental) = rentals.by_name(&wanted.name)? else { return Ok(None) };
     match rental.state {
-        State::Pending if wanted.is_same_as(&rental) => Ok(Some(rental)),
-        State::Pending => Err(CliError::new(
+        State::Pending if rental.is_unsettled() => Err(CliError::new(
             Kind::Refused,
             format!("a create of '{}' with other figures was cut off", rental.name),
         )
         .hint("give the same command again to go on with it")
         .hint(format!("or drop it: golem vm destroy {}", rental.name))),
-        State::Active | State::Abandoned => taken(app, rental).await,
+        State::Pending | State::Active | State::Abandoned => taken(app, rental).await,
     }
 }
 
 /// The name is in use here, unless the provider says that the VM is gone.
-async fn taken(app: &App<'_>, rental: Rental) -> Result<Option<Rental>> {
+async fn taken<T>(app: &App<'_>, rental: Rental) -> Result<Option<T>> {
     let name = rental.name.clone();
     let at = label(&rental.provider.name, &rental.provider.id);
     let Some(seen) = refresh::one(app, rental).await? else { return Ok(None) };
@@ -273,7 +290,8 @@ fn name_taken(name: &VmName, which: &str) -> CliError {
 }
 
 /// Stores what is about to be done.
-fn intend(app: &App<'_>, wanted: &Wanted, candidate: &Candidate) -> Result<Rental> {
+fn intend(app: &App<'_>, wanted: &Wanted, candidate: &Candidate) -> Result<(Rental, Claim)> {
+    reached(FailPoint::Chosen);
     let request = wanted.request(Some(candidate.accepted()))?;
     let new = NewRental {
         name: wanted.name.clone(),
@@ -285,7 +303,13 @@ fn intend(app: &App<'_>, wanted: &Wanted, candidate: &Candidate) -> Result<Renta
         identity: Some(wanted.key.identity.clone()),
         agreed: Some(candidate.agreed(wanted.isolation)),
     };
-    app.rentals()?.insert(&new, now())
+    let rentals = app.rentals()?;
+    let claim = rentals
+        .claim(&new.idempotency_key)?
+        .ok_or_else(|| CliError::other("a key that was made this moment is in use already"))?;
+    let rental = rentals.insert(&new, now())?;
+    reached(FailPoint::Intended);
+    Ok((rental, claim))
 }
 
 /// The provider's new terms, if they suit as well as those that were accepted, or a person who has
