@@ -1,5 +1,6 @@
 //! `golem-forwarder`: holds the ports that lead to a provider's VMs and carries their bytes.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use clap::Parser;
 use golem_vm_node::logging::{self, LogOptions};
 use golem_vm_provider::forwarder::{
     self, DEFAULT_MAX_NEWCOMERS_PER_PORT, DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT,
-    EXIT_ALREADY_RUNNING, Options, ServerError,
+    EXIT_ALREADY_RUNNING, ForwarderClient, Options, Parcel, ServerError, TAKE_OVER,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
     name = "golem-forwarder",
     version,
     after_help = "Example:\n  golem-forwarder --data-dir ~/.local/share/golem/provider\n\n\
+        After an upgrade of the program, without cutting a session:\n  \
+        golem-forwarder --data-dir ~/.local/share/golem/provider --upgrade\n\n\
         Signals: TERM and INT end it, with every session that it carries; HUP is ignored.\n\
         RUST_LOG sets what is logged (default info), to standard error.\n\n\
         Exit codes:\n  0  ended by a signal or by the provider\n  1  failed, see the message\n  \
@@ -55,19 +58,50 @@ struct Arguments {
     /// Leave the session and the open files of the process that starts it, as the provider wants.
     #[arg(long)]
     detach: bool,
+
+    /// Have the golem-forwarder that runs in this data directory become this program, and end. Ports and
+    /// sessions stay as they are; new connections wait for a moment.
+    #[arg(long)]
+    upgrade: bool,
+
+    /// Say whether this program can take over from one that runs.
+    #[arg(long, value_name = "FORMAT", hide = true)]
+    can_take_over: Option<u32>,
+
+    /// Take over from the program that ran in this process before.
+    #[arg(long, value_name = "FILE", hide = true)]
+    take_over: Option<i32>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(format) = arguments.can_take_over {
+        return match forwarder::can_take_over(format) {
+            Some(yes) => {
+                print!("{yes}");
+                ExitCode::SUCCESS
+            }
+            None => ExitCode::FAILURE,
+        };
+    }
     // First of all, while this process has one thread and no files of its own.
+    let left = arguments.take_over.and_then(|file| {
+        let left = forwarder::take_over(file);
+        left.inspect_err(|error| {
+            eprintln!("golem-forwarder: can't take over, and starts anew: {error}");
+        })
+        .ok()
+    });
     if arguments.detach
+        && arguments.take_over.is_none()
         && let Err(error) = forwarder::detach()
     {
         eprintln!(
             "golem-forwarder: can't begin a session of its own: {error}; going on in this one"
         );
     }
-    match run(arguments) {
+    let done = if arguments.upgrade { upgrade(&arguments) } else { run(arguments, left) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("golem-forwarder: {error:#}");
@@ -81,7 +115,44 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+/// Has the running one become this program.
+fn upgrade(arguments: &Arguments) -> anyhow::Result<()> {
+    let program = std::env::current_exe()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (hello, stats) = runtime.block_on(async {
+        let (client, hello) = ForwarderClient::connect(&arguments.data_dir).await?;
+        anyhow::ensure!(
+            hello.build.is_some(),
+            "the running golem-forwarder (process {}, version {}) is too old for it: when no SSH session is in use, \
+             end it with `kill {}`, and start another one",
+            hello.pid,
+            hello.version,
+            hello.pid
+        );
+        let hello = client.upgrade(Some(&program)).await?;
+        anyhow::Ok((hello, client.stats().await?))
+    })?;
+    println!(
+        "golem-forwarder (process {}) is {} of version {} now, and carries {} {}.",
+        hello.pid,
+        program.display(),
+        hello.version,
+        stats.open,
+        if stats.open == 1 { "session" } else { "sessions" }
+    );
+    Ok(())
+}
+
+/// With which arguments the next program is executed in this process.
+fn own_arguments() -> Vec<OsString> {
+    let mut own: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(at) = own.iter().position(|argument| argument == TAKE_OVER) {
+        own.drain(at..(at + 2).min(own.len()));
+    }
+    own
+}
+
+fn run(arguments: Arguments, left: Option<Parcel>) -> anyhow::Result<()> {
     logging::init(&LogOptions::default())?;
     // Whatever is created is for this user only, from the moment it exists.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -89,6 +160,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     options.max_sessions = arguments.max_sessions as usize;
     options.max_sessions_per_port = arguments.max_sessions_per_port as usize;
     options.max_newcomers_per_port = arguments.max_newcomers_per_port as usize;
+    options.arguments = Some(own_arguments());
     if arguments.no_reserve_ports {
         options.reserved_ports = None;
     }
@@ -113,7 +185,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                 on_signal.cancel();
             }
         });
-        Box::pin(forwarder::run(options, shutdown)).await?;
+        match left {
+            Some(left) => Box::pin(forwarder::take_up(options, shutdown, left)).await?,
+            None => Box::pin(forwarder::run(options, shutdown)).await?,
+        }
         anyhow::Ok(())
     })
 }

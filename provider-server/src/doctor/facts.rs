@@ -104,6 +104,8 @@ pub struct ForwarderFacts {
     pub program: Result<PathBuf, String>,
     /// Who answers on its socket (`Ok(None)`: nobody), or what is wrong with the answer.
     pub hello: Result<Option<Hello>, String>,
+    /// Another build than the running one, that it could become.
+    pub successor: Option<PathBuf>,
 }
 
 /// The ports, as far as they can be told.

@@ -204,12 +204,17 @@ async fn ask_forwarder(config: &Config, data_dir: &DataDir) -> (ForwarderFacts, 
         Ok((client, hello)) => {
             let ports = client.ports().await.unwrap_or_default();
             let held = ports.iter().filter(|port| port.bound).map(|port| port.port).collect();
-            (ForwarderFacts { program, hello: Ok(Some(hello)) }, held)
+            let own = program.as_deref().unwrap_or(Path::new(""));
+            let successor = forwarder::successor_of(&hello, own).await;
+            (ForwarderFacts { program, hello: Ok(Some(hello)), successor }, held)
         }
         Err(ForwarderError::NotRunning { .. }) => {
-            (ForwarderFacts { program, hello: Ok(None) }, BTreeSet::new())
+            (ForwarderFacts { program, hello: Ok(None), successor: None }, BTreeSet::new())
         }
-        Err(error) => (ForwarderFacts { program, hello: Err(error.to_string()) }, BTreeSet::new()),
+        Err(error) => {
+            let hello = Err(error.to_string());
+            (ForwarderFacts { program, hello, successor: None }, BTreeSet::new())
+        }
     }
 }
 

@@ -76,7 +76,11 @@ fn well() -> Facts {
             overcommit_storage: 1.0,
         },
         stopped: Vec::new(),
-        forwarder: ForwarderFacts { program: Ok("/bin/golem-forwarder".into()), hello: Ok(None) },
+        forwarder: ForwarderFacts {
+            program: Ok("/bin/golem-forwarder".into()),
+            hello: Ok(None),
+            successor: None,
+        },
         ports: PortsFacts::Looked(LookedAtPorts {
             first: 50_800,
             last: 50_899,
@@ -124,6 +128,8 @@ fn hello() -> Hello {
         start_ticks: None,
         uptime_ms: 0,
         proofs: true,
+        build: Some("1".to_owned()),
+        program: None,
     }
 }
 
@@ -374,6 +380,23 @@ fn what_is_wrong_is_said_with_what_to_do() {
             Verdict::Warning,
             "process 7 runs, but could not be started again",
             "install golem-forwarder",
+        ),
+        (
+            |f| f.forwarder.hello = Ok(Some(Hello { build: None, ..hello() })),
+            "forwarder",
+            Verdict::Warning,
+            "too old to be upgraded",
+            "no SSH session",
+        ),
+        (
+            |f| {
+                f.forwarder.hello = Ok(Some(hello()));
+                f.forwarder.successor = Some("/new/golem-forwarder".into());
+            },
+            "forwarder",
+            Verdict::Warning,
+            "/new/golem-forwarder is another build",
+            "--upgrade",
         ),
         (
             |f| f.forwarder.hello = Err("it speaks another version".to_owned()),

@@ -310,6 +310,26 @@ impl ForwarderClient {
         }
     }
 
+    /// Has the running forwarder become another program, the one that it was started as if none is named;
+    /// ports and sessions stay. Does nothing if it is of that build already. Returns who it is then.
+    ///
+    /// # Errors
+    /// When the forwarder is not there, or goes on as it is: [`RefusalCode::NotUpgraded`]. One of an earlier
+    /// version than that of [`Hello::build`] does not understand.
+    pub async fn upgrade(&self, program: Option<&Path>) -> Result<Hello, ClientError> {
+        let request = Request::Upgrade { program: program.map(Path::to_owned) };
+        let mut tries = 3;
+        loop {
+            match self.ask(&request).await {
+                Ok(Reply::Hello(hello)) => return Ok(hello),
+                Ok(other) => return Err(self.nonsense(&other)),
+                // Its connections end when it becomes the other program, which is asked next.
+                Err(ClientError::Broken { .. }) if tries > 1 => tries -= 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Ends the forwarder: all ports are released and all sessions cut. Returns when it has let
     /// go of its data directory's socket.
     ///

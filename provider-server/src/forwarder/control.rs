@@ -1,15 +1,17 @@
 //! Answers the provider on one control connection.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{self, FrameError};
+use super::handover::build_of;
 use super::table::Table;
 use super::wire::{self, Hello, PROTOCOL_VERSION, Refusal, RefusalCode, Reply, Request};
 
@@ -29,6 +31,17 @@ pub(super) struct Control {
     pub(super) identity: Identity,
     /// Ends the process.
     pub(super) shutdown: CancellationToken,
+    /// Takes orders to become another program.
+    pub(super) upgrades: mpsc::Sender<Upgrade>,
+}
+
+/// An order to become another program.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    /// Which one.
+    pub(super) program: PathBuf,
+    /// Why it could not be done. When it is done, there is nobody left to say so.
+    pub(super) failed: oneshot::Sender<String>,
 }
 
 /// Who this forwarder is.
@@ -40,6 +53,8 @@ pub(super) struct Identity {
     pub(super) started: std::time::Instant,
     /// The process's start in clock ticks since boot.
     pub(super) start_ticks: Option<u64>,
+    /// The program's file, and which build of it this is.
+    pub(super) program: Option<(PathBuf, String)>,
 }
 
 impl Identity {
@@ -52,6 +67,8 @@ impl Identity {
             start_ticks: self.start_ticks,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             proofs: true,
+            build: self.program.as_ref().map(|(_, build)| build.clone()),
+            program: self.program.as_ref().map(|(path, _)| path.clone()),
         }
     }
 }
@@ -146,9 +163,27 @@ async fn answer(request: Request, control: &Control) -> Result<Reply, Refusal> {
             Ok(ports(control.table.lock().await.clear_route(port, close_sessions).await))
         }
         Request::Stats => Ok(Reply::Stats(control.table.lock().await.stats())),
+        Request::Upgrade { program } => upgrade(program, control).await,
         // Answered before it is done: afterwards there is nobody to answer.
         Request::Shutdown => Ok(Reply::Done),
     }
+}
+
+async fn upgrade(program: Option<PathBuf>, control: &Control) -> Result<Reply, Refusal> {
+    let refused = |why: String| Refusal::new(RefusalCode::NotUpgraded, why);
+    let own = control.identity.program.as_ref();
+    let program = program.or_else(|| own.map(|(path, _)| path.clone())).ok_or_else(|| {
+        refused("it is not known which program this one was started as: name it".to_owned())
+    })?;
+    let build = build_of(&program)
+        .map_err(|error| refused(format!("can't look at {}: {error}", program.display())))?;
+    if own.is_some_and(|(_, own)| *own == build) {
+        return Ok(Reply::Hello(control.identity.hello()));
+    }
+    let (failed, failure) = oneshot::channel();
+    let ended = || refused("this forwarder is about to end".to_owned());
+    control.upgrades.send(Upgrade { program, failed }).await.map_err(|_| ended())?;
+    Err(failure.await.map_or_else(|_| ended(), refused))
 }
 
 /// Only the user that the forwarder runs as, and root, who could do it anyway. The socket's mode

@@ -4,15 +4,17 @@ use std::io;
 
 use tokio::net::TcpStream;
 
+use super::flow::Held;
 use super::pump::{Burst, PumpError, TURN};
 
 /// Bytes per buffer. Twice the CPU is spent with 8 KiB, hardly less with 256 KiB.
 const BUFFER: usize = 64 * 1024;
 
-/// Moves what there is to read now.
+/// Moves what there is to read now. Nothing is held when it begins, and nothing when it ends well.
 pub(super) async fn burst(
     from: &TcpStream,
     to: &TcpStream,
+    held: &mut Held,
     moved: &impl Fn(usize),
 ) -> Result<Burst, PumpError> {
     let mut buffer = Vec::with_capacity(BUFFER);
@@ -26,20 +28,11 @@ pub(super) async fn burst(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(PumpError::From(error)),
         }
-        let mut rest = buffer.as_slice();
-        while !rest.is_empty() {
-            to.writable().await.map_err(PumpError::To)?;
-            match to.try_write(rest) {
-                Ok(written) => {
-                    moved(written);
-                    turn += written;
-                    rest = rest.get(written..).unwrap_or_default();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(PumpError::To(error)),
-            }
-        }
+        turn += buffer.len();
+        *held = Held::Bytes(buffer, 0);
+        held.deliver(to, moved).await?;
+        let Held::Bytes(emptied, _) = std::mem::take(held) else { return Ok(Burst::Turn) };
+        buffer = emptied;
         if turn >= TURN {
             return Ok(Burst::Turn);
         }

@@ -64,6 +64,18 @@ impl Crowd {
         inside.push(Newcomer { source, since: now, out: out.clone() });
         Some(Entered { crowd: Arc::clone(self), out })
     }
+
+    /// Lets in a session that was let in before, `since` then.
+    pub(super) fn enter_again(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        out: CancellationToken,
+        since: Instant,
+    ) -> Entered {
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.push(Newcomer { source: source(peer.ip()), since, out: out.clone() });
+        Entered { crowd: Arc::clone(self), out }
+    }
 }
 
 /// A session that was let in.

@@ -17,7 +17,8 @@ pub fn detach() -> io::Result<()> {
     Ok(())
 }
 
-fn close_inherited() {
+/// Closes everything but the three standard files.
+pub(super) fn close_inherited() {
     // Both Linux and macOS list a process's own files here.
     let Ok(entries) = fs::read_dir("/dev/fd") else { return };
     let open: Vec<i32> = entries

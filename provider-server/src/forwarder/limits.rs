@@ -97,6 +97,12 @@ impl Gate {
             .ok()
             .map(|_| Inside { gate: Arc::clone(self) })
     }
+
+    /// Goes in, also if it is full: one who was inside before.
+    pub(super) fn enter_again(self: &Arc<Self>) -> Inside {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Inside { gate: Arc::clone(self) }
+    }
 }
 
 /// A place inside a [`Gate`], given back when dropped.

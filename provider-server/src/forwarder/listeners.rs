@@ -12,12 +12,14 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::carriers::{Carriers, Packed};
 use super::crowd::{Crowd, Entered};
+use super::keepalive::Keepalive;
 use super::limits::{Gate, Inside, PortLimits};
 use super::opening::{Patience, Wants, wants};
 use super::prove::Prover;
-use super::session::{self, End};
-use super::traffic::Traffic;
+use super::session::{self, End, Session};
+use super::traffic::{Counts, Traffic};
 use super::waiting::{OF_FREE_PORTS, PER_PORT, Place, Waiting};
 use super::wire::{BindFailure, BindFailureReason, Route};
 
@@ -26,6 +28,9 @@ const BACKLOG: u32 = 1024;
 
 /// First and longest pause after accepting has failed for want of files or memory.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Where a port leads that leads nowhere.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// Where a port leads, and what has gone there.
 #[derive(Debug)]
@@ -105,11 +110,52 @@ impl PortState {
         self.turned_away.load(Ordering::Relaxed)
     }
 
+    /// Goes on to count what an earlier program has counted.
+    pub(super) fn resume(
+        &self,
+        route: Option<&Route>,
+        turned_away: u64,
+        counts: Option<(String, Counts)>,
+    ) {
+        self.turned_away.store(turned_away, Ordering::Relaxed);
+        if let (Some(route), Some((vm, counts))) = (route, counts)
+            && route.vm == vm
+        {
+            let traffic = Arc::new(Traffic::resumed(counts));
+            *self.destination.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(Arc::new(Destination { route: route.clone(), traffic }));
+        }
+    }
+
+    /// Goes on with a session.
+    pub(super) fn resume_session(self: &Arc<Self>, packed: Packed) {
+        let Packed { peer, age, session, .. } = packed;
+        let began = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        let Some(vm) = packed.vm else {
+            let answering = Arc::clone(&self.door).answer(self.port, peer, session);
+            self.door.carriers.spawn(answering);
+            return;
+        };
+        // A session that outlived its route is counted nowhere.
+        let destination =
+            self.destination().filter(|there| there.route.vm == vm).unwrap_or_else(|| {
+                let route = Route { port: self.port, target: session.target, vm };
+                Arc::new(Destination { route, traffic: Arc::new(Traffic::new()) })
+            });
+        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).child_token();
+        let entered = self.newcomers.enter_again(peer, cut.clone(), began);
+        let places = ([self.all_sessions.enter_again(), self.sessions.enter_again()], entered);
+        let door = (self.undecided.enter(), Arc::clone(&self.door));
+        self.door.carriers.spawn(run(session, (peer, began), destination, cut, places, door));
+    }
+
     /// What to do with a connection that has just been accepted.
     fn admit(self: &Arc<Self>, client: TcpStream, peer: SocketAddr) {
         let Some(destination) = self.destination() else {
             // The port is held, and nobody lives there.
-            tokio::spawn(Arc::clone(&self.door).answer(client));
+            let session = Box::new(Session::new(client, NOWHERE));
+            let answering = Arc::clone(&self.door).answer(self.port, peer, session);
+            self.door.carriers.spawn(answering);
             return;
         };
         let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).child_token();
@@ -135,25 +181,34 @@ impl PortState {
             }
             return;
         };
-        let undecided = self.undecided.enter();
-        let door = Arc::clone(&self.door);
+        destination.traffic.began();
+        tracing::debug!(port = self.port, vm = destination.route.vm, %peer, "session begins");
+        let session = Box::new(Session::new(client, destination.route.target));
         let places = ([place, place_here], entered);
-        tokio::spawn(run(client, peer, destination, cut, places, (undecided, door)));
+        let door = (self.undecided.enter(), Arc::clone(&self.door));
+        let began = (peer, Instant::now());
+        self.door.carriers.spawn(run(session, began, destination, cut, places, door));
     }
 }
 
 async fn run(
-    client: TcpStream,
-    peer: SocketAddr,
+    session: Box<Session>,
+    (peer, began): (SocketAddr, Instant),
     destination: Arc<Destination>,
     cut: CancellationToken,
     _places: ([Inside; 2], Entered),
     (undecided, door): (Place, Arc<Door>),
 ) {
     let Destination { route, traffic } = &*destination;
-    traffic.began();
-    tracing::debug!(port = route.port, vm = route.vm, %peer, "session begins");
-    match session::carry(client, route.target, traffic, &cut, undecided, &door).await {
+    let frozen = door.carriers.frozen();
+    match session::carry(*session, traffic, (&cut, &frozen), undecided, &door).await {
+        End::Frozen(session) => door.carriers.give_back(Packed {
+            port: route.port,
+            vm: Some(route.vm.clone()),
+            peer,
+            age: began.elapsed(),
+            session,
+        }),
         End::Proof => tracing::debug!(port = route.port, %peer, "a port checker was answered"),
         End::NotSsh => tracing::debug!(port = route.port, %peer, "not an SSH client"),
         End::Unreachable(error) => {
@@ -178,37 +233,45 @@ async fn run(
     }
 }
 
-/// What all ports have in common: how port checkers are answered.
+/// What all ports have in common: how clients are served.
 #[derive(Debug)]
 pub(super) struct Door {
     /// Gives the proofs.
     pub(super) prover: Prover,
-    /// How long clients may take to say what they want.
+    /// How long clients are waited for.
     pub(super) patience: Patience,
+    /// When they are asked whether they are alive.
+    pub(super) keepalive: Keepalive,
+    /// The tasks that do it.
+    pub(super) carriers: Carriers,
     /// Clients of ports that lead nowhere.
     waiting: Arc<Waiting>,
 }
 
 impl Door {
     /// For the provider of a data directory.
-    pub(super) fn new(data_dir: &Path, patience: Patience) -> Arc<Self> {
+    pub(super) fn new(data_dir: &Path, patience: Patience, keepalive: Keepalive) -> Arc<Self> {
         let (prover, waiting) = (Prover::new(data_dir), Waiting::new(OF_FREE_PORTS));
-        Arc::new(Self { prover, patience, waiting })
+        Arc::new(Self { prover, patience, keepalive, carriers: Carriers::default(), waiting })
     }
 
     /// Gives a client of a port that leads nowhere its proof, or closes the connection.
-    async fn answer(self: Arc<Self>, mut client: TcpStream) {
+    async fn answer(self: Arc<Self>, port: u16, peer: SocketAddr, mut session: Box<Session>) {
         let place = self.waiting.enter();
+        let frozen = self.carriers.frozen();
         let answer = async {
-            if let Wants::Proof(line) = wants(&client, self.patience.free).await {
-                self.prover.answer(&mut client, &line, false).await;
+            let Session { client, heard, .. } = &mut *session;
+            if let Wants::Proof(line) = wants(client, heard, self.patience.free).await {
+                self.prover.answer(client, &line, false).await;
             }
         };
         tokio::select! {
             biased;
-            () = place.lost() => {}
-            () = answer => {}
+            () = place.lost() => return,
+            () = frozen.cancelled() => {}
+            () = answer => return,
         }
+        self.carriers.give_back(Packed { port, vm: None, peer, age: Duration::ZERO, session });
     }
 }
 
@@ -216,7 +279,7 @@ impl Door {
 #[derive(Debug)]
 pub(super) struct Listener {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<TcpListener>,
 }
 
 impl Listener {
@@ -226,17 +289,42 @@ impl Listener {
     /// When the port can't be had.
     pub(super) fn start(ip: IpAddr, state: &Arc<PortState>) -> Result<Self, BindFailure> {
         let listener = bind(SocketAddr::new(ip, state.port)).map_err(|error| failure(&error))?;
+        Ok(Self::accept_on(listener, state))
+    }
+
+    /// Goes on to accept on a port that is held.
+    ///
+    /// # Errors
+    /// When the socket can't be watched.
+    pub(super) fn resume(
+        listener: std::net::TcpListener,
+        state: &Arc<PortState>,
+    ) -> Result<Self, BindFailure> {
+        let listener = TcpListener::from_std(listener).map_err(|error| failure(&error))?;
+        Ok(Self::accept_on(listener, state))
+    }
+
+    fn accept_on(listener: TcpListener, state: &Arc<PortState>) -> Self {
         let stop = CancellationToken::new();
         let task = tokio::spawn(accept(listener, Arc::clone(state), stop.clone()));
-        Ok(Self { stop, task })
+        Self { stop, task }
     }
 
     /// Lets the port go. It is free when this returns.
     pub(super) async fn stop(self) {
+        drop(self.halt().await);
+    }
+
+    /// Accepts no more. The port stays held for as long as the socket is open.
+    pub(super) async fn pack(self) -> Option<std::net::TcpListener> {
+        let listener = self.halt().await?.into_std();
+        listener.inspect_err(|error| tracing::error!("a listener is lost: {error}")).ok()
+    }
+
+    async fn halt(self) -> Option<TcpListener> {
         self.stop.cancel();
-        if let Err(error) = self.task.await {
-            tracing::error!("the task of a listener failed: {error}");
-        }
+        let ended = self.task.await;
+        ended.inspect_err(|error| tracing::error!("the task of a listener failed: {error}")).ok()
     }
 
     /// Whether it is still accepting.
@@ -267,12 +355,16 @@ fn failure(error: &io::Error) -> BindFailure {
     BindFailure { reason, detail: error.to_string() }
 }
 
-async fn accept(listener: TcpListener, state: Arc<PortState>, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    state: Arc<PortState>,
+    stop: CancellationToken,
+) -> TcpListener {
     let mut pause = PAUSE.0;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return listener,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -288,7 +380,7 @@ async fn accept(listener: TcpListener, state: Arc<PortState>, stop: Cancellation
                     pause.as_millis()
                 );
                 tokio::select! {
-                    () = stop.cancelled() => return,
+                    () = stop.cancelled() => return listener,
                     () = tokio::time::sleep(pause) => {}
                 }
                 pause = (pause * 2).min(PAUSE.1);

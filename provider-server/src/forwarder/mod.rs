@@ -14,15 +14,19 @@
 //! else. The forwarder has no key: the provider signs.
 //! A port that can't be bound is tried again every few seconds and never replaced by another one.
 
+mod carriers;
 mod client;
 mod control;
 mod copy;
 mod crowd;
 mod detach;
+mod flow;
 mod frame;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handover;
+mod keepalive;
 mod launch;
 mod limits;
 mod listeners;
@@ -48,12 +52,16 @@ mod tests;
 pub use client::{ClientError, EXIT_ALREADY_RUNNING, ForwarderClient};
 pub use crowd::DEFAULT_MAX_NEWCOMERS_PER_PORT;
 pub use detach::detach;
+pub use handover::{
+    CAN_TAKE_OVER, Parcel, TAKE_OVER, build_of, can_take_over, successor_of, take_over,
+};
+pub use keepalive::Keepalive;
 pub use launch::{BINARY_NAME, find_binary};
 pub use limits::{DEFAULT_MAX_SESSIONS, DEFAULT_MAX_SESSIONS_PER_PORT};
 pub use opening::Patience;
 pub use prove::PROOF_SOCKET_NAME;
 pub use reserved_ports::KERNEL_LIST;
-pub use server::{LOCK_NAME, Options, ServerError, run};
+pub use server::{LOCK_NAME, Options, ServerError, run, take_up};
 pub use state::STATE_NAME;
 
 /// The name of the control socket in the data directory.

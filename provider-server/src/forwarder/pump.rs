@@ -8,6 +8,7 @@ use std::io;
 use tokio::net::TcpStream;
 
 use super::copy;
+use super::flow::{Flow, Held, Stage};
 #[cfg(target_os = "linux")]
 use super::splice;
 
@@ -37,26 +38,37 @@ pub(super) enum Burst {
     Unsupported,
 }
 
-/// Moves everything that `from` sends to `to`, and passes its end on.
+/// Moves everything that `from` sends to `to`, and passes its end on. Can be dropped and called again.
 ///
 /// `moved` is called with the number of bytes each time some have been handed to `to`'s kernel
 /// buffer.
 pub(super) async fn pump(
     from: &TcpStream,
     to: &TcpStream,
+    flow: &mut Flow,
     moved: impl Fn(usize),
 ) -> Result<(), PumpError> {
-    move_bytes(from, to, moved).await?;
-    pass_end(to)
+    move_bytes(from, to, flow, moved).await?;
+    if flow.stage == Stage::Ended {
+        pass_end(to)?;
+        flow.stage = Stage::Passed;
+    }
+    Ok(())
 }
 
-/// Moves everything that `from` sends to `to`, and keeps its end to itself.
+/// Moves everything that `from` sends to `to`, and keeps its end to itself. Can be dropped and called again.
 pub(super) async fn move_bytes(
     from: &TcpStream,
     to: &TcpStream,
+    flow: &mut Flow,
     moved: impl Fn(usize),
 ) -> Result<(), PumpError> {
-    move_bytes_by(from, to, moved, cfg!(target_os = "linux")).await
+    let result = move_bytes_by(from, to, flow, moved, cfg!(target_os = "linux")).await;
+    if matches!(result, Err(PumpError::To(_))) {
+        flow.stage = Stage::Refused;
+        flow.held = Held::Nothing;
+    }
+    result
 }
 
 /// Tells `to` that nothing more comes.
@@ -71,32 +83,41 @@ pub(super) fn pass_end(to: &TcpStream) -> Result<(), PumpError> {
 async fn move_bytes_by(
     from: &TcpStream,
     to: &TcpStream,
+    flow: &mut Flow,
     moved: impl Fn(usize),
     mut in_kernel: bool,
 ) -> Result<(), PumpError> {
-    loop {
+    if flow.stage == Stage::Refused {
+        return Err(PumpError::To(io::ErrorKind::BrokenPipe.into()));
+    }
+    // What another mover had taken before it was dropped.
+    flow.held.deliver(to, &moved).await?;
+    flow.held = Held::Nothing;
+    while flow.stage == Stage::Open {
         from.readable().await.map_err(PumpError::From)?;
         let burst = if in_kernel {
-            in_kernel_burst(from, to, &moved).await?
+            in_kernel_burst(from, to, &mut flow.held, &moved).await?
         } else {
-            copy::burst(from, to, &moved).await?
+            copy::burst(from, to, &mut flow.held, &moved).await?
         };
         match burst {
             Burst::Idle => {}
             Burst::Turn => tokio::task::yield_now().await,
             Burst::Unsupported => in_kernel = false,
-            Burst::End => return Ok(()),
+            Burst::End => flow.stage = Stage::Ended,
         }
     }
+    Ok(())
 }
 
 #[cfg(target_os = "linux")]
 async fn in_kernel_burst(
     from: &TcpStream,
     to: &TcpStream,
+    held: &mut Held,
     moved: &impl Fn(usize),
 ) -> Result<Burst, PumpError> {
-    splice::burst(from, to, moved).await
+    splice::burst(from, to, held, moved).await
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -104,6 +125,7 @@ async fn in_kernel_burst(
 async fn in_kernel_burst(
     _from: &TcpStream,
     _to: &TcpStream,
+    _held: &mut Held,
     _moved: &impl Fn(usize),
 ) -> Result<Burst, PumpError> {
     Ok(Burst::Unsupported)
@@ -133,7 +155,7 @@ mod tests {
         moved: impl Fn(usize),
         in_kernel: bool,
     ) -> Result<(), PumpError> {
-        move_bytes_by(from, to, moved, in_kernel).await?;
+        move_bytes_by(from, to, &mut Flow::default(), moved, in_kernel).await?;
         pass_end(to)
     }
 
@@ -213,6 +235,60 @@ mod tests {
                 () = send => Ok(()),
             };
             assert!(matches!(ended, Err(PumpError::To(_))), "{ended:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mover_can_be_dropped_at_any_time_and_nothing_is_lost() {
+        for in_kernel in [false, true] {
+            let (mut sender, from) = pair().await;
+            let (to, mut receiver) = pair().await;
+            // So that much of the time something is held.
+            rustix::net::sockopt::set_socket_send_buffer_size(&to, 16 * 1024).unwrap();
+            rustix::net::sockopt::set_socket_recv_buffer_size(&receiver, 16 * 1024).unwrap();
+            let sent: Vec<u8> =
+                (0..3_000_017_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            let send = async {
+                sender.write_all(&sent).await.unwrap();
+                sender.shutdown().await.unwrap();
+            };
+            let count = AtomicUsize::new(0);
+            let carry = async {
+                let mut flow = Flow::default();
+                let mut held_times = 0_u32;
+                while flow.stage == Stage::Open {
+                    let moved = |bytes| {
+                        count.fetch_add(bytes, Ordering::Relaxed);
+                    };
+                    tokio::select! {
+                        biased;
+                        moved = move_bytes_by(&from, &to, &mut flow, moved, in_kernel) => moved.unwrap(),
+                        () = tokio::task::yield_now() => {}
+                    }
+                    // As if another program went on with it.
+                    let held = std::mem::take(&mut flow.held).into_bytes().unwrap();
+                    held_times += u32::from(!held.is_empty());
+                    flow.held = Held::from(held);
+                    tokio::task::yield_now().await;
+                }
+                flow.held
+                    .deliver(&to, &|bytes| {
+                        count.fetch_add(bytes, Ordering::Relaxed);
+                    })
+                    .await
+                    .unwrap();
+                pass_end(&to).unwrap();
+                held_times
+            };
+            let receive = async {
+                let mut received = Vec::new();
+                receiver.read_to_end(&mut received).await.unwrap();
+                received
+            };
+            let ((), held_times, received) = tokio::join!(send, carry, receive);
+            assert!(received == sent, "{} bytes of {}", received.len(), sent.len());
+            assert_eq!(count.into_inner(), sent.len());
+            assert!(held_times > 0, "it was never dropped with something in hand");
         }
     }
 }

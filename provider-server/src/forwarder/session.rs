@@ -3,21 +3,24 @@
 //! The VM's bytes go to the client from the first moment, so that a login is not slowed down. Of
 //! the client the first bytes are looked at: an SSH client's go to the VM at once, with all that
 //! follows; a port checker gets its proof, and nothing of it reaches the VM; anybody else is closed.
+//!
+//! All that a session knows is in [`Session`], at any moment, so that another program can go on with it
+//! ([`super::handover`]).
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::flow::{Flow, Held};
+use super::keepalive::prepare;
 use super::listeners::Door;
-use super::opening::{Patience, Wants, wants};
+use super::opening::{Wants, wants};
 use super::pump::{PumpError, move_bytes, pass_end, pump};
 use super::traffic::Traffic;
 use super::waiting::Place;
@@ -25,25 +28,46 @@ use super::waiting::Place;
 /// How long the VM may take to accept a connection. It is on this machine.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// When a connection on which nothing has been heard is first asked whether it is alive.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
-
-/// How often it is asked then.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(60);
-
-/// How often without an answer until it counts as dead: ten minutes of silence in all, so that a
-/// network that is cut for a while, or a VM that is suspended, does not end a session.
-const KEEPALIVE_TIMES: u32 = 8;
-
-/// How long the second direction of a session may be silent after the first has ended.
-const HALF_CLOSED_SILENCE: Duration = Duration::from_secs(600);
-
 /// How long what the VM had still said may take to reach the client after the VM has stopped
 /// listening, or the other way round.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the VM may take to notice that its client has left.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A session, at any moment of it.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// The client's connection.
+    pub(super) client: TcpStream,
+    /// The VM's SSH server.
+    pub(super) target: SocketAddr,
+    /// The VM's connection, once there is one.
+    pub(super) vm: Option<TcpStream>,
+    /// What the client has said, while it is not clear what it wants.
+    pub(super) heard: Vec<u8>,
+    /// Whether the client has said that it speaks SSH.
+    pub(super) is_ssh: bool,
+    /// From the client to the VM.
+    pub(super) inwards: Flow,
+    /// From the VM to the client.
+    pub(super) outwards: Flow,
+}
+
+impl Session {
+    /// The session of a client that has just come.
+    pub(super) fn new(client: TcpStream, target: SocketAddr) -> Self {
+        Self {
+            client,
+            target,
+            vm: None,
+            heard: Vec::new(),
+            is_ssh: false,
+            inwards: Flow::default(),
+            outwards: Flow::default(),
+        }
+    }
+}
 
 /// How a session ended.
 #[derive(Debug)]
@@ -58,46 +82,58 @@ pub(super) enum End {
     Unreachable(io::Error),
     /// It was cut by order.
     Cut,
+    /// It has not ended: another program is to go on with it.
+    Frozen(Box<Session>),
     /// One of the connections broke, or was silent for too long.
     Broken(io::Error),
 }
 
-/// Carries one session to its end. `place` is the client's among those that have not said yet what
-/// they want.
+/// Carries one session to its end, or until `frozen`. `place` is the client's among those that have not
+/// said yet what they want.
 pub(super) async fn carry(
-    mut client: TcpStream,
-    target: SocketAddr,
+    mut session: Session,
     traffic: &Traffic,
-    cut: &CancellationToken,
+    (cut, frozen): (&CancellationToken, &CancellationToken),
     place: Place,
     door: &Door,
 ) -> End {
-    let run = async {
-        prepare(&client);
-        // This session's own count: the route's is shared by all sessions of the VM.
-        let moved = AtomicU64::new(0);
-        let vm = OnceLock::new();
-        let end = match relay(&client, target, traffic, &moved, &vm, (&place, door.patience)).await
-        {
-            Ok(end) => end,
-            Err(challenge) => {
-                let after = moved.load(Ordering::Relaxed) > 0;
-                door.prover.answer(&mut client, &challenge, after).await;
-                End::Proof
-            }
-        };
-        // Nobody is waited for with the client's connection, or with its place among the undecided.
-        drop((client, place));
-        if let Some(vm) = vm.into_inner() {
-            leave(&vm).await;
-        }
-        end
-    };
-    tokio::select! {
+    prepare(&session.client, &door.keepalive);
+    // This session's own count: the route's is shared by all sessions of the VM.
+    let moved = AtomicU64::new(0);
+    let relayed = tokio::select! {
         biased;
-        () = cut.cancelled() => End::Cut,
-        end = run => end,
+        () = cut.cancelled() => return End::Cut,
+        () = frozen.cancelled() => return End::Frozen(Box::new(session)),
+        relayed = relay(&mut session, traffic, &moved, &place, door) => relayed,
+    };
+    let end = match relayed {
+        Ok(end) => end,
+        Err(challenge) => {
+            let after = moved.load(Ordering::Relaxed) > 0;
+            tokio::select! {
+                biased;
+                () = cut.cancelled() => return End::Cut,
+                // The line is among what was heard, and is answered by who goes on.
+                () = frozen.cancelled() => return End::Frozen(Box::new(session)),
+                () = door.prover.answer(&mut session.client, &challenge, after) => {}
+            }
+            End::Proof
+        }
+    };
+    // Nobody is waited for with the client's connection, or with its place among the undecided.
+    let Session { client, vm, .. } = session;
+    drop((client, place));
+    if let Some(vm) = vm {
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => {}
+            () = frozen.cancelled() => {}
+            () = async {
+                leave(&vm).await;
+            } => {}
+        }
     }
+    end
 }
 
 /// A port checker's line.
@@ -113,115 +149,92 @@ async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Sets a connection up for interactive use. A failure leaves it slower or longer-lived, and is
-/// no reason to refuse it.
-fn prepare(stream: &TcpStream) {
-    let all = || -> rustix::io::Result<()> {
-        sockopt::set_tcp_nodelay(stream, true)?;
-        sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, KEEPALIVE_AFTER)?;
-        sockopt::set_tcp_keepintvl(stream, KEEPALIVE_EVERY)?;
-        sockopt::set_tcp_keepcnt(stream, KEEPALIVE_TIMES)
-    };
-    if let Err(error) = all() {
-        tracing::debug!("can't set the options of a connection: {error}");
-    }
-}
-
 /// Connects to the VM and moves bytes both ways until both directions have ended.
 ///
 /// # Errors
 /// The line of a client that turns out to be a port checker.
 async fn relay(
-    client: &TcpStream,
-    target: SocketAddr,
+    session: &mut Session,
     traffic: &Traffic,
     moved: &AtomicU64,
-    vm: &OnceLock<TcpStream>,
-    (place, patience): (&Place, Patience),
+    place: &Place,
+    door: &Door,
 ) -> Result<End, Challenge> {
-    let is_ssh = AtomicBool::new(false);
+    let Session { client, target, vm, heard, is_ssh, inwards, outwards } = session;
+    let (client, patience) = (&*client, door.patience);
     let inwards_moved = |bytes| {
         moved.fetch_add(bytes as u64, Ordering::Relaxed);
         traffic.inwards(bytes);
         traffic.used();
     };
-    let outwards_moved = |bytes| {
+    // What a VM says to a port checker is no use of it.
+    let greeting_moved = |bytes| {
         moved.fetch_add(bytes as u64, Ordering::Relaxed);
         traffic.outwards(bytes);
-        // What a VM says to a port checker is no use of it.
-        if is_ssh.load(Ordering::Relaxed) {
-            traffic.used();
-        }
     };
-    let mut judging = pin!(judge(client, place, patience.in_use));
-    let mut connecting = pin!(connect(target));
-    let mut first = None;
-    let connected = loop {
-        tokio::select! {
-            connected = &mut connecting => break connected,
-            wants = &mut judging, if first.is_none() => match wants {
-                Wants::Ssh(bytes) => first = Some(bytes),
-                Wants::Proof(line) => return Err(line),
-                Wants::Nothing => return Ok(End::NotSsh),
-            },
-        }
+    let outwards_moved = |bytes| {
+        greeting_moved(bytes);
+        traffic.used();
     };
-    let vm = match connected {
-        Ok(connected) => vm.get_or_init(|| connected),
-        Err(error) => {
-            // The port is this provider's also while its VM does not answer.
-            let late = async {
-                match timeout(patience.free, &mut judging).await {
-                    Ok(Wants::Proof(line)) => Err(line),
-                    _ => Ok(()),
+    {
+        let mut judging = pin!(judge(client, heard, place, patience.in_use));
+        if vm.is_none() {
+            let mut connecting = pin!(connect(*target));
+            let connected = loop {
+                tokio::select! {
+                    connected = &mut connecting => break connected,
+                    wants = &mut judging, if !*is_ssh => match wants {
+                        Judged::Ssh(bytes) => (*is_ssh, inwards.held) = (true, bytes),
+                        Judged::Proof(line) => return Err(line),
+                        Judged::Nothing => return Ok(End::NotSsh),
+                    },
                 }
             };
-            if first.is_none() {
-                late.await?;
-            }
-            return Ok(End::Unreachable(error));
-        }
-    };
-    prepare(vm);
-
-    let mut outwards = pin!(move_bytes(vm, client, outwards_moved));
-    let mut vm_is_done = false;
-    let first = match first {
-        Some(first) => first,
-        None => loop {
-            tokio::select! {
-                wants = &mut judging => match wants {
-                    Wants::Ssh(bytes) => break bytes,
-                    Wants::Proof(line) => return Err(line),
-                    Wants::Nothing => return Ok(End::NotSsh),
-                },
-                // What has ended is not passed on yet: a proof could not be given afterwards.
-                ended = &mut outwards, if !vm_is_done => match ended {
-                    Ok(()) => vm_is_done = true,
-                    Err(PumpError::From(error) | PumpError::To(error)) => {
-                        return Ok(End::Broken(error));
+            match connected {
+                Ok(connected) => {
+                    prepare(&connected, &door.keepalive);
+                    *vm = Some(connected);
+                }
+                Err(error) => {
+                    // The port is this provider's also while its VM does not answer.
+                    if !*is_ssh
+                        && let Ok(Judged::Proof(line)) = timeout(patience.free, &mut judging).await
+                    {
+                        return Err(line);
                     }
-                },
+                    return Ok(End::Unreachable(error));
+                }
             }
-        },
-    };
-    is_ssh.store(true, Ordering::Relaxed);
-    let inwards = async {
-        hand_over(vm, &first).await.map_err(PumpError::To)?;
-        inwards_moved(first.len());
-        pump(client, vm, inwards_moved).await
-    };
-    let outwards = async {
-        if !vm_is_done {
-            outwards.await?;
         }
-        pass_end(client)
-    };
-    let (mut inwards, mut outwards) = (pin!(inwards), pin!(outwards));
+        let Some(vm) = vm.as_ref() else { return Ok(End::Done) };
+        if !*is_ssh {
+            let mut greeting = pin!(move_bytes(vm, client, outwards, greeting_moved));
+            let mut vm_is_done = false;
+            inwards.held = loop {
+                tokio::select! {
+                    wants = &mut judging => match wants {
+                        Judged::Ssh(bytes) => break bytes,
+                        Judged::Proof(line) => return Err(line),
+                        Judged::Nothing => return Ok(End::NotSsh),
+                    },
+                    // What has ended is not passed on yet: a proof could not be given afterwards.
+                    ended = &mut greeting, if !vm_is_done => match ended {
+                        Ok(()) => vm_is_done = true,
+                        Err(PumpError::From(error) | PumpError::To(error)) => {
+                            return Ok(End::Broken(error));
+                        }
+                    },
+                }
+            };
+            *is_ssh = true;
+        }
+    }
+    let Some(vm) = vm.as_ref() else { return Ok(End::Done) };
+    let mut inwards = pin!(pump(client, vm, inwards, inwards_moved));
+    let mut outwards = pin!(pump(vm, client, outwards, outwards_moved));
     Ok(tokio::select! {
-        ended = &mut inwards => finish(ended, outwards, moved).await,
-        ended = &mut outwards => finish(ended, inwards, moved).await,
+        ended = &mut inwards => finish(ended, outwards, moved, patience.half_closed).await,
+        ended = &mut outwards => finish(ended, inwards, moved, patience.half_closed).await,
     })
 }
 
@@ -247,30 +260,42 @@ async fn leave(vm: &TcpStream) {
     let _ = timeout(LEAVE_DEADLINE, seen).await;
 }
 
-/// What the client wants; nothing, if its place is taken by another one first.
-async fn judge(client: &TcpStream, place: &Place, patience: Duration) -> Wants {
-    tokio::select! {
-        biased;
-        () = place.lost() => Wants::Nothing,
-        wants = wants(client, patience) => wants,
-    }
+/// What a client turned out to be.
+enum Judged {
+    /// An SSH client, whose first bytes are these.
+    Ssh(Held),
+    /// A port checker with its line.
+    Proof(Challenge),
+    /// Nobody who gets anything here.
+    Nothing,
 }
 
-/// Writes the few bytes that were taken from the client.
-async fn hand_over(vm: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        vm.writable().await?;
-        match vm.try_write(bytes) {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+/// What the client wants; nothing, if its place is taken by another one first.
+async fn judge(
+    client: &TcpStream,
+    heard: &mut Vec<u8>,
+    place: &Place,
+    patience: Duration,
+) -> Judged {
+    let wants = tokio::select! {
+        biased;
+        () = place.lost() => Wants::Nothing,
+        wants = wants(client, heard, patience) => wants,
+    };
+    match wants {
+        Wants::Ssh => Judged::Ssh(Held::from(std::mem::take(heard))),
+        Wants::Proof(line) => Judged::Proof(line),
+        Wants::Nothing => Judged::Nothing,
     }
-    Ok(())
 }
 
 /// What becomes of the second direction when the first has ended.
-async fn finish<F>(first: Result<(), PumpError>, second: F, moved: &AtomicU64) -> End
+async fn finish<F>(
+    first: Result<(), PumpError>,
+    second: F,
+    moved: &AtomicU64,
+    silence: Duration,
+) -> End
 where
     F: Future<Output = Result<(), PumpError>>,
 {
@@ -278,7 +303,7 @@ where
     match first {
         Ok(()) => {
             let mut seen = moved.load(Ordering::Relaxed);
-            let mut until = Instant::now() + HALF_CLOSED_SILENCE;
+            let mut until = Instant::now() + silence;
             loop {
                 tokio::select! {
                     result = &mut second => return match result {
@@ -294,7 +319,7 @@ where
                             ));
                         }
                         seen = now;
-                        until = Instant::now() + HALF_CLOSED_SILENCE;
+                        until = Instant::now() + silence;
                     }
                 }
             }

@@ -11,20 +11,22 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::copy;
+use super::flow::Held;
 use super::pipes::Pipe;
 use super::pump::{Burst, PumpError, TURN};
 
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
-/// Moves what there is to read now.
+/// Moves what there is to read now. Nothing is held when it begins, and nothing when it ends well.
 pub(super) async fn burst(
     from: &TcpStream,
     to: &TcpStream,
+    held: &mut Held,
     moved: &impl Fn(usize),
 ) -> Result<Burst, PumpError> {
     let Ok(mut pipe) = Pipe::take() else {
         // Out of files, or over the user's share of pipe memory: this burst goes by memory.
-        return copy::burst(from, to, moved).await;
+        return copy::burst(from, to, held, moved).await;
     };
     let mut turn = 0;
     loop {
@@ -32,7 +34,7 @@ pub(super) async fn burst(
             rustix::pipe::splice(from, None, pipe.fill_end(), None, pipe.capacity(), FLAGS)
                 .map_err(io::Error::from)
         });
-        let mut left = match filled {
+        let read = match filled {
             Ok(0) => return Ok(Burst::End),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Burst::Idle),
@@ -47,28 +49,19 @@ pub(super) async fn burst(
             Err(error) => return Err(PumpError::From(error)),
         };
         pipe.dirty();
-        while left > 0 {
-            let written = to
-                .async_io(Interest::WRITABLE, || {
-                    rustix::pipe::splice(pipe.drain_end(), None, to, None, left, FLAGS)
-                        .map_err(io::Error::from)
-                })
-                .await;
-            match written {
-                // Can't be while the pipe holds bytes; without this it would spin.
-                Ok(0) => return Err(PumpError::To(io::ErrorKind::WriteZero.into())),
-                Ok(written) => {
-                    left = left.saturating_sub(written);
-                    turn += written;
-                    moved(written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(PumpError::To(error)),
-            }
-        }
+        *held = Held::Pipe(pipe, read);
+        held.deliver(to, moved).await?;
+        let Held::Pipe(emptied, _) = std::mem::take(held) else { return Ok(Burst::Turn) };
+        pipe = emptied;
         pipe.clean();
+        turn += read;
         if turn >= TURN {
             return Ok(Burst::Turn);
         }
     }
+}
+
+/// Writes what `pipe` holds, `left` bytes at most.
+pub(super) fn drain(pipe: &Pipe, to: &TcpStream, left: usize) -> io::Result<usize> {
+    Ok(rustix::pipe::splice(pipe.drain_end(), None, to, None, left, FLAGS)?)
 }

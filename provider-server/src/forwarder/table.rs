@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::carriers::Packed;
+use super::handover::PackedPort;
 use super::limits::{Gate, PortLimits};
 use super::listeners::{Door, Listener, PortState};
 use super::reserved_ports::ReservedPorts;
@@ -188,6 +190,56 @@ impl Table {
         }
     }
 
+    /// Accepts no more and stops all sessions, and returns what it takes to go on: [`Table::unpack`]. Ports
+    /// stay held. Also returned is how many sessions have not stopped.
+    pub(super) async fn pack(&mut self) -> (State, Vec<PackedPort>, Vec<Packed>, usize) {
+        let mut ports = Vec::new();
+        for (number, port) in std::mem::take(&mut self.ports) {
+            let listener = match port.listener {
+                Ok(listener) => listener.pack().await,
+                Err(_) => None,
+            };
+            ports.push(PackedPort {
+                port: number,
+                listener,
+                turned_away: port.state.turned_away(),
+                traffic: port
+                    .state
+                    .destination()
+                    .map(|destination| (destination.route.vm.clone(), destination.traffic.read())),
+            });
+        }
+        let (sessions, running) = self.door.carriers.stop_all().await;
+        (self.state(), ports, sessions, running)
+    }
+
+    /// Goes on with what was packed. [`Table::apply`] does the rest.
+    pub(super) fn unpack(&mut self, ports: Vec<PackedPort>, mut sessions: Vec<Packed>) {
+        for packed in ports {
+            let state = self.new_port(packed.port);
+            state.resume(self.routes.get(&packed.port), packed.turned_away, packed.traffic);
+            let listener = match packed.listener {
+                Some(listener) => Listener::resume(listener, &state),
+                None => Err(not_yet()),
+            };
+            self.ports.insert(packed.port, Port { state, listener });
+        }
+        // Those who have not said what they want come last, and those who came last among them: who
+        // waits longest gives way first.
+        sessions.sort_by_key(|packed| (!packed.session.is_ssh, std::cmp::Reverse(packed.age)));
+        for packed in sessions {
+            match self.ports.get(&packed.port) {
+                Some(port) => port.state.resume_session(packed),
+                None => tracing::warn!(port = packed.port, "a session's port is lost"),
+            }
+        }
+    }
+
+    fn new_port(&self, number: u16) -> Arc<PortState> {
+        let (sessions, door) = (Arc::clone(&self.sessions), Arc::clone(&self.door));
+        PortState::new(number, self.per_port, sessions, door)
+    }
+
     /// Makes what is so like what was asked for: binds what is missing (and is tried again in
     /// vain as often as this is called), releases what is not wanted, leads ports where they
     /// should lead.
@@ -214,15 +266,11 @@ impl Table {
         self.ports = kept;
         let Some(listen_ip) = self.listen_ip else { return };
         for number in wanted {
-            let port = self.ports.entry(number).or_insert_with(|| Port {
-                state: PortState::new(
-                    number,
-                    self.per_port,
-                    Arc::clone(&self.sessions),
-                    Arc::clone(&self.door),
-                ),
-                listener: Err(not_yet()),
-            });
+            if !self.ports.contains_key(&number) {
+                let state = self.new_port(number);
+                self.ports.insert(number, Port { state, listener: Err(not_yet()) });
+            }
+            let Some(port) = self.ports.get_mut(&number) else { continue };
             let route = self.routes.get(&number);
             if port.state.destination().as_ref().map(|there| &there.route) != route {
                 port.state.lead_to(route.cloned());
@@ -290,14 +338,18 @@ impl Table {
         Ok(())
     }
 
-    /// Stores the table if it is not what was stored last.
-    async fn store(&mut self) {
-        let state = State::new(
+    fn state(&self) -> State {
+        State::new(
             self.listen_ip,
             self.offered.clone(),
             self.routes.values().cloned().collect(),
             self.reserved.ours().clone(),
-        );
+        )
+    }
+
+    /// Stores the table if it is not what was stored last.
+    async fn store(&mut self) {
+        let state = self.state();
         if self.stored.as_ref() == Some(&state) {
             return;
         }

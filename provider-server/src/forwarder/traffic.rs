@@ -29,6 +29,19 @@ impl Traffic {
         }
     }
 
+    /// Goes on to count where another program has stopped.
+    pub(super) fn resumed(counts: Counts) -> Self {
+        let quiet = u64::try_from(counts.quiet_for.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            inwards: AtomicU64::new(counts.bytes_in),
+            outwards: AtomicU64::new(counts.bytes_out),
+            sessions: AtomicU64::new(counts.sessions),
+            unreachable: AtomicU64::new(counts.unreachable),
+            last_activity: AtomicU64::new(counts.last_activity_unix_ms.unwrap_or(0)),
+            used: AtomicU64::new(steady_ms().saturating_sub(quiet)),
+        }
+    }
+
     /// Bytes went to the VM.
     pub(super) fn inwards(&self, bytes: usize) {
         self.inwards.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -73,7 +86,7 @@ impl Traffic {
 }
 
 /// The counters at one moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub(super) struct Counts {
     /// Bytes to the VM.
     pub(super) bytes_in: u64,
@@ -96,9 +109,11 @@ pub(super) fn unix_ms() -> u64 {
         .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Milliseconds of a clock that nobody sets. Its beginning means nothing.
+/// Milliseconds of a clock that nobody sets. It begins long before this program, so that what an earlier
+/// one has seen has a time as well.
 fn steady_ms() -> u64 {
+    const EARLIER: u64 = 1 << 42;
     static BEGINNING: OnceLock<Instant> = OnceLock::new();
     let beginning = *BEGINNING.get_or_init(Instant::now);
-    u64::try_from(beginning.elapsed().as_millis()).unwrap_or(u64::MAX)
+    EARLIER + u64::try_from(beginning.elapsed().as_millis()).unwrap_or(u64::MAX - EARLIER)
 }

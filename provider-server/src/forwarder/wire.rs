@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,14 @@ pub enum Request {
     },
     /// What goes through the ports. Answered by [`Reply::Stats`].
     Stats,
+    /// Become another program, and lose nothing: ports and sessions stay. A forwarder that is of that
+    /// build already answers by [`Reply::Hello`]. One that becomes it closes its control connections; asked
+    /// again, it answers so.
+    Upgrade {
+        /// The program, by its absolute path; the one that it was started as if none is named.
+        #[serde(default)]
+        program: Option<PathBuf>,
+    },
     /// End: all ports are released and all sessions are cut. Answered by [`Reply::Done`].
     Shutdown,
 }
@@ -120,6 +129,13 @@ pub struct Hello {
     /// Whether it answers port checkers. One of an earlier version closes their connections.
     #[serde(default)]
     pub proofs: bool,
+    /// Which program it is: see [`super::build_of`]. One of an earlier version does not tell, and can't be
+    /// upgraded while it runs.
+    #[serde(default)]
+    pub build: Option<String>,
+    /// Where that program was when it was started.
+    #[serde(default)]
+    pub program: Option<PathBuf>,
 }
 
 /// The state of one port.
@@ -234,6 +250,8 @@ pub enum RefusalCode {
     ProtocolVersion,
     /// A route was set before any ports were offered, so the address to listen on is not known.
     NothingOffered,
+    /// It can't become that program, and goes on as it is.
+    NotUpgraded,
     /// Other users than the forwarder's own and root may not control it.
     Forbidden,
     /// A code that this version does not know.
@@ -338,7 +356,11 @@ pub fn validate(request: &Request) -> Result<(), Refusal> {
             Ok(())
         }
         Request::SetRoute { route } => check_route(route),
+        Request::Upgrade { program: Some(program) } if !program.is_absolute() => {
+            bad(format!("the program {} has no absolute path", program.display()))
+        }
         Request::Hello
+        | Request::Upgrade { .. }
         | Request::Ports
         | Request::ClearRoute { .. }
         | Request::Stats
@@ -376,6 +398,11 @@ mod tests {
             text(&encode(9, &Request::SetRoute { route }).unwrap()),
             "{\"v\":1,\"id\":9,\"op\":\"set_route\",\"route\":{\"port\":50800,\"target\":\"172.17.0.2:22\",\"vm\":\"vm_x\"}}\n"
         );
+        let upgrade = Request::Upgrade { program: Some("/usr/bin/golem-forwarder".into()) };
+        assert_eq!(
+            text(&encode(10, &upgrade).unwrap()),
+            "{\"v\":1,\"id\":10,\"op\":\"upgrade\",\"program\":\"/usr/bin/golem-forwarder\"}\n"
+        );
         let refusal = Reply::Error(Refusal::new(RefusalCode::TooLong, "no"));
         assert_eq!(
             text(&encode(0, &refusal).unwrap()),
@@ -408,6 +435,7 @@ mod tests {
         };
         let refused =
             |request: Request| validate(&request).unwrap_err().code == RefusalCode::BadRequest;
+        assert!(refused(Request::Upgrade { program: Some("golem-forwarder".into()) }));
         assert!(refused(Request::SetRoute { route: route(0, "a") }));
         assert!(refused(Request::SetRoute { route: route(1, "") }));
         assert!(refused(Request::SetRoute { route: route(1, "a\u{1b}b") }));

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, PortBoard, holder};
 use crate::forwarder::wire::{Hello, MAX_PORTS, PortStatus, Route, Stats};
-use crate::forwarder::{ClientError, ForwarderClient};
+use crate::forwarder::{ClientError, ForwarderClient, successor_of};
 use crate::vm::AccessPorts;
 
 /// How often the forwarder is asked what has become of its ports: one that was taken may be free.
@@ -33,6 +33,12 @@ pub trait LaunchForwarder: Send + Sync + 'static {
 
     /// Makes sure that one runs, and says which. Does nothing if one does.
     async fn ensure(&self) -> Result<Hello, ClientError>;
+
+    /// Has the running one become the program that there is now, if that is another one, and says which runs
+    /// then. Ports and sessions stay. If it can't, it goes on as it is.
+    async fn upgrade(&self, running: Hello) -> Hello {
+        running
+    }
 }
 
 /// The `golem-forwarder` program.
@@ -57,11 +63,36 @@ impl LaunchForwarder for ForwarderProgram {
             ForwarderClient::ensure_running(&self.data_dir, &self.binary, &self.log).await?;
         Ok(hello)
     }
+
+    async fn upgrade(&self, running: Hello) -> Hello {
+        let Some(program) = successor_of(&running, &self.binary).await else { return running };
+        match ForwarderClient::new(&self.data_dir).upgrade(Some(&program)).await {
+            Ok(now) => {
+                tracing::info!(
+                    pid = now.pid,
+                    program = %program.display(),
+                    version = now.version,
+                    "the forwarder has been upgraded, with its sessions"
+                );
+                now
+            }
+            Err(error) => {
+                tracing::warn!("the forwarder is not upgraded: {error}");
+                running
+            }
+        }
+    }
 }
 
 /// How a forwarder that proves no ports is called.
 fn old(hello: &Hello) -> Option<String> {
     (!hello.proofs).then(|| format!("the running golem-forwarder (process {})", hello.pid))
+}
+
+/// Whether it is of a version that can't be upgraded while it runs, so that it is replaced as soon as it
+/// carries nothing.
+fn must_be_replaced(hello: &Hello) -> bool {
+    !hello.proofs || hello.build.is_none()
 }
 
 /// Why the ports could not be taken up at the start.
@@ -135,7 +166,7 @@ impl ForwardedPorts {
         }
         let mut hello = launch.ensure().await?;
         let client = ForwarderClient::new(launch.data_dir());
-        if !hello.proofs && client.stats().await?.open == 0 {
+        if must_be_replaced(&hello) && client.stats().await?.open == 0 {
             tracing::info!(
                 pid = hello.pid,
                 "the forwarder is of an earlier version: it is replaced"
@@ -143,6 +174,7 @@ impl ForwardedPorts {
             client.shutdown().await?;
             hello = launch.ensure().await?;
         }
+        hello = launch.upgrade(hello).await;
         tracing::info!(pid = hello.pid, uptime_ms = hello.uptime_ms, "the forwarder runs");
         board.set_old_forwarder(old(&hello));
         let of_vms = expected.keys().filter(|port| !offered.contains(port)).copied().collect();
@@ -197,7 +229,14 @@ impl ForwardedPorts {
                     }
                 }
             }
-            tracing::warn!("the forwarder has ended; it is started again");
+            match self.inner.client.hello().await {
+                Ok(hello) => tracing::info!(
+                    pid = hello.pid,
+                    version = hello.version,
+                    "another program is the forwarder now"
+                ),
+                Err(_) => tracing::warn!("the forwarder has ended; it is started again"),
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.bring_back(&mut said, &mut waits) => {}
@@ -212,7 +251,7 @@ impl ForwardedPorts {
         let is_old = match self.inner.client.hello().await {
             Ok(hello) => {
                 self.inner.board.set_old_forwarder(old(&hello));
-                !hello.proofs
+                must_be_replaced(&hello)
             }
             // What is wrong with it is said below.
             Err(_) => false,

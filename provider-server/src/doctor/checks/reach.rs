@@ -23,6 +23,26 @@ pub(in crate::doctor) fn forwarder(facts: &Facts) -> Check {
             format!("process {} runs, but could not be started again: {reason}", hello.pid),
             "install golem-forwarder beside golem-provider, or set GOLEM_PROVIDER_FORWARDER to its path",
         ),
+        (Ok(Some(hello)), Ok(_)) if hello.build.is_none() => Check::warning(
+            SUBJECT,
+            format!(
+                "version {}, which runs as process {}, is too old to be upgraded while it runs",
+                printable(&hello.version, 40),
+                hello.pid
+            ),
+            "the provider replaces it as soon as it carries no SSH session",
+        ),
+        (Ok(Some(hello)), Ok(_)) if facts.forwarder.successor.is_some() => Check::warning(
+            SUBJECT,
+            format!(
+                "version {} runs as process {}, and {} is another build",
+                printable(&hello.version, 40),
+                hello.pid,
+                facts.forwarder.successor.clone().unwrap_or_default().display()
+            ),
+            "it becomes that one, with all its sessions, when the provider starts again, or by \
+             'golem-forwarder --data-dir DIR --upgrade'",
+        ),
         (Ok(Some(hello)), Ok(program)) => Check::good(
             SUBJECT,
             format!(

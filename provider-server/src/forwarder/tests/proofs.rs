@@ -148,7 +148,7 @@ async fn only_ssh_reaches_the_vm_and_its_server_speaks_at_once() {
 #[tokio::test]
 async fn a_crowd_of_silent_clients_keeps_nobody_out() {
     // Nobody is closed for being slow: only for making room.
-    let patience = Patience { in_use: 10 * PATIENCE, free: PATIENCE };
+    let patience = Patience { in_use: 10 * PATIENCE, free: PATIENCE, ..Patience::default() };
     let forwarder = Forwarder::start_with(|options| options.patience = patience).await;
     let [port] = forwarder.offer().await;
     forwarder.route(port, counting_server().await.0, "box").await;
@@ -172,8 +172,11 @@ async fn a_crowd_of_silent_clients_keeps_nobody_out() {
 
 #[tokio::test]
 async fn who_says_nothing_or_half_of_it_is_closed_in_time() {
-    let patience =
-        Patience { in_use: Duration::from_millis(200), free: Duration::from_millis(100) };
+    let patience = Patience {
+        in_use: Duration::from_millis(200),
+        free: Duration::from_millis(100),
+        ..Patience::default()
+    };
     let forwarder = Forwarder::start_with(|options| options.patience = patience).await;
     let [free, in_use] = forwarder.offer().await;
     forwarder.route(in_use, counting_server().await.0, "box").await;

@@ -14,8 +14,11 @@ use golem_vm_provider::forwarder::wire::{Hello, Route};
 use golem_vm_provider::forwarder::{ClientError, EXIT_ALREADY_RUNNING, ForwarderClient};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-#[path = "../src/test_address.rs"]
+#[path = "../../src/test_address.rs"]
 mod test_address;
+
+mod provider;
+mod upgrade;
 
 use test_address::own_ip;
 
