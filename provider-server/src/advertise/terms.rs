@@ -112,11 +112,16 @@ pub struct Snapshot {
     pub api_port: u16,
     /// The ports.
     pub ports: PortsSummary,
+    /// Why no VM can be made at the moment, where that is so.
+    pub trouble: Option<String>,
 }
 
 /// Why nothing is advertised, in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NothingToOffer {
+    /// The backend is not the one that has the VMs.
+    #[error("{0}")]
+    Backend(String),
     /// As many VMs as are allowed.
     #[error("there are as many VMs as GOLEM_PROVIDER_MAX_VMS allows")]
     MaxVms,
@@ -179,6 +184,9 @@ pub fn terms(
     snapshot: &Snapshot,
 ) -> Result<AdvertisedTerms, NothingToOffer> {
     let resources = snapshot.free.whole();
+    if let Some(trouble) = &snapshot.trouble {
+        return Err(NothingToOffer::Backend(trouble.clone()));
+    }
     if snapshot.vms_left == 0 {
         return Err(NothingToOffer::MaxVms);
     }

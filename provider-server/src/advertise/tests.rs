@@ -63,6 +63,7 @@ pub(super) fn snapshot() -> Snapshot {
         backend: BackendKind::Memory,
     };
     Snapshot {
+        trouble: None,
         free: Amount { cpu_millis: 3500, memory_mib: 7000, storage_mib: 50 * 1024 },
         backends: vec![BackendOffer {
             kind: BackendKind::Memory,
