@@ -8,6 +8,7 @@ use golem_vm_protocol::advertisement::{
 use golem_vm_protocol::attestation::same_host;
 use golem_vm_protocol::document::{Envelope, MAX_PAYLOAD_BYTES};
 use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::vm::LeaseTerms;
 use golem_vm_protocol::{KeyId, VmResources};
 
 use crate::backend::{BackendKind, Capabilities, Containment, Egress};
@@ -41,6 +42,8 @@ pub struct TermsSettings {
     pub prices: Prices,
     /// How much more is promised than there is.
     pub overcommit: Overcommit,
+    /// What leases are given.
+    pub lease: LeaseTerms,
     /// The least that has to be free.
     pub minimum: Minimum,
     /// Whether guests that are not contained are offered to everybody.
@@ -65,6 +68,7 @@ impl TermsSettings {
                 cpu: config.offer.overcommit_cpu,
                 storage: config.offer.overcommit_storage,
             },
+            lease: config.leases.terms(),
             minimum: config.minimum,
             allow_uncontained: config.allow_uncontained,
             trusts_somebody: !config.trusted_requestors.is_empty(),
@@ -289,7 +293,7 @@ impl AdvertisedTerms {
         valid_for: Duration,
     ) -> Advertisement {
         let mut advertisement = Advertisement {
-            lease: None,
+            lease: Some(settings.lease),
             provider_id: settings.provider_id,
             sequence,
             issued_at: now,
