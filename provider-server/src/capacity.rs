@@ -3,11 +3,15 @@
 //! The amounts are integers, so that fractions of a vCPU add up exactly. What is reserved is the
 //! sum over the rows of VMs, read in the same transaction that admits a new one (see the store).
 
+mod audit;
+
 use golem_vm_protocol::VmResources;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Minimum, OfferSettings};
 use crate::host::HostResources;
+
+pub use audit::{Booked, Books};
 
 /// MiB of memory that are left to the host unless the owner sets the offer.
 const HOST_MEMORY_MIB: u64 = 1024;
@@ -34,6 +38,27 @@ impl Amount {
             memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
             storage_mib: self.storage_mib.saturating_sub(other.storage_mib),
         }
+    }
+
+    /// Both together; saturates.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            storage_mib: self.storage_mib.saturating_add(other.storage_mib),
+        }
+    }
+
+    /// For a person: `2.5 vCPUs, 4 GB of memory, 20 GB of disk`.
+    #[must_use]
+    pub fn words(self) -> String {
+        format!(
+            "{} vCPUs, {} GB of memory, {} GB of disk",
+            cores(self.cpu_millis),
+            gib(self.memory_mib),
+            gib(self.storage_mib)
+        )
     }
 
     /// What of `wanted` is more than there is in this, in words; `None` when it fits.

@@ -17,6 +17,7 @@ pub mod fuzzing;
 pub mod host;
 pub mod http;
 pub mod images;
+pub mod orphans;
 pub mod ports;
 pub mod rental;
 pub mod steady;

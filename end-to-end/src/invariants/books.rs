@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags};
 
 /// A VM's row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Row {
     pub owner: String,
     /// The owner's name for it.
     pub name: String,
-    /// The word of its state.
+    /// The word of its state in its history: `retained` where it is only kept.
     pub state: String,
     /// vCPUs.
     pub cpu: u32,
@@ -93,7 +93,7 @@ impl Books {
             )?,
             operations: all(db, "SELECT id FROM operation ORDER BY id", |row| row.get(0))?,
             orphans: all(db, "SELECT instance FROM orphan ORDER BY instance", |row| row.get(0))?,
-            events: Vec::new(),
+            events: events(db)?,
         })
     }
 
@@ -105,8 +105,9 @@ impl Books {
 }
 
 fn vms(db: &Connection) -> rusqlite::Result<Vec<Row>> {
-    let sql = "SELECT id, owner, name, state, cpu, memory_gb, storage_gb, quarantined_at IS NOT NULL, \
-               operation FROM vm ORDER BY id";
+    // The table has no word of its own for what is only kept.
+    let sql = "SELECT id, owner, name, iif(state = 'stopped' AND retained_until IS NOT NULL, 'retained', state), \
+               cpu, memory_gb, storage_gb, quarantined_at IS NOT NULL, operation FROM vm ORDER BY id";
     all(db, sql, |row| {
         Ok(Row {
             id: row.get(0)?,
@@ -122,17 +123,29 @@ fn vms(db: &Connection) -> rusqlite::Result<Vec<Row>> {
     })
 }
 
+fn events(db: &Connection) -> rusqlite::Result<Vec<Event>> {
+    let sql =
+        "SELECT vm, number, from_stage, to_stage, steady, delivered FROM event ORDER BY vm, number";
+    let number = |row: &rusqlite::Row<'_>, column| -> rusqlite::Result<u64> {
+        let number: i64 = row.get(column)?;
+        Ok(u64::try_from(number).unwrap_or_else(|_| panic!("{number} in column {column} of event")))
+    };
+    all(db, sql, |row| {
+        Ok(Event {
+            vm: row.get(0)?,
+            number: number(row, 1)?,
+            from: row.get(2)?,
+            to: row.get(3)?,
+            steady: number(row, 4)?,
+            delivered: number(row, 5)?,
+        })
+    })
+}
+
 fn all<T>(
     db: &Connection,
     sql: &str,
     read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
     db.prepare(sql)?.query_map([], read)?.collect()
-}
-
-/// Whether the database has such a table.
-#[expect(dead_code, reason = "the table of events comes with the histories of VMs")]
-fn has_table(db: &Connection, name: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    Ok(db.query_row(sql, [name], |_| Ok(())).optional()?.is_some())
 }

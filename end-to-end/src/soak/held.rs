@@ -20,14 +20,20 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Logs in to a VM, and goes on talking.
-    pub(crate) fn open(requestor: &Requestor, vm: &str, scene: &Arc<Scene>) -> Self {
+    /// Logs in to a VM, and goes on talking; from `end` on it may end.
+    pub(crate) fn open(
+        requestor: &Requestor,
+        vm: &str,
+        end: Option<Instant>,
+        scene: &Arc<Scene>,
+    ) -> Self {
         let session = requestor.quiet_session(vm);
         let let_go = Arc::new(AtomicBool::new(false));
         let talk = Talk {
             session,
             vm: vm.to_owned(),
             let_go: Arc::clone(&let_go),
+            end,
             scene: Arc::clone(scene),
         };
         Self { let_go, thread: Some(thread::spawn(move || talk.go_on())) }
@@ -57,6 +63,7 @@ struct Talk {
     session: Session,
     vm: String,
     let_go: Arc<AtomicBool>,
+    end: Option<Instant>,
     scene: Arc<Scene>,
 }
 
@@ -87,7 +94,8 @@ impl Talk {
 
     /// Says so if nothing explains it. One that never heard anything was not logged in.
     fn ended(&self, said: u64, asked: Instant) {
-        if self.let_go.load(Ordering::SeqCst) || self.scene.is_over() {
+        let due = self.end.is_some_and(|end| end < Instant::now());
+        if due || self.let_go.load(Ordering::SeqCst) || self.scene.is_over() {
             return;
         }
         if self.scene.weather.has_cut_since(asked) {

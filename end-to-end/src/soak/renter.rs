@@ -16,11 +16,22 @@ const MACHINES: usize = 3;
 /// Longest that something may take to come right once all is at rest.
 const RIGHT: Duration = Duration::from_secs(60);
 
+/// How long a short lease lasts, and how much longer it gets when it is extended.
+const LEASE: Duration = Duration::from_secs(40);
+const EXTENSION: Duration = Duration::from_secs(60);
+/// How long before its end nothing more is asked of a VM, and how long after it has to be enforced.
+const BEFORE_END: Duration = Duration::from_secs(5);
+const AFTER_END: Duration = Duration::from_secs(15);
+
 /// What a VM should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Should {
     Run,
     Stand,
+    /// Only kept: its lease has ended, or it was given up softly.
+    Wait,
+    /// Its lease is about to end, or has ended.
+    End,
     /// A request about it has failed in trouble: whatever it is now, it must not have been lost
     /// unless it was to be destroyed or had not been made.
     Unsure {
@@ -28,11 +39,23 @@ enum Should {
     },
 }
 
+/// The end of a short lease: somewhere between two moments, since nobody knows when exactly the
+/// provider began to count.
+#[derive(Debug, Clone, Copy)]
+struct Term {
+    earliest: Instant,
+    latest: Instant,
+    /// Whether the VM is destroyed then, and not kept.
+    destroys: bool,
+}
+
 /// A VM as its requestor knows it.
 #[derive(Debug)]
 struct Machine {
     name: String,
     should: Should,
+    /// When it ends, unless that is days away.
+    term: Option<Term>,
     /// Whether the file is in it by which its disk is known again.
     marked: bool,
     held: Option<Held>,
@@ -55,6 +78,9 @@ enum Deed {
     Stop,
     Restart,
     Destroy,
+    Extend,
+    Keep,
+    Undelete,
     Use,
     Hold,
     LetGo,
@@ -93,6 +119,7 @@ impl Renter {
                 machine.held = None;
             }
         });
+        self.mind_the_time();
         let room = u64::from(self.machines.len() < MACHINES);
         let some = u64::from(!self.machines.is_empty());
         let deed = self.random.weighed(&[
@@ -101,6 +128,9 @@ impl Renter {
             (some * 2, Deed::Stop),
             (some, Deed::Restart),
             (some * 2, Deed::Destroy),
+            (some * 2, Deed::Extend),
+            (some, Deed::Keep),
+            (some * 2, Deed::Undelete),
             (some * 4, Deed::Use),
             (some * 4, Deed::Hold),
             (some, Deed::LetGo),
@@ -115,16 +145,24 @@ impl Renter {
         }
         let at = self.random.between(0, self.machines.len() as u64);
         let at = usize::try_from(at).unwrap();
+        // It may end at any moment: whatever is asked of it may come too late.
+        if self.machines[at].should == Should::End {
+            return;
+        }
         match deed {
             Deed::Start => self.power(at, "start", Should::Run, scene),
             Deed::Stop => self.power(at, "stop", Should::Stand, scene),
             Deed::Restart => self.power(at, "restart", Should::Run, scene),
             Deed::Destroy => self.destroy(at, scene),
+            Deed::Extend => self.extend(at, scene),
+            Deed::Keep => self.keep(at, scene),
+            Deed::Undelete => self.undelete(at, scene),
             Deed::Use => self.use_it(at, scene),
             Deed::Hold => {
                 let machine = &mut self.machines[at];
                 if machine.should == Should::Run && machine.held.is_none() {
-                    machine.held = Some(Held::open(&self.requestor, &machine.name, scene));
+                    let end = machine.term.map(|term| term.earliest - BEFORE_END);
+                    machine.held = Some(Held::open(&self.requestor, &machine.name, end, scene));
                 }
             }
             Deed::LetGo => self.machines[at].held = None,
@@ -141,14 +179,26 @@ impl Renter {
     fn create(&mut self, scene: &Arc<Scene>) {
         self.names += 1;
         let name = format!("box-{}-{}", self.number, self.names);
-        let arguments = ["vm", "create", &name, "--timeout", "100"];
+        let mut arguments = vec!["vm", "create", &name, "--timeout", "100"];
+        let lease = format!("{}s", LEASE.as_secs());
+        let expiry = self.random.weighed(&[(4, None), (1, Some("stop")), (1, Some("destroy"))]);
+        if let Some(expiry) = expiry {
+            arguments.extend(["--for", &lease, "--on-expiry", expiry]);
+        }
+        let began = Instant::now();
         let ended = self.command(scene, "create", &arguments);
+        let term = expiry.map(|expiry| Term {
+            earliest: began + LEASE,
+            // Where nothing was heard of it, it may begin yet.
+            latest: Instant::now() + if ended == Ended::Well { LEASE } else { LEASE + RIGHT },
+            destroys: expiry == "destroy",
+        });
         let should = match ended {
             Ended::Well => Should::Run,
             Ended::Refused => return,
             Ended::InTrouble => Should::Unsure { may_be_gone: true },
         };
-        self.machines.push(Machine { name, should, marked: false, held: None });
+        self.machines.push(Machine { name, should, term, marked: false, held: None });
         if ended == Ended::Well {
             self.use_it(self.machines.len() - 1, scene);
         }
@@ -179,6 +229,64 @@ impl Renter {
         match self.command(scene, "destroy", &["vm", "destroy", &name, "--yes"]) {
             Ended::Well => drop(self.machines.remove(at)),
             _ => self.machines[at].should = Should::Unsure { may_be_gone: true },
+        }
+    }
+
+    fn extend(&mut self, at: usize, scene: &Arc<Scene>) {
+        let machine = &self.machines[at];
+        if !matches!(machine.should, Should::Run | Should::Stand) {
+            return;
+        }
+        let (name, span) = (machine.name.clone(), format!("{}s", EXTENSION.as_secs()));
+        let ended = self.command(scene, "extend", &["vm", "extend", &name, "--for", &span]);
+        if let Some(term) = &mut self.machines[at].term {
+            if ended == Ended::Well {
+                term.earliest += EXTENSION;
+            }
+            term.latest += EXTENSION;
+        }
+    }
+
+    /// Gives it up softly.
+    fn keep(&mut self, at: usize, scene: &Arc<Scene>) {
+        let machine = &mut self.machines[at];
+        if !matches!(machine.should, Should::Run | Should::Stand) {
+            return;
+        }
+        machine.held = None;
+        let name = machine.name.clone();
+        let ended = self.command(scene, "keep", &["vm", "destroy", &name, "--keep", "--yes"]);
+        let machine = &mut self.machines[at];
+        machine.should = match ended {
+            Ended::Well => Should::Wait,
+            _ => Should::Unsure { may_be_gone: machine.term.is_some_and(|term| term.destroys) },
+        };
+        if ended == Ended::Well {
+            machine.term = None;
+        }
+    }
+
+    /// Has one back that was only kept, if there is room for it.
+    fn undelete(&mut self, at: usize, scene: &Arc<Scene>) {
+        if self.machines[at].should != Should::Wait {
+            return;
+        }
+        let name = self.machines[at].name.clone();
+        let ended = self.command(scene, "undelete", &["vm", "undelete", &name]);
+        self.machines[at].should = match ended {
+            Ended::Well => Should::Stand,
+            Ended::Refused => Should::Wait,
+            Ended::InTrouble => Should::Unsure { may_be_gone: false },
+        };
+    }
+
+    /// Expects nothing more of VMs whose lease is about to end.
+    fn mind_the_time(&mut self) {
+        for machine in &mut self.machines {
+            if machine.term.is_some_and(|term| term.earliest < Instant::now() + BEFORE_END) {
+                machine.should = Should::End;
+                machine.held = None;
+            }
         }
     }
 
@@ -214,12 +322,14 @@ impl Renter {
             wrong.into_iter().for_each(|what| scene.violated(what));
         }
         for at in 0..self.machines.len() {
+            self.mind_the_time();
             self.use_it(at, scene);
         }
     }
 
     /// What is not as it should be. What nobody could be sure of is taken as it is found.
     fn compare(&mut self) -> Vec<String> {
+        self.mind_the_time();
         let listed = self.requestor.golem(&["vm", "list", "--json"]);
         if listed.code != 0 {
             return vec![format!("at rest: {listed}")];
@@ -231,7 +341,9 @@ impl Renter {
             .flatten()
             .map(|vm| {
                 let text = |key: &str| vm[key].as_str().unwrap_or_default().to_owned();
-                (text("name"), text("status"))
+                let kept = !vm["lease"]["ended_at"].is_null();
+                let status = text("status");
+                (text("name"), if kept { format!("{status} and kept") } else { status })
             })
             .collect();
         let mut wrong = Vec::new();
@@ -245,8 +357,24 @@ impl Renter {
             let status = found.iter().find(|(name, _)| *name == machine.name);
             let status = status.map(|(_, status)| status.as_str());
             let name = &machine.name;
+            const KEPT: &str = "stopped and kept";
+            if let (Should::End, Some(term)) = (machine.should, machine.term) {
+                match (status, term.destroys) {
+                    (None, true) => return false,
+                    (Some(KEPT), false) => {
+                        (machine.should, machine.term) = (Should::Wait, None);
+                    }
+                    (Some("running" | "stopped"), _)
+                        if Instant::now() < term.latest + AFTER_END => {}
+                    _ => wrong
+                        .push(format!("{name}, whose lease has ended, is {status:?}: {term:?}")),
+                }
+                return true;
+            }
             match (machine.should, status) {
                 (Should::Run, Some("running")) | (Should::Stand, Some("stopped")) => {}
+                (Should::Wait, Some(KEPT)) => {}
+                (Should::Unsure { .. }, Some(KEPT)) => machine.should = Should::Wait,
                 (Should::Unsure { may_be_gone: true }, None) => return false,
                 (Should::Unsure { .. }, Some("running")) => machine.should = Should::Run,
                 (Should::Unsure { .. }, Some("stopped")) => machine.should = Should::Stand,
@@ -270,7 +398,8 @@ impl Renter {
             machine.held = None;
             let name = machine.name.clone();
             let outcome = self.requestor.golem(&["vm", "destroy", &name, "--yes"]);
-            if outcome.code != 0 {
+            // One whose lease has just ended may be gone already.
+            if outcome.code != 0 && machine.should != Should::End {
                 scene.violated(format!("at the end: {outcome}"));
             }
             self.machines.pop();

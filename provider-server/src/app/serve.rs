@@ -18,6 +18,7 @@ use super::{AppError, housekeeping};
 use crate::config::Config;
 use crate::control::{self, Running};
 use crate::http::{self, ApiState};
+use crate::orphans;
 use crate::ports::{ForwardedPorts, PortProofs, bind_proof_socket, display};
 use crate::vm::disk_guard;
 use crate::vm::repository::VmRepository as _;
@@ -73,6 +74,12 @@ impl Provider {
             work.spawn(async move { firewall.watch(token).await });
         }
         work.spawn(housekeeping::run(running.store.clone(), token.clone()));
+        let orphans = orphans::Sweeper::new(
+            Arc::clone(&running.backend),
+            Arc::new(running.store.clone()),
+            config.orphan_grace,
+        );
+        work.spawn(orphans.run(token.clone()));
         work.spawn(disk_guard::run(
             running.rental.vms.clone(),
             Arc::clone(&running.backend),
@@ -127,9 +134,6 @@ async fn advertise(running: Arc<Running>, at_start: AtStart, token: Cancellation
     advertiser.follow(running.rental.images.changes());
     advertiser.follow(running.ports.changes());
     advertiser.follow(at_start.found.changes());
-    if let Some(trouble) = running.backend.trouble() {
-        advertiser.follow(trouble);
-    }
     tokio::join!(running.verifier.run(token.clone()), advertiser.run(token.clone()));
 }
 

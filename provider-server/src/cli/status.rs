@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use golem_vm_protocol::text::printable;
-use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::time::{Timestamp, in_words};
 use golem_vm_protocol::vm::VmStatus;
 
 use super::place::PlaceArgs;
@@ -14,7 +14,7 @@ use super::table::Rows;
 use super::terminal::{Style, Tone, print, print_json};
 use crate::backend::Containment;
 use crate::capacity::{cores, gib};
-use crate::control::messages::{self, DiscoveryStatus, PortsStatus, Status, VmLine};
+use crate::control::messages::{self, DiscoveryStatus, OrphanLine, PortsStatus, Status, VmLine};
 use crate::images::ImageInfo;
 use crate::ports::display;
 
@@ -57,6 +57,7 @@ fn text(status: &Status, now: Timestamp, style: Style) -> String {
     images(&mut out, &status.images, style);
     out.push('\n');
     vms(&mut out, &status.vms, now, style);
+    orphans(&mut out, &status.orphans, style);
     out
 }
 
@@ -94,9 +95,6 @@ fn who(out: &mut String, status: &Status, now: Timestamp, style: Style) {
         },
     );
     line(out, "backend", &printable(&status.backend_version, 200));
-    if let Some(trouble) = &status.backend_trouble {
-        line(out, "", &style.paint(Tone::Bad, &printable(trouble, 1000)));
-    }
     let enforced = if status.enforced.is_empty() {
         style.paint(Tone::Warning, "nothing is enforced")
     } else {
@@ -292,6 +290,22 @@ fn short_digest(digest: &str) -> String {
     if algorithm.is_empty() { short } else { format!("{}:{short}", printable(algorithm, 12)) }
 }
 
+fn orphans(out: &mut String, orphans: &[OrphanLine], style: Style) {
+    if orphans.is_empty() {
+        return;
+    }
+    let heading = "Instances that belong to no VM ('golem-provider doctor' says what to do):";
+    out.push_str(&format!("\n{}\n", style.paint(Tone::Warning, heading)));
+    for orphan in orphans {
+        out.push_str(&format!(
+            "  {}, noticed {}, removed in {}\n",
+            printable(&orphan.instance, 64),
+            orphan.first_seen_at,
+            in_words(orphan.removed_in_seconds)
+        ));
+    }
+}
+
 fn vms(out: &mut String, vms: &[VmLine], now: Timestamp, style: Style) {
     if vms.is_empty() {
         out.push_str("No VMs are rented.\n");
@@ -386,7 +400,6 @@ mod tests {
             api: "0.0.0.0:7466".to_owned(),
             public_host: Some("203.0.113.7".to_owned()),
             backend: BackendKind::Docker,
-            backend_trouble: None,
             backend_version: "Docker Engine 20.10 (API 1.41)".to_owned(),
             isolation: Isolation::Container,
             enforced: vec!["cpu".to_owned(), "memory".to_owned()],
@@ -448,6 +461,11 @@ mod tests {
                 instance: "golem-vm_1".to_owned(),
                 created_at: at(0),
             }],
+            orphans: vec![OrphanLine {
+                instance: "golem-vm_2".to_owned(),
+                first_seen_at: at(0),
+                removed_in_seconds: 7200,
+            }],
         }
     }
 
@@ -470,6 +488,7 @@ mod tests {
             " debian-12  yes       124 MB  built",
             "sha256:0123456789ab\n",
             "1 vCPU, 2 GB, 10 GB",
+            "  golem-vm_2, noticed 2027-01-15T08:00:00Z, removed in 2 h 0 min",
             "! web: it is gone",
         ] {
             assert!(shown.contains(part), "{part:?} is not in\n{shown}");
@@ -491,6 +510,7 @@ mod tests {
             discovery: Vec::new(),
             images: Vec::new(),
             vms: Vec::new(),
+            orphans: Vec::new(),
             ..status()
         };
         let shown = text(&empty, at(0), PLAIN);

@@ -86,6 +86,8 @@ pub struct Config {
     pub launch_timeout: Duration,
     /// What leases it gives.
     pub leases: LeasePolicy,
+    /// How long after it was noticed an instance without a VM is removed.
+    pub orphan_grace: Duration,
     /// The forwarder's program, if set.
     pub forwarder: Option<PathBuf>,
     /// Log filter.
@@ -282,6 +284,8 @@ impl Config {
             allow_unsigned: settings.flag("GOLEM_PROVIDER_ALLOW_UNSIGNED")?,
             launch_timeout: seconds(settings, "GOLEM_PROVIDER_LAUNCH_TIMEOUT_SECONDS", 10)?,
             leases: leases(settings)?,
+            orphan_grace: span(settings, "GOLEM_PROVIDER_ORPHAN_GRACE", 0)?
+                .unwrap_or(crate::orphans::USUAL_GRACE),
             forwarder: settings.get_opt("GOLEM_PROVIDER_FORWARDER")?,
             log: settings.get("GOLEM_PROVIDER_LOG")?,
         })
@@ -323,17 +327,19 @@ fn seconds(settings: &Settings, name: &str, least: u64) -> Result<Duration, Sett
     }
 }
 
+/// A span of time from `least` seconds to ten years.
+fn span(settings: &Settings, name: &str, least: u64) -> Result<Option<Duration>, SettingsError> {
+    let Some(text) = settings.get_opt::<String>(name)? else { return Ok(None) };
+    let seconds = seconds_of(&text).map_err(|error| settings.invalid(name, error.to_string()))?;
+    if (least..=MAX_LEASE_SECONDS).contains(&seconds) {
+        Ok(Some(Duration::from_secs(seconds)))
+    } else {
+        Err(settings.invalid(name, format!("has to be from {least} s to ten years")))
+    }
+}
+
 fn leases(settings: &Settings) -> Result<LeasePolicy, SettingsError> {
-    let span = |name: &str, least: u64| -> Result<Option<Duration>, SettingsError> {
-        let Some(text) = settings.get_opt::<String>(name)? else { return Ok(None) };
-        let seconds =
-            seconds_of(&text).map_err(|error| settings.invalid(name, error.to_string()))?;
-        if (least..=MAX_LEASE_SECONDS).contains(&seconds) {
-            Ok(Some(Duration::from_secs(seconds)))
-        } else {
-            Err(settings.invalid(name, format!("has to be from {least} s to ten years")))
-        }
-    };
+    let span = |name: &str, least: u64| span(settings, name, least);
     let usual = LeasePolicy::default();
     let max = span("GOLEM_PROVIDER_LEASE_MAX", MIN_LEASE_SECONDS)?;
     let default = span("GOLEM_PROVIDER_LEASE_DEFAULT", MIN_LEASE_SECONDS)?;

@@ -357,6 +357,13 @@ pub static TABLE: SettingsTable = SettingsTable {
             "how long the disk of a VM is kept after its lease has ended",
         ),
         setting(
+            &["GOLEM_PROVIDER_ORPHAN_GRACE"],
+            "orphan_grace",
+            Some("24h"),
+            "a span such as 0s, 24h or 30d",
+            "how long an instance that carries this provider's label and belongs to no VM is left alone after it was noticed",
+        ),
+        setting(
             &["GOLEM_PROVIDER_FORWARDER"],
             "forwarder",
             None,

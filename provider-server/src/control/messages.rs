@@ -135,6 +135,17 @@ pub struct VmLine {
     pub created_at: Timestamp,
 }
 
+/// An instance that belongs to no VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanLine {
+    /// Its name in the backend's own tools.
+    pub instance: String,
+    /// When it was noticed.
+    pub first_seen_at: Timestamp,
+    /// In how many seconds it is removed, at the earliest.
+    pub removed_in_seconds: u64,
+}
+
 /// Cuts a VM off from all network, or lets it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantine {
@@ -206,9 +217,6 @@ pub struct Status {
     pub backend: BackendKind,
     /// The backend's version, in its own words.
     pub backend_version: String,
-    /// Why nothing can be said of VMs that are not seen on the backend, where that is so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend_trouble: Option<String>,
     /// How VMs are kept apart from the host.
     pub isolation: Isolation,
     /// Which limits are enforced.
@@ -229,6 +237,9 @@ pub struct Status {
     pub images: Vec<ImageInfo>,
     /// The VMs.
     pub vms: Vec<VmLine>,
+    /// Instances that carry this provider's label, and belong to no VM.
+    #[serde(default)]
+    pub orphans: Vec<OrphanLine>,
 }
 
 /// Builds an image that the program knows how to build.

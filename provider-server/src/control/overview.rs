@@ -7,12 +7,13 @@ use golem_vm_node::http::ProblemResponse;
 use golem_vm_protocol::provider::{ResourceSummary, Summary, SummaryEnvironment, SummaryVm};
 
 use super::messages::{
-    CapacityStatus, Check, DiscoveryStatus, HostUse, PortsStatus, Status, VmLine,
+    CapacityStatus, Check, DiscoveryStatus, HostUse, OrphanLine, PortsStatus, Status, VmLine,
 };
 use super::running::Running;
 use crate::advertise::Offering;
 use crate::doctor;
 use crate::host;
+use crate::orphans::OrphanRegister as _;
 use crate::ports::{PortReport, Verification};
 use crate::vm::VmRecord;
 use crate::vm::record::OwnerColumn;
@@ -38,7 +39,6 @@ pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse>
         public_host: running.info.public_host(),
         backend: conditions.backend,
         backend_version: capabilities.version.clone(),
-        backend_trouble: running.backend.trouble().and_then(|trouble| trouble.borrow().clone()),
         isolation: capabilities.isolation,
         enforced: capabilities.enforced.clone(),
         containment: capabilities.containment.clone(),
@@ -53,7 +53,21 @@ pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse>
         discovery: discovery(running),
         images,
         vms: records.into_iter().map(line).collect(),
+        orphans: orphans(running).await?,
     })
+}
+
+async fn orphans(running: &Running) -> Result<Vec<OrphanLine>, ProblemResponse> {
+    let grace = running.config.orphan_grace;
+    let noted = running.store.noted().await?;
+    Ok(noted
+        .into_iter()
+        .map(|orphan| OrphanLine {
+            instance: orphan.instance.to_string(),
+            first_seen_at: orphan.first_seen_at,
+            removed_in_seconds: grace.saturating_sub(orphan.known_for).as_secs(),
+        })
+        .collect())
 }
 
 async fn host_use(running: &Running) -> Result<HostUse, ProblemResponse> {

@@ -1,11 +1,12 @@
 //! What `doctor` looks at, gathered before it is judged.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use golem_vm_protocol::time::Timestamp;
 
-use crate::backend::Capabilities;
-use crate::capacity::Amount;
+use crate::backend::{Capabilities, InstanceId};
+use crate::capacity::{Amount, Books};
 use crate::control::messages::{DiscoveryStatus, PortsStatus};
 use crate::forwarder::wire::Hello;
 use crate::host::HostResources;
@@ -34,6 +35,10 @@ pub struct Facts {
     pub own_disk: Option<DiskFacts>,
     /// The ledger.
     pub capacity: CapacityFacts,
+    /// What the database says of what is reserved; `None` when it could not be read.
+    pub books: Option<Books>,
+    /// The instances compared with the VMs, or why they could not be; `None` without a database.
+    pub instances: Option<Result<InstanceFacts, String>>,
     /// VMs that the provider itself has stopped: name and reason.
     pub stopped: Vec<(String, String)>,
     /// The forwarder.
@@ -95,6 +100,19 @@ pub struct CapacityFacts {
     pub reserved: Option<Amount>,
     /// How many times the host's disk may be promised.
     pub overcommit_storage: f64,
+}
+
+/// What the backend has, compared with the VMs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InstanceFacts {
+    /// How many instances there are.
+    pub count: usize,
+    /// Those that belong to no VM, and how long ago the provider noticed them, if it has.
+    pub orphans: Vec<(InstanceId, Option<Duration>)>,
+    /// VMs that should have one and have none: names, for people.
+    pub missing: Vec<String>,
+    /// How long after they were noticed orphans are removed.
+    pub grace: Duration,
 }
 
 /// The forwarder.

@@ -16,7 +16,7 @@ use golem_vm_protocol::{KeyPair, route};
 use super::facts::{
     CapacityFacts, ClockFacts, DiskFacts, Facts, ForwarderFacts, KeyFacts, Peer, PortsFacts, Trust,
 };
-use super::{http_date, local_ports};
+use super::{books, http_date, local_ports};
 use crate::backend::{Backend, Capabilities};
 use crate::capacity::{self, Amount};
 use crate::config::Config;
@@ -86,6 +86,13 @@ pub async fn gather(subject: Subject<'_>) -> Facts {
         Some(store) => store.reserved().await.ok(),
         None => None,
     };
+    let (books, instances) = match (&subject.store, &subject.backend) {
+        (None, _) => (None, None),
+        (Some(store), Err(reason)) => (store.books().await.ok(), Some(Err(reason.clone()))),
+        (Some(store), Ok(backend)) => tokio::join!(async { store.books().await.ok() }, async {
+            Some(books::compare(store, backend, config.orphan_grace).await)
+        }),
+    };
     let stopped = match &subject.store {
         Some(store) => stopped(store).await,
         None => Vec::new(),
@@ -108,6 +115,8 @@ pub async fn gather(subject: Subject<'_>) -> Facts {
             reserved,
             overcommit_storage: config.offer.overcommit_storage,
         },
+        books,
+        instances,
         stopped,
         forwarder,
         ports: machine.ports,

@@ -4,6 +4,7 @@
 //! changes nothing. [`examine`] judges what was found: it is pure, so that every sentence can be
 //! tested without the machine it is about.
 
+mod books;
 mod checks;
 mod facts;
 mod gather;
@@ -13,8 +14,8 @@ mod local_ports;
 use crate::control::messages::{Check, Verdict};
 
 pub use facts::{
-    CapacityFacts, ClockFacts, DiskFacts, Facts, ForwarderFacts, KeyFacts, LookedAtPorts, Peer,
-    PortsFacts, TakenPort, Trust,
+    CapacityFacts, ClockFacts, DiskFacts, Facts, ForwarderFacts, InstanceFacts, KeyFacts,
+    LookedAtPorts, Peer, PortsFacts, TakenPort, Trust,
 };
 pub use gather::{Running, Subject, gather};
 
@@ -28,6 +29,8 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
     checks.extend(checks::stopped(facts));
     checks.push(checks::memory(facts));
     checks.push(checks::capacity(facts));
+    checks.extend(checks::ledger(facts));
+    checks.extend(checks::instances(facts));
     checks.push(checks::key(facts));
     checks.push(checks::forwarder(facts));
     checks.extend(checks::ports(facts));

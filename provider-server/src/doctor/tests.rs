@@ -2,6 +2,7 @@
 //! Every sentence, over facts that no machine has to have.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
@@ -15,7 +16,7 @@ use golem_vm_protocol::vm::Isolation;
 use super::*;
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, BackendKind, Capabilities, Containment, Finding, ImageDigest};
-use crate::capacity::Amount;
+use crate::capacity::{Amount, Booked, Books};
 use crate::config::{Config, TABLE};
 use crate::control::messages::{DiscoveryStatus, PortsStatus};
 use crate::forwarder::wire::Hello;
@@ -38,6 +39,19 @@ fn image(name: &str, offered: bool, there: bool) -> ImageInfo {
         size_bytes: there.then_some(1),
         offered,
     }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn one_vm() -> Books {
+    let vm = Booked {
+        id: "vm_a".to_owned(),
+        owner: "me".to_owned(),
+        name: "box".to_owned(),
+        holds: amount(1, 1, 10),
+        is_held: true,
+    };
+    Books { vms: vec![vm], ports: vec![(50_800, "vm_a".to_owned())], ..Books::default() }
 }
 
 /// A machine on which everything is well.
@@ -75,6 +89,8 @@ fn well() -> Facts {
             reserved: Some(amount(1, 1, 10)),
             overcommit_storage: 1.0,
         },
+        books: Some(Books { reserved: amount(1, 1, 10), ..one_vm() }),
+        instances: Some(Ok(InstanceFacts { count: 1, grace: DAY, ..InstanceFacts::default() })),
         stopped: Vec::new(),
         forwarder: ForwarderFacts {
             program: Ok("/bin/golem-forwarder".into()),
@@ -150,6 +166,8 @@ fn a_healthy_machine_has_nothing_to_say() {
         "disk",
         "memory",
         "capacity",
+        "ledger",
+        "instances",
         "key",
         "forwarder",
         "ports",
@@ -173,6 +191,42 @@ fn what_is_wrong_is_said_with_what_to_do() {
             Verdict::Warning,
             "web: it used more than 11 GB",
             "who rents it was told",
+        ),
+        (
+            |f| f.books.as_mut().unwrap().reserved.cpu_millis = 2000,
+            "ledger",
+            Verdict::Bad,
+            "2 vCPUs, 1 GB of memory, 10 GB of disk are reserved, and the 1 VMs add up to 1 vCPUs",
+            "put back the newest backup",
+        ),
+        (
+            |f| {
+                let orphan = "golem-vm_00000000000000000000000000".parse().unwrap();
+                let hour = Duration::from_secs(3600);
+                let found = f.instances.as_mut().unwrap().as_mut().unwrap();
+                found.orphans = vec![(orphan, Some(hour))];
+            },
+            "instances",
+            Verdict::Warning,
+            "golem-vm_00000000000000000000000000 (noticed 1 h 0 min ago)",
+            "removed 1 d 0 h after it was noticed (GOLEM_PROVIDER_ORPHAN_GRACE)",
+        ),
+        (
+            |f| {
+                let found = f.instances.as_mut().unwrap().as_mut().unwrap();
+                found.missing = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+            },
+            "instances",
+            Verdict::Warning,
+            "gone from the engine, with their disks: a; b; c; and 1 more",
+            "on another engine",
+        ),
+        (
+            |f| f.instances = Some(Err("away".to_owned())),
+            "instances",
+            Verdict::Warning,
+            "could not be compared with the VMs: away",
+            "put that right",
         ),
         (
             |f| f.backend = Err("the Docker Engine does not answer".to_owned()),

@@ -10,7 +10,6 @@ use golem_vm_protocol::{KeyId, route};
 use tokio::sync::watch;
 
 use super::ApiState;
-use crate::rental::Rental;
 
 /// What there is to say.
 #[derive(Debug)]
@@ -43,12 +42,9 @@ async fn health() -> Json<Health> {
     Json(Health { status: "healthy".to_owned() })
 }
 
-async fn info(
-    State(source): State<Arc<InfoSource>>,
-    State(rental): State<Rental>,
-) -> Json<ProviderInfo> {
+async fn info(State(source): State<Arc<InfoSource>>) -> Json<ProviderInfo> {
     Json(ProviderInfo {
-        lease: Some(rental.conditions.leases.terms()),
+        lease: None,
         provider_id: source.id.to_string(),
         stream_payment_address: ZERO_ADDRESS.to_owned(),
         glm_token_address: ZERO_ADDRESS.to_owned(),

@@ -5,9 +5,7 @@
 
 mod caller;
 mod error;
-mod events;
 mod info;
-mod leases;
 mod vms;
 mod wire;
 
@@ -49,12 +47,7 @@ impl FromRef<ApiState> for Arc<InfoSource> {
 
 /// All routes.
 pub fn router(state: ApiState) -> Router {
-    Router::new()
-        .merge(info::router())
-        .merge(vms::router())
-        .merge(leases::router())
-        .merge(events::router())
-        .with_state(state)
+    Router::new().merge(info::router()).merge(vms::router()).with_state(state)
 }
 
 /// What a request costs: a create begins a machine.

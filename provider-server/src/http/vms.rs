@@ -59,7 +59,7 @@ async fn create(
         return Ok((StatusCode::ACCEPTED, Json(wire::accepted(operation))).into_response());
     }
     let record = rental.vms.wait_for(owner, operation).await?;
-    Ok(Json(wire::vm(&rental, record)).into_response())
+    Ok(Json(wire::vm(record)).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, VmError> {
@@ -78,11 +78,11 @@ async fn list(
     State(rental): State<Rental>,
 ) -> Result<Json<Vec<Vm>>, ProblemResponse> {
     let records = rental.vms.list(owner).await?;
-    Ok(Json(records.into_iter().map(|record| wire::vm(&rental, record)).collect()))
+    Ok(Json(records.into_iter().map(wire::vm).collect()))
 }
 
 /// A text that is neither an id nor a name is a VM that is not there.
-pub(super) fn reference(text: &str) -> Result<VmRef, VmError> {
+fn reference(text: &str) -> Result<VmRef, VmError> {
     text.parse().map_err(|_| VmError::NotFound(golem_vm_protocol::text::printable(text, 64)))
 }
 
@@ -91,8 +91,7 @@ async fn find(
     State(rental): State<Rental>,
     Path(name): Path<String>,
 ) -> Result<Json<Vm>, ProblemResponse> {
-    let record = rental.vms.find(owner, reference(&name)?).await?;
-    Ok(Json(wire::vm(&rental, record)))
+    Ok(Json(wire::vm(rental.vms.find(owner, reference(&name)?).await?)))
 }
 
 async fn access(
@@ -128,7 +127,7 @@ async fn change(
     let vm = reference(name)?;
     let gone = || VmError::NotFound(name.to_owned());
     let record = rental.vms.request(owner, vm, request).await?.ok_or_else(gone)?;
-    Ok(Json(wire::vm(rental, record)))
+    Ok(Json(wire::vm(record)))
 }
 
 async fn start(
@@ -155,25 +154,14 @@ async fn restart(
     change(&rental, owner, &name, Request::Restart).await
 }
 
-#[derive(Deserialize)]
-struct DestroyQuery {
-    #[serde(default)]
-    keep: bool,
-}
-
-/// Answers `null`, as the original does, and with the VM if that is kept.
+/// Answers `null`, as the original does.
 async fn destroy(
     Renter(owner): Renter,
     State(rental): State<Rental>,
     Path(name): Path<String>,
-    QueryParams(query): QueryParams<DestroyQuery>,
-) -> Result<Json<Option<Vm>>, ProblemResponse> {
-    if query.keep {
-        let Json(kept) = change(&rental, owner, &name, Request::Retain).await?;
-        return Ok(Json(Some(kept)));
-    }
+) -> Result<Json<()>, ProblemResponse> {
     rental.vms.request(owner, reference(&name)?, Request::Destroy).await?;
-    Ok(Json(None))
+    Ok(Json(()))
 }
 
 async fn stats(

@@ -90,9 +90,11 @@ fn write_state(db: &Connection, id: VmId, state: &VmState, moment: Moment) -> Re
         }
         _ => None,
     };
+    // One that was only kept takes back nothing when it is destroyed: somebody else may have it by now.
     db.execute(
-        "UPDATE vm SET state = ?2, message = ?3, code = ?4, updated_at = ?5, next = ?6, retained_since = ?7, \
-         retained_until = ?8 WHERE id = ?1",
+        "UPDATE vm SET state = ?2, message = ?3, code = ?4, updated_at = ?5, next = ?6, \
+         retained_since = iif(?2 = 'destroying', retained_since, ?7), \
+         retained_until = iif(?2 = 'destroying', retained_until, ?8) WHERE id = ?1",
         params![
             id.to_string(),
             state.as_str(),

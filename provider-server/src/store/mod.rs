@@ -5,12 +5,14 @@
 
 mod advertisements;
 mod anchor;
+mod books;
 mod changes;
 mod columns;
 mod events;
 mod images;
 mod ledger;
 mod operations;
+mod orphans;
 mod vms;
 
 use std::path::{Path, PathBuf};
@@ -230,4 +232,4 @@ impl ProviderStore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+mod ledger;
+
 use std::sync::Arc;
 
 use golem_vm_node::clock::ManualClock;
@@ -32,11 +34,11 @@ fn bench() -> Bench {
     Bench { store, clock, _dir: dir }
 }
 
-fn owner(seed: u8) -> Owner {
+pub(crate) fn owner(seed: u8) -> Owner {
     Owner::Key(KeyPair::from_secret_bytes([seed; 32]).unwrap().id())
 }
 
-fn record(owner: Owner, name: &str) -> VmRecord {
+pub(crate) fn record(owner: Owner, name: &str) -> VmRecord {
     let now = Timestamp::from_unix_seconds(1_000_000);
     let grant = LeasePolicy::default().grant(owner, &LeaseRequest::default()).unwrap();
     VmRecord {
@@ -65,19 +67,23 @@ fn record(owner: Owner, name: &str) -> VmRecord {
     }
 }
 
-fn new(owner: Owner, name: &str, key: Option<(&str, &str)>) -> NewVm {
+pub(crate) fn new(owner: Owner, name: &str, key: Option<(&str, &str)>) -> NewVm {
     let idempotency = key
         .map(|(key, fingerprint)| Idempotency { key: key.into(), fingerprint: fingerprint.into() });
     NewVm { record: record(owner, name), idempotency }
 }
 
-fn room_for(vms: u64) -> Bounds {
+pub(crate) fn room_for(vms: u64) -> Bounds {
     let offered =
         Amount { cpu_millis: vms * 1000, memory_mib: vms * 1024, storage_mib: vms * 10_240 };
     Bounds { offered, max_vms: 100, max_vms_per_requestor: None, ports: (50800..50900).collect() }
 }
 
-async fn admit(store: &ProviderStore, new: NewVm, bounds: Bounds) -> Result<VmRecord, VmError> {
+pub(crate) async fn admit(
+    store: &ProviderStore,
+    new: NewVm,
+    bounds: Bounds,
+) -> Result<VmRecord, VmError> {
     match store.admit(new, bounds).await? {
         Admission::Admitted(record) => Ok(*record),
         Admission::Repeated(operation) => panic!("repeated {operation:?}"),
@@ -209,47 +215,4 @@ async fn images_are_kept_by_name() {
     assert_eq!(images[0].digest.as_str(), "sha256:2");
     assert!(store.forget_image("other".into()).await.unwrap());
     assert!(!store.forget_image("other".into()).await.unwrap());
-}
-
-mod ledger {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        /// Whatever is admitted, removed or failed in whatever order: what is reserved is the sum
-        /// of the VMs that hold something, it never exceeds what is offered, and no port is two VMs'.
-        #[test]
-        fn reserved_is_the_sum_of_the_vms(steps in prop::collection::vec((0_u8..3, 0_usize..8), 1..30)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(async {
-                let bench = bench();
-                let bounds = room_for(4);
-                let mut held: Vec<VmRecord> = Vec::new();
-                for (count, (action, index)) in steps.into_iter().enumerate() {
-                    match action {
-                        0 => match admit(&bench.store, new(owner(1), &format!("vm-{count}"), None), bounds.clone()).await {
-                            Ok(record) => held.push(record),
-                            Err(VmError::InsufficientCapacity(_)) => assert_eq!(held.len(), 4),
-                            Err(other) => panic!("{other}"),
-                        },
-                        1 if index < held.len() => bench.store.remove(held.remove(index).id, Reason::new(Actor::Requestor, Cause::Requested)).await.unwrap(),
-                        2 if index < held.len() => {
-                            let id = held.remove(index).id;
-                            bench.store.release_failed(id, ErrorCode::CreateFailed, "x".into()).await.unwrap();
-                        }
-                        _ => {}
-                    }
-                    let sum = u64::try_from(held.len()).unwrap();
-                    assert_eq!(bench.store.reserved().await.unwrap(), room_for(sum).offered);
-                    let mut ports: Vec<_> = held.iter().map(|vm| vm.ssh_port).collect();
-                    ports.sort_unstable();
-                    ports.dedup();
-                    assert_eq!(ports.len(), held.len());
-                }
-            });
-        }
-    }
 }

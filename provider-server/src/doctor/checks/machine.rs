@@ -2,7 +2,7 @@
 
 use golem_vm_protocol::time::Timestamp;
 
-use crate::capacity::{cores, gib};
+use crate::capacity::gib;
 use crate::control::messages::Check;
 use crate::doctor::{Facts, Peer};
 
@@ -164,14 +164,7 @@ pub(in crate::doctor) fn capacity(facts: &Facts) -> Check {
             );
         }
     };
-    let words = |amount: crate::capacity::Amount| {
-        format!(
-            "{} vCPUs, {} GB of memory, {} GB of disk",
-            cores(amount.cpu_millis),
-            gib(amount.memory_mib),
-            gib(amount.storage_mib)
-        )
-    };
+    let words = crate::capacity::Amount::words;
     let Some(reserved) = facts.capacity.reserved else {
         return Check::good(SUBJECT, format!("offered: {}", words(offered)));
     };
