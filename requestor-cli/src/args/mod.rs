@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub use vm::{
-    CreateArgs, DestroyArgs, ExtendArgs, KeysChangeArgs, KeysCommand, KeysRemoveArgs, NameArgs,
-    ProvidersArgs, PurgeArgs, SshArgs, SshConfigArgs, StatsArgs, UndeleteArgs, VmCommand,
+    CreateArgs, DestroyArgs, EventsArgs, ExtendArgs, KeysChangeArgs, KeysCommand, KeysRemoveArgs,
+    NameArgs, ProvidersArgs, PurgeArgs, SshArgs, SshConfigArgs, StatsArgs, UndeleteArgs, VmCommand,
 };
 
 use crate::error::EXIT_CODES;

@@ -93,6 +93,17 @@ Examples:
     /// Show what a VM uses
     #[command(after_help = "Example:\n  golem vm stats my-webserver --watch")]
     Stats(StatsArgs),
+    /// Show what happened to a VM, and who or what did it
+    #[command(after_help = "\
+Also of a VM that is gone: by its name, or by its id where another one has the name by now. Golem
+remembers for 90 days who had it; the provider keeps a history for as long as it likes. Times are
+UTC. With --json it is {\"events\": [...]}, with --follow too one event per line.
+
+Examples:
+  golem vm events my-webserver
+  golem vm events my-webserver --follow
+  golem vm events my-webserver --limit 20 --json")]
+    Events(EventsArgs),
     /// Give VMs back: everything in them is gone at once
     #[command(
         visible_alias = "delete",
@@ -322,6 +333,19 @@ pub struct UndeleteArgs {
     /// For so long from now: 90m, 2h, 7d; without it, the provider's default
     #[arg(long = "for", value_name = "SPAN", value_parser = lease_span)]
     pub lease: Option<u64>,
+}
+
+/// `golem vm events`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct EventsArgs {
+    /// The VM's name or id
+    pub name: String,
+    /// Go on with what happens from now on, until it is gone or you interrupt it
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only the last N
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
 }
 
 /// `golem vm destroy`

@@ -7,3 +7,4 @@ pub mod discovery;
 pub mod listing;
 pub mod pauses;
 pub mod provider;
+pub mod watch;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use golem_vm_protocol::advertisement::Endpoint;
 use golem_vm_protocol::problem::Problem;
 use golem_vm_protocol::signature::{
-    self, Nonce, RequestParts, RequestSignature, SignatureError, sign_request,
+    self, Nonce, RequestParts, RequestSignature, SignatureError, sign_request, verify_response,
 };
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::in_words;
@@ -16,11 +16,13 @@ use golem_vm_protocol::vm::{
     VmId, VmKeys, VmStats,
 };
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmRef, route};
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use super::call_error::CallError;
@@ -320,6 +322,18 @@ impl ProviderClient {
         body: &[u8],
         idempotency_key: Option<&str>,
     ) -> Result<Reply, CallError> {
+        self.send(provider, method, target, body, idempotency_key).await?.whole(provider).await
+    }
+
+    /// Sends one request, and reads the head of its answer.
+    pub(super) async fn send(
+        &self,
+        provider: &ProviderRef,
+        method: &Method,
+        target: &str,
+        body: &[u8],
+        idempotency_key: Option<&str>,
+    ) -> Result<Head, CallError> {
         let connection = self
             .connector
             .api(&provider.id, &provider.endpoints)
@@ -327,13 +341,14 @@ impl ProviderClient {
             .map_err(CallError::Unreachable)?;
         let local = |error: &dyn std::fmt::Display| CallError::Local(error.to_string());
         let created = now_seconds();
+        let nonce = Nonce::random().map_err(|error| local(&error))?;
         let (headers, signature) = sign_request(
             &self.key,
             &RequestParts::new(method.as_str(), target, body),
             &provider.id.to_string(),
             idempotency_key,
             created,
-            Nonce::random().map_err(|error| local(&error))?,
+            nonce,
         )
         .map_err(|error| local(&error))?;
         let mut request = Request::builder()
@@ -352,30 +367,47 @@ impl ProviderClient {
         let (mut sender, driver) = http1::handshake(TokioIo::new(connection.stream))
             .await
             .map_err(|error| CallError::Lost(error.to_string()))?;
-        let driver = tokio::spawn(driver);
-        let answer = async {
-            let reply = sender.send_request(request).await.map_err(|error| lost(&error))?;
-            let (parts, body) = reply.into_parts();
-            let body = Limited::new(body, MAX_REPLY)
-                .collect()
-                .await
-                .map_err(|error| {
-                    if error.is::<LengthLimitError>() {
-                        return CallError::Malformed(format!(
-                            "it is longer than {} MiB",
-                            MAX_REPLY >> 20
-                        ));
-                    }
-                    CallError::Lost(error.to_string())
-                })?
-                .to_bytes();
-            Ok((parts.status, parts.headers, body))
-        }
-        .await;
-        driver.abort();
-        let (status, headers, body) = answer?;
-        believed(status, &headers, &body, &signature, &provider.id)?;
-        judged(status, body, created)
+        let mut driven = JoinSet::new();
+        // What goes wrong is told to whoever reads the answer.
+        driven.spawn(async move { drop(driver.await) });
+        let reply = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        let (parts, body) = reply.into_parts();
+        Ok(Head { parts, body, signature, nonce, created, _driven: driven })
+    }
+}
+
+/// An answer of which only the head was read, and nothing checked.
+pub(super) struct Head {
+    pub(super) parts: http::response::Parts,
+    pub(super) body: Incoming,
+    /// What the request was signed with, to which the answer is bound.
+    pub(super) signature: RequestSignature,
+    pub(super) nonce: Nonce,
+    created: u64,
+    /// The connection, which ends with this.
+    _driven: JoinSet<()>,
+}
+
+impl Head {
+    /// Reads an ordinary reply to its end, and checks it.
+    pub(super) async fn whole(self, provider: &ProviderRef) -> Result<Reply, CallError> {
+        let body = Limited::new(self.body, MAX_REPLY)
+            .collect()
+            .await
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    return CallError::Malformed(format!(
+                        "it is longer than {} MiB",
+                        MAX_REPLY >> 20
+                    ));
+                }
+                CallError::Lost(error.to_string())
+            })?
+            .to_bytes();
+        let (status, headers) = (self.parts.status, &self.parts.headers);
+        let signer = verify_response(status.as_u16(), headers, &body, &self.signature);
+        believed(signer, status, &provider.id)?;
+        judged(status, body, self.created)
     }
 }
 
@@ -387,15 +419,13 @@ fn lost(error: &hyper::Error) -> CallError {
     CallError::Lost(error.to_string())
 }
 
-/// Checks that the provider `id`, and nobody else, gave this reply to this request.
-fn believed(
+/// Checks that the provider `id`, and nobody else, signed a reply.
+pub(super) fn believed(
+    signer: Result<KeyId, SignatureError>,
     status: StatusCode,
-    headers: &HeaderMap,
-    body: &[u8],
-    request: &RequestSignature,
     id: &KeyId,
 ) -> Result<(), CallError> {
-    match signature::verify_response(status.as_u16(), headers, body, request) {
+    match signer {
         Ok(signer) if signer == *id => Ok(()),
         Ok(signer) => Err(CallError::NotTheProvider(format!(
             "the answer is signed by {}, not by {}",

@@ -4,6 +4,7 @@ mod config;
 mod create;
 mod destroy;
 mod discovered;
+mod events;
 mod id;
 mod info;
 mod keys;
@@ -62,6 +63,7 @@ fn run_vm(app: &App<'_>, command: VmCommand) -> Result<u8> {
         VmCommand::Restart(args) => block_on(power::run(app, &args, power::Change::Restart))?,
         VmCommand::Extend(args) => block_on(lease::extend(app, &args))?,
         VmCommand::Undelete(args) => block_on(lease::undelete(app, &args))?,
+        VmCommand::Events(args) => block_on(events::run(app, &args))?,
         VmCommand::Stats(args) => block_on(stats::run(app, &args))?,
         VmCommand::Destroy(args) => block_on(destroy::run(app, &args))?,
         VmCommand::Purge(args) => block_on(destroy::purge(app, &args))?,

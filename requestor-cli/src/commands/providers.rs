@@ -102,8 +102,9 @@ fn price(listing: &Listing, wish: &Wish) -> u64 {
 /// size was asked for.
 fn entry(listing: &Listing, wish: &Wish) -> Value {
     let mut entry = listing.received.clone();
-    if let (Some(_), Some(object)) = (&listing.document, entry.as_object_mut()) {
+    if let (Some(document), Some(object)) = (&listing.document, entry.as_object_mut()) {
         object.insert("ports".to_owned(), listing.vouched.json());
+        object.insert("lease".to_owned(), json!(document.content.lease));
     }
     let query = &wish.query;
     if query.cpu.is_some() && query.memory.is_some() && query.storage.is_some() {

@@ -139,10 +139,16 @@ pub(super) fn gone(app: &App<'_>, rental: &Rental) -> Result<()> {
     app.rentals()?.remove(rental.row, now())?;
     let at = label(&rental.provider.name, &rental.provider.id);
     let text = match rental.vm_id {
-        Some(_) => format!("'{}' is gone: {at} has no such VM any more", rental.name),
-        None => format!("the create of '{}' at {at} never got there", rental.name),
+        Some(_) => format!(
+            "'{name}' is gone: {at} has no such VM any more; it is off the list. What happened to it: golem vm \
+             events {name}",
+            name = rental.name
+        ),
+        None => {
+            format!("the create of '{}' at {at} never got there; it is off the list", rental.name)
+        }
     };
-    app.ui.note(&format!("{text}; it is off the list"));
+    app.ui.note(&text);
     Ok(())
 }
 

@@ -202,6 +202,9 @@ pub fn remarks(advertisement: &Advertisement) -> Vec<String> {
             remarks.push(format!("{what} overcommitted x{}", trimmed(factor)));
         }
     }
+    if let Some(longest) = advertisement.lease.and_then(|terms| terms.max_seconds) {
+        remarks.push(format!("at most for {}", in_words(longest)));
+    }
     remarks
 }
 

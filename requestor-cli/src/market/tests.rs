@@ -155,6 +155,9 @@ fn remarks_are_short() {
     })
     .advertisement;
     assert_eq!(remarks(&advertisement), ["uncontained", "cpu overcommitted x4"]);
+    let day = LeaseTerms { default_seconds: 3600, max_seconds: Some(86_400), grace_seconds: 0 };
+    let short = candidate(1, |a| a.lease = Some(day)).advertisement;
+    assert_eq!(remarks(&short), ["at most for 1 d 0 h"]);
     let none = candidate(1, |a| a.offers.clear()).advertisement;
     assert_eq!(remarks(&none), ["trusted requestors only"]);
     assert_eq!(isolations(&none), "-");

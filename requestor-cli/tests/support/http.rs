@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -28,6 +29,11 @@ pub enum Answer {
         status: u16,
         headers: Vec<(String, String)>,
         body: Vec<u8>,
+    },
+    /// A reply that goes on until `frames` ends.
+    Stream {
+        headers: Vec<(String, String)>,
+        frames: tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>,
     },
     /// Nothing, for longer than anybody waits.
     Hang,
@@ -93,7 +99,7 @@ impl From<Infallible> for CutHere {
 async fn one(
     request: http::Request<Incoming>,
     handler: Arc<impl Fn(Received) -> Answer>,
-) -> Result<Response<Full<Bytes>>, CutHere> {
+) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, CutHere> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| CutHere)?.to_bytes();
     let received = Received {
@@ -108,7 +114,18 @@ async fn one(
             for (name, value) in headers {
                 response = response.header(name, value);
             }
-            Ok(response.body(Full::new(body.into())).unwrap())
+            Ok(response.body(Full::new(Bytes::from(body)).boxed_unsync()).unwrap())
+        }
+        Answer::Stream { headers, frames } => {
+            let mut response = Response::builder().status(200);
+            for (name, value) in headers {
+                response = response.header(name, value);
+            }
+            let frames = futures_util::stream::unfold(frames, async |mut frames| {
+                let bytes = frames.recv().await?;
+                Some((Ok(Frame::data(Bytes::from(bytes))), frames))
+            });
+            Ok(response.body(StreamBody::new(frames).boxed_unsync()).unwrap())
         }
         Answer::Hang => {
             tokio::time::sleep(Duration::from_secs(3600)).await;

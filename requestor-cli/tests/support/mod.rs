@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 pub mod discovery;
+pub mod histories;
 pub mod http;
 pub mod leases;
 pub mod provider;

@@ -14,12 +14,14 @@ use golem_vm_protocol::signature::{RequestParts, RequestSignature, sign_response
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{
     ChangeVmKeys, CreateVmRequest, Isolation, Lease, LeaseTerms, Operation, OperationAccepted,
-    OperationStatus, SshPublicKey, Vm, VmAccess, VmAccessPending, VmKeys, VmStats, VmStatus,
+    OperationStatus, SshPublicKey, Vm, VmAccess, VmAccessPending, VmKeys, VmStage, VmStats,
+    VmStatus,
 };
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem, VmId};
 use http::Method;
 use serde_json::{Value, json};
 
+use super::histories::{self, Histories};
 use super::http::{Answer, Received, Server, serve, serve_at};
 use super::leases;
 use super::sshd::Sshd;
@@ -87,6 +89,8 @@ pub struct State {
     pub lie: Option<fn(&mut Vm)>,
     /// What it changes in the access before it tells of it.
     pub access_lie: Option<fn(&mut VmAccess)>,
+    /// The histories that it keeps; `None`: it is of an older release, which keeps none.
+    pub histories: Option<Histories>,
     /// Every request, as method and target.
     pub log: Vec<String>,
 }
@@ -139,6 +143,7 @@ impl Provider {
             host_key: None,
             lie: None,
             access_lie: None,
+            histories: None,
             log: Vec::new(),
         }));
         let server = serve(handler(key.clone(), Arc::clone(&state)));
@@ -276,12 +281,21 @@ fn prices(state: &State) -> Prices {
 
 pub type Said = (u16, Value);
 
+/// Ends the creation of all VMs well.
+pub fn finish(state: &mut State) {
+    for rented in &mut state.vms {
+        rented.polls = u32::MAX;
+        rented.vm.status = VmStatus::Running;
+    }
+}
+
 pub fn problem(code: ErrorCode, detail: &str) -> Said {
     (code.status(), serde_json::to_value(Problem::new(code, detail)).unwrap())
 }
 
 fn handler(key: KeyPair, state: Arc<Mutex<State>>) -> impl Fn(Received) -> Answer + Send + Sync {
     move |request| {
+        let shared = Arc::clone(&state);
         let mut state = state.lock().unwrap();
         state.log.push(format!("{} {}", request.method, request.target));
         if state.hang {
@@ -305,7 +319,12 @@ fn handler(key: KeyPair, state: Arc<Mutex<State>>) -> impl Fn(Received) -> Answe
                 let (code, detail) = state.refuse.unwrap();
                 (problem(code, detail), false)
             }
-            Ok(Some(verified)) => answered(&mut state, verified.signer, &request),
+            Ok(Some(verified)) => {
+                if let Some(stream) = histories::streamed(&mut state, &shared, &key, &request) {
+                    return stream;
+                }
+                answered(&mut state, verified.signer, &request)
+            }
             _ => (problem(ErrorCode::SignatureRequired, "sign"), false),
         };
         if cut {
@@ -352,6 +371,9 @@ fn answered(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool)
             let found = state.vms.iter().position(|rented| {
                 rented.owner == owner && (rented.vm.id == *name || rented.vm.name.as_str() == *name)
             });
+            if let (["events"], Some(histories)) = (action, &state.histories) {
+                return (histories.page(name, &request.target), false);
+            }
             match found {
                 None => problem(ErrorCode::VmNotFound, "VM Not Found"),
                 Some(at) => {
@@ -424,6 +446,9 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
                 ssh_user: None,
                 job_id: Some(format!("job-{id}")),
             };
+            if let Some(histories) = &mut state.histories {
+                histories.begin(&vm);
+            }
             let ssh_keys = valid.ssh_keys;
             state.vms.push(Rented { owner, vm, request: text, polls: 0, ssh_keys });
             state.keys.insert((owner, key), state.vms.len() - 1);
@@ -480,11 +505,11 @@ fn operation(state: &mut State, owner: KeyId, id: &str) -> Said {
         return problem(ErrorCode::OperationNotFound, "no such operation");
     };
     let rented = &mut state.vms[at];
-    rented.polls += 1;
+    rented.polls = rented.polls.saturating_add(1);
     let vm_id = rented.vm.id.clone();
     let status = match failing {
         Some(_) => OperationStatus::Failed,
-        None if rented.polls > slowness => OperationStatus::Ready,
+        None if rented.polls > slowness || rented.polls == u32::MAX => OperationStatus::Ready,
         None => OperationStatus::Creating,
     };
     match status {
@@ -531,7 +556,10 @@ fn on_vm(
                 rented.vm.status = VmStatus::Stopped;
                 return (200, serde_json::to_value(&rented.vm).unwrap());
             }
-            state.vms.remove(at);
+            let gone = state.vms.remove(at).vm;
+            if let Some(histories) = &mut state.histories {
+                histories.passes(&gone.id, VmStage::Destroyed);
+            }
             (200, Value::Null)
         }
         (&Method::POST, ["extend"]) => leases::extend(state.lease, &mut rented.vm, body),

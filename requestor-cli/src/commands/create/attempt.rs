@@ -1,5 +1,6 @@
 //! One attempt to get the VM from one provider.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use golem_vm_protocol::text::printable;
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::ssh::{not_that_vm, usable_access, wrong_host_key};
 use super::super::unwanted;
+use super::listening::Listening;
 use super::wanted::Wanted;
 use crate::app::{App, now};
 use crate::client::provider::{Access, CallError, Created, vm_id};
@@ -23,6 +25,8 @@ use crate::ui::Progress;
 
 /// How long a provider that falls silent is waited for.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How often a provider is asked how far it is that tells so by itself.
+const TOLD: Duration = Duration::from_secs(3);
 /// How long destroying what is not wanted may take before it is left for later.
 const UNDO: Duration = Duration::from_secs(20);
 /// How long a running VM may take until its access is open.
@@ -165,8 +169,26 @@ impl Attempt<'_> {
         })
     }
 
-    /// Waits until the provider's operation has ended, and gives the VM that it made.
+    /// Waits until the provider's operation has ended, and gives the VM that it made. What the provider tells
+    /// meanwhile is shown as it comes.
     async fn made(&self, rental: &Rental, operation: &str) -> Outcome<Vm> {
+        let listening = Listening::default();
+        let listen = async {
+            listening.run(self.app, rental, self.progress).await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            outcome = self.followed(rental, operation, &listening) => outcome,
+            never = listen => match never {},
+        }
+    }
+
+    async fn followed(
+        &self,
+        rental: &Rental,
+        operation: &str,
+        listening: &Listening,
+    ) -> Outcome<Vm> {
         let client = self.app.client()?;
         let at = label(&rental.provider.name, &rental.provider.id);
         let mut heard = Instant::now();
@@ -192,6 +214,8 @@ impl Attempt<'_> {
                             let error = CallError::Refused(Box::new(problem.clone()));
                             return Err(self.refused(rental, &problem, &error).await?);
                         }
+                        OperationStatus::Creating | OperationStatus::Unknown
+                            if listening.is_live() => {}
                         OperationStatus::Creating | OperationStatus::Unknown => {
                             let phase = operation.phase.as_deref().unwrap_or("making the VM");
                             self.progress.step(&format!("{at}: {}", printable(phase, 100)));
@@ -213,7 +237,11 @@ impl Attempt<'_> {
                     self.progress.step(&format!("{at} does not answer; waiting"));
                 }
             }
-            sleep(pause).await;
+            let wait = if listening.is_live() { TOLD } else { pause };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = listening.news() => {}
+            }
             pause = (pause * 3 / 2).min(Duration::from_secs(2));
         }
     }

@@ -16,6 +16,7 @@
 
 mod attempt;
 mod choice;
+mod listening;
 mod wanted;
 
 use std::cell::Cell;
