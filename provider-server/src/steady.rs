@@ -51,6 +51,27 @@ impl SteadyTime {
     }
 }
 
+/// Shows moments of steady time by the wall clock: the same one always as the same, until somebody sets the
+/// clock. The two clocks are read one after the other, and one of them is slewed.
+#[derive(Debug, Default)]
+pub struct WallView(Mutex<Option<i64>>);
+
+impl WallView {
+    /// By how much, in microseconds, the two may come apart before the clock counts as set.
+    const APART: i64 = 1_000_000;
+
+    /// What the wall clock shows at `now`, read as `wall`.
+    #[must_use]
+    pub fn at(&self, now: SteadyTime, wall: Timestamp) -> Timestamp {
+        let steady = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let measured = wall.unix_micros().saturating_sub(steady);
+        let mut ahead = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = ahead.filter(|used| used.abs_diff(measured) < Self::APART.unsigned_abs());
+        let used = *ahead.insert(used.unwrap_or(measured));
+        Timestamp::from_unix_micros(steady.saturating_add(used))
+    }
+}
+
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
@@ -207,6 +228,23 @@ mod tests {
 
     fn resumed(anchor: &Anchor, boot: &str, up: Duration, wall: u64) -> AnchoredClock {
         AnchoredClock::resume(Some(anchor), machine(boot, up), wall)
+    }
+
+    #[test]
+    fn a_moment_is_shown_as_the_same_until_the_clock_is_set() {
+        let view = WallView::default();
+        let wall = |micros: u64| Timestamp::from_unix_micros(i64::try_from(micros).unwrap_or(0));
+        let shown = |micros: u64, read: u64| {
+            let now = SteadyTime::from_micros(micros);
+            SteadyTime::from_micros(1_000_000_000).on_the_wall(now, view.at(now, wall(read)))
+        };
+        let first = shown(5_000_000, WALL);
+        assert_eq!(shown(5_000_003, WALL + 1), first);
+        assert_eq!(shown(9_000_000, WALL + 4_900_000), first);
+        let later = shown(10_000_000, WALL + 65_000_000);
+        assert_eq!(later.since(first), Duration::from_secs(60));
+        assert_eq!(shown(10_000_000, WALL + 65_000_002), later);
+        assert_eq!(shown(10_000_000, WALL + 5_000_000), first);
     }
 
     #[test]

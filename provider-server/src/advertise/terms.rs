@@ -8,6 +8,7 @@ use golem_vm_protocol::advertisement::{
 use golem_vm_protocol::attestation::same_host;
 use golem_vm_protocol::document::{Envelope, MAX_PAYLOAD_BYTES};
 use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::vm::LeaseTerms;
 use golem_vm_protocol::{KeyId, VmResources};
 
 use crate::backend::{BackendKind, Capabilities, Containment, Egress};
@@ -41,6 +42,8 @@ pub struct TermsSettings {
     pub prices: Prices,
     /// How much more is promised than there is.
     pub overcommit: Overcommit,
+    /// What leases are given.
+    pub lease: LeaseTerms,
     /// The least that has to be free.
     pub minimum: Minimum,
     /// Whether guests that are not contained are offered to everybody.
@@ -65,6 +68,7 @@ impl TermsSettings {
                 cpu: config.offer.overcommit_cpu,
                 storage: config.offer.overcommit_storage,
             },
+            lease: config.leases.terms(),
             minimum: config.minimum,
             allow_uncontained: config.allow_uncontained,
             trusts_somebody: !config.trusted_requestors.is_empty(),
@@ -112,11 +116,16 @@ pub struct Snapshot {
     pub api_port: u16,
     /// The ports.
     pub ports: PortsSummary,
+    /// Why no VM can be made at the moment, where that is so.
+    pub trouble: Option<String>,
 }
 
 /// Why nothing is advertised, in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NothingToOffer {
+    /// The backend is not the one that has the VMs.
+    #[error("{0}")]
+    Backend(String),
     /// As many VMs as are allowed.
     #[error("there are as many VMs as GOLEM_PROVIDER_MAX_VMS allows")]
     MaxVms,
@@ -179,6 +188,9 @@ pub fn terms(
     snapshot: &Snapshot,
 ) -> Result<AdvertisedTerms, NothingToOffer> {
     let resources = snapshot.free.whole();
+    if let Some(trouble) = &snapshot.trouble {
+        return Err(NothingToOffer::Backend(trouble.clone()));
+    }
     if snapshot.vms_left == 0 {
         return Err(NothingToOffer::MaxVms);
     }
@@ -281,7 +293,7 @@ impl AdvertisedTerms {
         valid_for: Duration,
     ) -> Advertisement {
         let mut advertisement = Advertisement {
-            lease: None,
+            lease: Some(settings.lease),
             provider_id: settings.provider_id,
             sequence,
             issued_at: now,

@@ -33,6 +33,7 @@ use crate::capacity::Amount;
 use crate::config::Minimum;
 use crate::ports::{PortsSummary, PublicAddress, Verification};
 use crate::store::ProviderStore;
+use crate::vm::lease::LeasePolicy;
 use crate::vm::offer_book::OfferBook as _;
 
 const INTERVAL: Duration = Duration::from_secs(240);
@@ -49,6 +50,7 @@ pub(super) fn settings() -> TermsSettings {
         platform: "x86_64".into(),
         prices: Prices::default(),
         overcommit: Overcommit::default(),
+        lease: LeasePolicy::default().terms(),
         minimum: Minimum { cpu: 1, memory_gb: 1, storage_gb: 10 },
         allow_uncontained: false,
         trusts_somebody: false,
@@ -63,6 +65,7 @@ pub(super) fn snapshot() -> Snapshot {
         backend: BackendKind::Memory,
     };
     Snapshot {
+        trouble: None,
         free: Amount { cpu_millis: 3500, memory_mib: 7000, storage_mib: 50 * 1024 },
         backends: vec![BackendOffer {
             kind: BackendKind::Memory,

@@ -1,10 +1,12 @@
 //! What there is to advertise, gathered from all over the provider.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::advertise::{AdvertSource, BackendOffer, RentableImage, Snapshot};
+use crate::backend::Backend;
 use crate::ports::{PortBoard, PublicAddress};
 use crate::rental::Rental;
 use crate::store::ProviderStore;
@@ -12,6 +14,7 @@ use crate::vm::repository::VmRepository as _;
 
 /// What there is to advertise.
 pub(super) struct WhatThereIs {
+    pub(super) backend: Arc<dyn Backend>,
     pub(super) rental: Rental,
     pub(super) store: ProviderStore,
     pub(super) board: PortBoard,
@@ -45,6 +48,7 @@ impl AdvertSource for WhatThereIs {
             address: self.address.current(),
             api_port: self.api.port(),
             ports: self.board.summary(records.iter().map(|record| record.ssh_port)),
+            trouble: self.backend.trouble().and_then(|trouble| trouble.borrow().clone()),
         })
     }
 }

@@ -121,6 +121,7 @@ impl Provider {
             settings: TermsSettings::new(&config, key.id()),
             key: key.clone(),
             source: Arc::new(WhatThereIs {
+                backend: Arc::clone(&backend),
                 rental: rental.clone(),
                 store: store.clone(),
                 board: board.clone(),

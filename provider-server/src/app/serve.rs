@@ -134,6 +134,9 @@ async fn advertise(running: Arc<Running>, at_start: AtStart, token: Cancellation
     advertiser.follow(running.rental.images.changes());
     advertiser.follow(running.ports.changes());
     advertiser.follow(at_start.found.changes());
+    if let Some(trouble) = running.backend.trouble() {
+        advertiser.follow(trouble);
+    }
     tokio::join!(running.verifier.run(token.clone()), advertiser.run(token.clone()));
 }
 

@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use golem_vm_protocol::vm::{Isolation, SshPublicKey};
 use golem_vm_protocol::{VmId, VmName};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::containment::Firewall;
 
@@ -391,6 +392,13 @@ pub trait Backend: Send + Sync + 'static {
     /// rules). Called when the provider is purged, after its instances are gone. Does nothing if
     /// there is nothing.
     async fn clean_up(&self) -> Result<(), BackendError>;
+
+    /// Why nothing can be said of instances that are not seen, although it answers, where that is so: it is not
+    /// the engine on which they were made. Its owner is told, and nothing is offered meanwhile. `None` where that
+    /// can't happen.
+    fn trouble(&self) -> Option<watch::Receiver<Option<String>>> {
+        None
+    }
 
     /// What contains its guests' traffic, where there is such a thing. Whoever runs the backend raises
     /// it before a guest is started, and keeps it up.

@@ -5,11 +5,13 @@
 //! | `start`, `background` | runs the provider, here or in a session of its own |
 //! | `stop`, `status`, `ports`, `quarantine` | speak to the running provider over its control socket |
 //! | `doctor`, `image`, `purge` | the same, and without a running provider take its lock and work themselves |
+//! | `accept_engine` | writes down that another engine is the right one |
 //! | `identity`, `settings` | id, version, settings with their origin |
 //! | `place` | which data directory and which settings are meant |
 //! | `remote`, `offline` | the two ways to get something done |
 //! | `exit_code`, `terminal`, `lines`, `table` | how it is said |
 
+mod accept_engine;
 mod background;
 mod doctor;
 mod exit_code;
@@ -92,6 +94,8 @@ enum Command {
     VerifyPorts,
     /// Cut one VM off from all network, or let it back
     Quarantine(quarantine::QuarantineArgs),
+    /// Take the Docker Engine that answers for the one that has the VMs, after the other was lost
+    AcceptEngine(accept_engine::AcceptEngineArgs),
     /// Remove every VM, image and network of this provider, and end it
     Purge(purge::PurgeArgs),
     /// Show this provider's id; makes its key if there is none
@@ -133,6 +137,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Image(command) => block_on(image::run(&place, &command)),
         Command::VerifyPorts => block_on(ports::verify(&place)),
         Command::Quarantine(args) => block_on(quarantine::run(&place, &args)),
+        Command::AcceptEngine(args) => accept_engine::run(&place, &args),
         Command::Purge(args) => block_on(purge::run(&place, &args)),
         Command::Id => identity::id(&place),
         Command::Config => settings::run(&place),

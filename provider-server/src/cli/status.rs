@@ -95,6 +95,9 @@ fn who(out: &mut String, status: &Status, now: Timestamp, style: Style) {
         },
     );
     line(out, "backend", &printable(&status.backend_version, 200));
+    if let Some(trouble) = &status.backend_trouble {
+        line(out, "", &style.paint(Tone::Bad, &printable(trouble, 1000)));
+    }
     let enforced = if status.enforced.is_empty() {
         style.paint(Tone::Warning, "nothing is enforced")
     } else {
@@ -400,6 +403,7 @@ mod tests {
             api: "0.0.0.0:7466".to_owned(),
             public_host: Some("203.0.113.7".to_owned()),
             backend: BackendKind::Docker,
+            backend_trouble: None,
             backend_version: "Docker Engine 20.10 (API 1.41)".to_owned(),
             isolation: Isolation::Container,
             enforced: vec!["cpu".to_owned(), "memory".to_owned()],

@@ -42,6 +42,8 @@ struct State {
     guests: BTreeMap<VmId, Guest>,
     /// Those that are cut off, whether or not they run.
     quarantined: BTreeSet<VmId>,
+    /// How often a guest was admitted or dismissed.
+    told: u64,
 }
 
 impl State {
@@ -102,13 +104,23 @@ impl Firewall {
         bridge_filter()
     }
 
-    /// Guests that run before the table is raised, so that they lose nothing when it is. Does nothing
-    /// afterwards: what is known then is newer.
-    pub async fn expect(&self, guests: impl IntoIterator<Item = (VmId, Guest)>) {
+    /// Counts what it was told of guests; for [`Self::saw`].
+    pub async fn told(&self) -> u64 {
+        self.state.lock().await.told
+    }
+
+    /// Takes these for all guests that run, seen at one look that began when [`Self::told`] was `before`. Does
+    /// nothing if it was told something since: that may be newer, and there will be another look.
+    ///
+    /// # Errors
+    /// Why the network can't be used by exactly these.
+    pub async fn saw(&self, before: u64, guests: BTreeMap<VmId, Guest>) -> Result<(), String> {
         let mut state = self.state.lock().await;
-        if state.loaded.is_none() {
-            state.guests.extend(guests);
+        if state.told != before || state.guests == guests {
+            return Ok(());
         }
+        state.guests = guests;
+        self.refill(&mut state).await
     }
 
     /// Puts the table there, with those VMs cut off. From then on it is kept there; call it before
@@ -166,6 +178,7 @@ impl Firewall {
     /// Why it can't use the network.
     pub async fn admit(&self, vm: VmId, guest: Guest) -> Result<(), String> {
         let mut state = self.state.lock().await;
+        state.told += 1;
         if state.guests.get(&vm) == Some(&guest) {
             return Ok(());
         }
@@ -181,6 +194,7 @@ impl Firewall {
     /// Why its address can still be used.
     pub async fn dismiss(&self, vm: VmId) -> Result<(), String> {
         let mut state = self.state.lock().await;
+        state.told += 1;
         if state.guests.remove(&vm).is_none() {
             return Ok(());
         }
@@ -368,5 +382,40 @@ fn bridge_filter() -> Result<(), String> {
             "VMs can reach one another, because there is no {BRIDGE_FILTER}: load the kernel's \
              module for it ('modprobe br_netfilter')"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use golem_vm_protocol::KeyPair;
+
+    use super::*;
+
+    fn guest(last: u8) -> Guest {
+        let mac = format!("02:42:ac:12:00:{last:02x}").parse().unwrap();
+        Guest { address: [172, 18, 0, last].into(), mac }
+    }
+
+    #[tokio::test]
+    async fn a_look_at_all_guests_counts_unless_something_newer_is_known() {
+        let provider = KeyPair::from_secret_bytes([9; 32]).unwrap().id();
+        let firewall = Firewall::new(&provider, Rules::default());
+        let known = async || firewall.state.lock().await.guests.clone();
+        let vm = |number| VmId::from_bytes([number; 16]);
+        let first = BTreeMap::from([(vm(1), guest(2)), (vm(2), guest(3))]);
+        firewall.saw(firewall.told().await, first.clone()).await.unwrap();
+        assert_eq!(known().await, first);
+
+        let before = firewall.told().await;
+        firewall.dismiss(vm(1)).await.unwrap();
+        firewall.admit(vm(3), guest(2)).await.unwrap();
+        let newer = known().await;
+        firewall.saw(before, first).await.unwrap();
+        assert_eq!(known().await, newer, "what was seen is older than what it was told");
+
+        firewall.saw(firewall.told().await, BTreeMap::new()).await.unwrap();
+        assert_eq!(known().await, BTreeMap::new(), "none runs any more");
     }
 }

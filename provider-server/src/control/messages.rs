@@ -217,6 +217,9 @@ pub struct Status {
     pub backend: BackendKind,
     /// The backend's version, in its own words.
     pub backend_version: String,
+    /// Why nothing can be said of VMs that are not seen on the backend, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_trouble: Option<String>,
     /// How VMs are kept apart from the host.
     pub isolation: Isolation,
     /// Which limits are enforced.

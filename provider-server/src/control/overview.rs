@@ -39,6 +39,7 @@ pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse>
         public_host: running.info.public_host(),
         backend: conditions.backend,
         backend_version: capabilities.version.clone(),
+        backend_trouble: running.backend.trouble().and_then(|trouble| trouble.borrow().clone()),
         isolation: capabilities.isolation,
         enforced: capabilities.enforced.clone(),
         containment: capabilities.containment.clone(),

@@ -10,6 +10,7 @@ use golem_vm_protocol::{KeyId, route};
 use tokio::sync::watch;
 
 use super::ApiState;
+use crate::rental::Rental;
 
 /// What there is to say.
 #[derive(Debug)]
@@ -42,9 +43,12 @@ async fn health() -> Json<Health> {
     Json(Health { status: "healthy".to_owned() })
 }
 
-async fn info(State(source): State<Arc<InfoSource>>) -> Json<ProviderInfo> {
+async fn info(
+    State(source): State<Arc<InfoSource>>,
+    State(rental): State<Rental>,
+) -> Json<ProviderInfo> {
     Json(ProviderInfo {
-        lease: None,
+        lease: Some(rental.conditions.leases.terms()),
         provider_id: source.id.to_string(),
         stream_payment_address: ZERO_ADDRESS.to_owned(),
         glm_token_address: ZERO_ADDRESS.to_owned(),

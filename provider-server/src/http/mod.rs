@@ -5,7 +5,9 @@
 
 mod caller;
 mod error;
+mod events;
 mod info;
+mod leases;
 mod vms;
 mod wire;
 
@@ -47,7 +49,12 @@ impl FromRef<ApiState> for Arc<InfoSource> {
 
 /// All routes.
 pub fn router(state: ApiState) -> Router {
-    Router::new().merge(info::router()).merge(vms::router()).with_state(state)
+    Router::new()
+        .merge(info::router())
+        .merge(vms::router())
+        .merge(leases::router())
+        .merge(events::router())
+        .with_state(state)
 }
 
 /// What a request costs: a create begins a machine.

@@ -59,7 +59,7 @@ async fn create(
         return Ok((StatusCode::ACCEPTED, Json(wire::accepted(operation))).into_response());
     }
     let record = rental.vms.wait_for(owner, operation).await?;
-    Ok(Json(wire::vm(record)).into_response())
+    Ok(Json(wire::vm(&rental, record)).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, VmError> {
@@ -78,11 +78,11 @@ async fn list(
     State(rental): State<Rental>,
 ) -> Result<Json<Vec<Vm>>, ProblemResponse> {
     let records = rental.vms.list(owner).await?;
-    Ok(Json(records.into_iter().map(wire::vm).collect()))
+    Ok(Json(records.into_iter().map(|record| wire::vm(&rental, record)).collect()))
 }
 
 /// A text that is neither an id nor a name is a VM that is not there.
-fn reference(text: &str) -> Result<VmRef, VmError> {
+pub(super) fn reference(text: &str) -> Result<VmRef, VmError> {
     text.parse().map_err(|_| VmError::NotFound(golem_vm_protocol::text::printable(text, 64)))
 }
 
@@ -91,7 +91,8 @@ async fn find(
     State(rental): State<Rental>,
     Path(name): Path<String>,
 ) -> Result<Json<Vm>, ProblemResponse> {
-    Ok(Json(wire::vm(rental.vms.find(owner, reference(&name)?).await?)))
+    let record = rental.vms.find(owner, reference(&name)?).await?;
+    Ok(Json(wire::vm(&rental, record)))
 }
 
 async fn access(
@@ -127,7 +128,7 @@ async fn change(
     let vm = reference(name)?;
     let gone = || VmError::NotFound(name.to_owned());
     let record = rental.vms.request(owner, vm, request).await?.ok_or_else(gone)?;
-    Ok(Json(wire::vm(record)))
+    Ok(Json(wire::vm(rental, record)))
 }
 
 async fn start(
@@ -154,14 +155,25 @@ async fn restart(
     change(&rental, owner, &name, Request::Restart).await
 }
 
-/// Answers `null`, as the original does.
+#[derive(Deserialize)]
+struct DestroyQuery {
+    #[serde(default)]
+    keep: bool,
+}
+
+/// Answers `null`, as the original does, and with the VM if that is kept.
 async fn destroy(
     Renter(owner): Renter,
     State(rental): State<Rental>,
     Path(name): Path<String>,
-) -> Result<Json<()>, ProblemResponse> {
+    QueryParams(query): QueryParams<DestroyQuery>,
+) -> Result<Json<Option<Vm>>, ProblemResponse> {
+    if query.keep {
+        let Json(kept) = change(&rental, owner, &name, Request::Retain).await?;
+        return Ok(Json(Some(kept)));
+    }
     rental.vms.request(owner, reference(&name)?, Request::Destroy).await?;
-    Ok(Json(()))
+    Ok(Json(None))
 }
 
 async fn stats(

@@ -2,16 +2,17 @@
 
 use golem_vm_protocol::vm::{Operation, OperationAccepted, OperationStatus, Vm, VmKeys, VmStatus};
 
+use crate::rental::Rental;
 use crate::vm::record::SSH_USER;
 use crate::vm::{OperationRecord, VmRecord};
 
-pub(super) fn vm(record: VmRecord) -> Vm {
+pub(super) fn vm(rental: &Rental, record: VmRecord) -> Vm {
     let status = record.state.status();
     let cut_off = record.quarantined_at.map(|since| {
         format!("the provider's owner has cut it off from the network (since {since})")
     });
     Vm {
-        lease: None,
+        lease: Some(rental.lease_of(&record)),
         id: record.public_id(),
         status,
         resources: record.terms.resources,

@@ -5,16 +5,22 @@ mod register;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use golem_vm_node::store::StoreError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::backend::{Backend, BackendError, ImageDigest, ProgressSender};
 use crate::vm::VmError;
 
 pub use name::{ImageName, ImageNameError, canonical};
 pub use register::{ImageRegister, ImageRow};
+
+/// How long a backend may take to say how large an image is, for those who look at a list.
+const SIZE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why something about an image could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -128,12 +134,12 @@ impl ImageCatalog {
     /// # Errors
     /// When the database fails. A backend that can't be asked leaves the sizes out.
     pub async fn list(&self) -> Result<Vec<ImageInfo>, StoreError> {
-        let mut list = Vec::new();
-        for row in self.register.images().await? {
-            let size_bytes = self.backend.images().size(&row.digest).await.unwrap_or(None);
-            list.push(ImageInfo { size_bytes, offered: self.is_offered(&row), row });
-        }
-        Ok(list)
+        let of = async |row: ImageRow| {
+            let size = timeout(SIZE_DEADLINE, self.backend.images().size(&row.digest)).await;
+            let size_bytes = size.ok().and_then(Result::ok).flatten();
+            ImageInfo { size_bytes, offered: self.is_offered(&row), row }
+        };
+        Ok(join_all(self.register.images().await?.into_iter().map(of)).await)
     }
 
     /// Builds one of the images that this program knows how to build.

@@ -130,9 +130,9 @@ impl Rental {
         vm: VmRef,
         until: Timestamp,
     ) -> Result<VmRecord, VmError> {
-        let from_now = self.conditions.leases.within(until.since(self.now()))?;
-        let until = self.vms.steady().now().plus(from_now);
-        self.vms.extend(owner, vm, until).await
+        let (now, wall) = self.vms.this_moment(self.now());
+        let from_now = self.conditions.leases.within(until.since(wall))?;
+        self.vms.extend(owner, vm, now.plus(from_now)).await
     }
 
     /// Has a VM back that is only kept.
@@ -152,7 +152,8 @@ impl Rental {
     /// A VM's lease as its owner sees it.
     #[must_use]
     pub fn lease_of(&self, record: &VmRecord) -> golem_vm_protocol::vm::Lease {
-        record.lease.to_wire(&record.state, self.vms.steady().now(), self.now())
+        let (now, wall) = self.vms.this_moment(self.now());
+        record.lease.to_wire(&record.state, now, wall)
     }
 
     fn now(&self) -> Timestamp {

@@ -24,6 +24,8 @@ const FAILED_KEPT: Duration = Duration::from_secs(3600);
 /// How long a request that is repeated finds its operation (and so its VM).
 const OPERATIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Two ends of a lease that are not further apart are the same.
+const SAME_MOMENT: Duration = Duration::from_secs(1);
 /// How long a VM that is only kept can be had back at least once the machine is up again.
 const TIME_TO_RETURN: Duration = Duration::from_secs(3600);
 
@@ -241,8 +243,9 @@ impl VmRepository for ProviderStore {
         self.store
             .write("vm.extend", move |db| {
                 let record = expect(db, id)?;
-                // One without an end has more than any.
-                if record.lease.expires.is_none_or(|end| end >= expires) {
+                // One without an end has more than any; and a request that is repeated, perhaps after a
+                // restart, means the same moment, whatever it is measured to be.
+                if record.lease.expires.is_none_or(|end| end.plus(SAME_MOMENT) > expires) {
                     return Ok(record);
                 }
                 write_lease_end(db, id, Some(expires))?;

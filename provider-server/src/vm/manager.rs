@@ -21,7 +21,7 @@ use super::task::{Command, Order, Task, TaskHandle, World};
 use super::{OperationRecord, VmError, VmState};
 use crate::backend::{BackendError, BackendKind, DiskWatch, Usage};
 use crate::capacity::Amount;
-use crate::steady::{SteadyClock, SteadyTime};
+use crate::steady::{SteadyTime, WallView};
 
 /// The table of VMs' tasks. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +30,7 @@ pub struct VmManager {
     // A plain mutex: held for a look-up or an insert, never across an await.
     tasks: Arc<Mutex<HashMap<VmId, TaskHandle>>>,
     surveys: Arc<BTreeMap<BackendKind, watch::Sender<Survey>>>,
+    wall: Arc<WallView>,
 }
 
 impl fmt::Debug for VmManager {
@@ -61,7 +62,7 @@ impl VmManager {
     pub fn new(world: Arc<World>) -> Self {
         let survey = |kind: &BackendKind| (*kind, watch::Sender::new(Survey::none()));
         let surveys = Arc::new(world.backends.keys().map(survey).collect());
-        Self { world, tasks: Arc::default(), surveys }
+        Self { world, tasks: Arc::default(), surveys, wall: Arc::default() }
     }
 
     /// Starts a task for every VM in the repository, and begins to look at all instances.
@@ -298,10 +299,12 @@ impl VmManager {
         }
     }
 
-    /// The clock of leases.
+    /// This moment by the clock of leases, and what the wall clock shows at it, which was read as `wall`: with
+    /// these two, a moment is always shown as the same.
     #[must_use]
-    pub fn steady(&self) -> &dyn SteadyClock {
-        &*self.world.steady
+    pub fn this_moment(&self, wall: Timestamp) -> (SteadyTime, Timestamp) {
+        let now = self.world.steady.now();
+        (now, self.wall.at(now, wall))
     }
 
     async fn tell(&self, record: &VmRecord, order: Order) -> Result<Option<VmRecord>, VmError> {

@@ -1,7 +1,9 @@
 //! The provider's API over real sockets, on the in-memory backend.
 #![allow(clippy::unwrap_used)]
 
+mod events;
 mod keys;
+mod leases;
 mod strangers;
 pub(crate) mod times;
 mod unsigned;

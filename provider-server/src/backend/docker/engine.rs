@@ -30,6 +30,21 @@ const CLIENT_TIMEOUT: u64 = 3600;
 /// Longest message of the engine that is passed on, in characters.
 const MESSAGE_CHARS: usize = 600;
 
+/// What engines say of what is not there: Docker, and Podman where it differs.
+const NOT_THERE: [&str; 4] = ["no such ", "not known", "unable to find", "network "];
+
+/// What an engine says, with status 500, of calls that were under way when it, or the containerd behind it,
+/// went down.
+const GOING_DOWN: [&str; 7] = [
+    "containerd.sock",
+    "transport is closing",
+    "client connection is closing",
+    "ttrpc: closed",
+    "code = unavailable",
+    "daemon is shutting down",
+    "context canceled",
+];
+
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CallError {
@@ -47,9 +62,12 @@ pub(super) enum CallError {
 }
 
 impl CallError {
-    /// Whether the engine said that there is no such thing.
+    /// Whether the engine said that there is no such thing. The status alone does not say so: whatever else
+    /// listens on that address has nothing under these paths either.
     pub(super) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused { status: 404, .. })
+        let Self::Refused { status: 404, message } = self else { return false };
+        let message = message.to_lowercase();
+        NOT_THERE.iter().any(|words| message.contains(words))
     }
 
     /// Whether the engine said that it is in the way of something else.
@@ -137,9 +155,17 @@ impl Engine {
 
     fn told_apart(&self, error: Error) -> CallError {
         match error {
-            // An engine that is shutting down.
-            Error::DockerResponseServerError { status_code: 503, message } => {
+            // An engine that is shutting down, or a proxy before one that is not there.
+            Error::DockerResponseServerError { status_code, message }
+                if is_going_down(status_code, &message) =>
+            {
                 self.unavailable(&printable(message.trim(), MESSAGE_CHARS))
+            }
+            Error::DockerResponseServerError { status_code: 404, message }
+                if message.to_lowercase().contains("page not found")
+                    || message.trim_start().starts_with('<') =>
+            {
+                self.unavailable("what listens there is no Docker Engine")
             }
             Error::DockerResponseServerError { status_code, message } => CallError::Refused {
                 status: status_code,
@@ -157,7 +183,7 @@ impl Engine {
                 None => self.unavailable(&root_cause(&error)),
             },
             other => {
-                CallError::Failed(printable(&format!("its answer is not understood: {other}"), 300))
+                self.unavailable(&printable(&format!("its answer is not understood: {other}"), 300))
             }
         }
     }
@@ -209,6 +235,12 @@ impl<T> Pieces<'_, T> {
             Err(_) => Err(self.engine.silent(SILENCE)),
         }
     }
+}
+
+fn is_going_down(status: u16, message: &str) -> bool {
+    let message = message.to_lowercase();
+    matches!(status, 502..=504)
+        || (status == 500 && GOING_DOWN.iter().any(|words| message.contains(words)))
 }
 
 fn io_cause(error: &Error) -> Option<(ErrorKind, String)> {

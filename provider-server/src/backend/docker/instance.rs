@@ -15,6 +15,7 @@ use golem_vm_protocol::KeyId;
 use golem_vm_protocol::vm::SshPublicKey;
 
 use super::engine::{CHANGE, CallError, Engine, QUERY};
+use super::identity::Identity;
 use super::observation::{self, Seen, ever_ran, exit_code, is_going, is_idle, label, status};
 use super::probe::EngineTraits;
 use super::spec::Network;
@@ -39,6 +40,7 @@ const ATTEMPTS: usize = 3;
 pub(super) struct Instances<'a> {
     pub(super) engine: &'a Engine,
     pub(super) provider: &'a KeyId,
+    pub(super) identity: &'a Identity,
 }
 
 impl Instances<'_> {
@@ -67,7 +69,10 @@ impl Instances<'_> {
                     // Another container took the name since we looked; or the network was removed.
                     Err(error) if error.is_conflict() => continue,
                     Err(error) => return Err(error.into_backend(&what)),
-                    Ok(()) => {}
+                    Ok(()) => {
+                        let noted = self.identity.has_instances(self.engine).await;
+                        noted.map_err(|error| error.into_backend(&what))?;
+                    }
                 },
                 Some(container) => {
                     if !self.owns(&container) {
@@ -241,7 +246,7 @@ impl Instances<'_> {
         let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let deadline = grace.saturating_add(STOP_MARGIN);
-        let name = id.to_string();
+        let (name, what) = (id.to_string(), format!("can't stop the container {id}"));
         let stopped =
             self.engine
                 .call(deadline, |docker| async move {
@@ -249,10 +254,12 @@ impl Instances<'_> {
                 })
                 .await;
         match stopped {
-            Err(error) if error.is_not_found() => Err(BackendError::NoInstance(id)),
-            other => {
-                other.map_err(|error| error.into_backend(&format!("can't stop the container {id}")))
+            Err(error) if error.is_not_found() => {
+                let confirmed = self.identity.confirm(self.engine, self.provider, false).await;
+                confirmed.map_err(|error| error.into_backend(&what))?;
+                Err(BackendError::NoInstance(id))
             }
+            other => other.map_err(|error| error.into_backend(&what)),
         }
     }
 
@@ -274,6 +281,9 @@ impl Instances<'_> {
         }
         if let Some(image) = container.image {
             tags::remove_if_superseded(self.engine, &image).await;
+        }
+        if matches!(self.any().await, Ok(false)) {
+            self.identity.has_none();
         }
         Ok(())
     }
@@ -317,9 +327,20 @@ impl Instances<'_> {
 
     /// See [`crate::backend::Backend::survey`]: one call, however many containers there are.
     pub(super) async fn survey(self) -> Result<BTreeMap<InstanceId, Seen>, BackendError> {
-        let containers =
-            self.own().await.map_err(|error| error.into_backend("can't list the containers"))?;
-        Ok(containers.iter().filter_map(observation::listed).collect())
+        let failed = |error: CallError| error.into_backend("can't list the containers");
+        let containers = self.own().await.map_err(failed)?;
+        let seen: BTreeMap<_, _> = containers.iter().filter_map(observation::listed).collect();
+        let confirmed = self.identity.confirm(self.engine, self.provider, !seen.is_empty()).await;
+        confirmed.map_err(failed)?;
+        if !seen.is_empty() {
+            self.identity.has_instances(self.engine).await.map_err(failed)?;
+        }
+        Ok(seen)
+    }
+
+    /// Whether any is left.
+    pub(super) async fn any(self) -> Result<bool, CallError> {
+        Ok(self.own().await?.iter().any(|container| observation::listed(container).is_some()))
     }
 
     /// All containers with this provider's label.
@@ -332,6 +353,7 @@ impl Instances<'_> {
             .await
     }
 
+    /// `None` only where it is certain that there is none.
     pub(super) async fn inspect(
         self,
         id: InstanceId,
@@ -342,8 +364,17 @@ impl Instances<'_> {
             .call(QUERY, |docker| async move { docker.inspect_container(&name, None).await })
             .await;
         match found {
-            Ok(container) => Ok(Some(container)),
-            Err(error) if error.is_not_found() => Ok(None),
+            Ok(container) => {
+                if self.identity.is_in_doubt() {
+                    // It may be the right one again; this one is here in any case.
+                    let _ = self.identity.confirm(self.engine, self.provider, true).await;
+                }
+                Ok(Some(container))
+            }
+            Err(error) if error.is_not_found() => {
+                self.identity.confirm(self.engine, self.provider, false).await?;
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

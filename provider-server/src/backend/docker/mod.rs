@@ -7,7 +7,9 @@
 //! | `engine` | calls with deadlines, failures told apart |
 //! | `spec`, `files` | what a container is made from: limits, labels; host key, authorised keys |
 //! | `instance`, `observation` | the life of a container; what the engine tells of it |
+//! | `identity` | which engine has the instances, so that none is taken for gone because another one answers |
 //! | `network` | the provider's networks |
+//! | `kept_file` | small files in the provider's directory |
 //! | `metering` | what a container uses |
 //! | `probe`, `remembered` | what the engine can do; what it could at the last start |
 //! | `trial`, `guest` | what a guest is seen to be allowed |
@@ -23,10 +25,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::vm::SshPublicKey;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, watch};
 
 use super::{
-    Backend, BackendError, BackendKind, Capabilities, DiskWatch, ImageStore, InstanceId,
+    Backend, BackendError, BackendKind, Capabilities, DiskWatch, Finding, ImageStore, InstanceId,
     InstanceSpec, Metering, Observation, Usage,
 };
 
@@ -35,11 +37,16 @@ mod build;
 mod disk;
 pub mod endpoint;
 mod engine;
+#[cfg(test)]
+mod fake_engine;
+#[cfg(test)]
+mod faults;
 mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod guest;
+mod identity;
 mod images;
 mod instance;
 mod kept_file;
@@ -59,6 +66,7 @@ mod trial;
 use crate::containment::{Firewall, Guest};
 use endpoint::{Disk, Endpoint, EndpointError, Surroundings};
 use engine::{CallError, Engine};
+use identity::Identity;
 use instance::Instances;
 use metering::Meter;
 use probe::EngineTraits;
@@ -70,6 +78,7 @@ use spec::Network;
 pub struct DockerBackend {
     engine: Arc<Engine>,
     provider: KeyId,
+    identity: Identity,
     traits: OnceCell<EngineTraits>,
     firewall: Arc<Firewall>,
     meter: Meter,
@@ -96,10 +105,14 @@ impl DockerBackend {
         around: &Surroundings,
         firewall: Arc<Firewall>,
     ) -> Result<Self, EndpointError> {
-        let endpoint = Endpoint::choose(around, &Disk)?;
-        Ok(Self {
+        Ok(Self::on(Endpoint::choose(around, &Disk)?, provider, firewall))
+    }
+
+    fn on(endpoint: Endpoint, provider: KeyId, firewall: Arc<Firewall>) -> Self {
+        Self {
             engine: Arc::new(Engine::new(endpoint)),
             provider,
+            identity: Identity::default(),
             traits: OnceCell::new(),
             firewall,
             meter: Meter::default(),
@@ -108,13 +121,14 @@ impl DockerBackend {
             memory: None,
             networks: Mutex::new(()),
             builds: Mutex::new(()),
-        })
+        }
     }
 
     /// The same, with what it finds out about the engine kept in files in this directory.
     #[must_use]
     pub fn keeping(mut self, directory: &Path) -> Self {
         self.memory = Some(Memory::in_directory(directory));
+        self.identity = Identity::in_directory(directory);
         self
     }
 
@@ -124,21 +138,17 @@ impl DockerBackend {
         self.engine.endpoint()
     }
 
-    /// What tells this engine from all others, for as long as its data exists. A provider that finds
-    /// another engine than the last time must not conclude that its instances are gone.
+    /// Has whichever engine is found next be the one that has this provider's instances, for a provider with
+    /// this directory, running or not. Returns the id of the one that had them, if one did.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] when the engine does not answer.
-    pub async fn engine_identity(&self) -> Result<String, BackendError> {
-        let info = probe::info(&self.engine).await;
-        let info = info.map_err(|error| error.into_backend("can't ask the engine for its id"))?;
-        info.id.filter(|id| !id.is_empty()).ok_or_else(|| {
-            BackendError::Failed("the engine doesn't say which one it is".to_owned())
-        })
+    /// When it can't be written down.
+    pub fn accept_any_engine(directory: &Path) -> std::io::Result<Option<String>> {
+        Identity::accept_any(directory)
     }
 
     fn instances(&self) -> Instances<'_> {
-        Instances { engine: &self.engine, provider: &self.provider }
+        Instances { engine: &self.engine, provider: &self.provider, identity: &self.identity }
     }
 
     /// Has the firewall know the address that a guest has now, or that it has none.
@@ -165,6 +175,21 @@ impl DockerBackend {
         let tried = disk::try_quota(&self.engine, &self.provider).await?;
         *known = DiskTrial::Done(tried.clone());
         Ok(tried)
+    }
+
+    /// Whether this is the engine that has the instances, for doctor.
+    async fn whose_engine(&self) -> Result<Option<Finding>, BackendError> {
+        const SUBJECT: &str = "engine's identity";
+        let asked = "can't ask the engine about itself";
+        let failed = |error: CallError| error.into_backend(asked);
+        let has_any = self.instances().any().await.map_err(failed)?;
+        match self.identity.confirm(&self.engine, &self.provider, has_any).await {
+            Ok(()) => Ok(None),
+            Err(error) => match self.identity.trouble().borrow().clone() {
+                Some(trouble) => Ok(Some(Finding::bad(SUBJECT, trouble, identity::REMEDY))),
+                None => Err(failed(error)),
+            },
+        }
     }
 
     /// The surroundings in which something is found or was.
@@ -216,10 +241,12 @@ impl Backend for DockerBackend {
         };
         *trial = DiskTrial::Done(disk.clone());
         let probed = probe::probe(&self.engine, &self.provider, &disk, &self.firewall);
-        let capabilities = Box::pin(probed).await?;
+        let mut capabilities = Box::pin(probed).await?;
         if let Some(memory) = &self.memory {
             memory.keep(surroundings, &capabilities, &disk);
         }
+        // Not among what is kept: it is asked anew each time.
+        capabilities.findings.extend(self.whose_engine().await?);
         Ok(capabilities)
     }
 
@@ -239,6 +266,9 @@ impl Backend for DockerBackend {
         let traits = self.traits().await?;
         let disk = self.disk().await?;
         let egress = spec.confinement.egress;
+        // Before anything is made that would tell this engine from a foreign one.
+        let confirmed = self.identity.confirm(&self.engine, &self.provider, false).await;
+        confirmed.map_err(|error| error.into_backend("can't tell which engine this is"))?;
         let network = {
             let _one_at_a_time = self.networks.lock().await;
             network::ensure(&self.engine, &self.provider, egress).await?
@@ -288,9 +318,13 @@ impl Backend for DockerBackend {
     }
 
     async fn survey(&self) -> Result<BTreeMap<InstanceId, Observation>, BackendError> {
+        let told = self.firewall.told().await;
         let seen = self.instances().survey().await?;
         let guests = seen.iter().filter_map(|(id, (_, guest))| Some((id.vm(), (*guest)?)));
-        self.firewall.expect(guests).await;
+        // The engine has answered, whatever became of the firewall.
+        if let Err(error) = self.firewall.saw(told, guests.collect()).await {
+            tracing::warn!("{}", not_contained(error));
+        }
         Ok(seen.into_iter().map(|(id, (observation, _))| (id, observation)).collect())
     }
 
@@ -302,7 +336,13 @@ impl Backend for DockerBackend {
         network::remove_all(&self.engine, &self.provider).await?;
         self.firewall.remove().await.map_err(BackendError::Failed)?;
         let swept = build::sweep(&self.engine, &self.provider).await;
-        swept.map_err(|error| error.into_backend("can't remove what builds left"))
+        swept.map_err(|error| error.into_backend("can't remove what builds left"))?;
+        self.identity.has_none();
+        Ok(())
+    }
+
+    fn trouble(&self) -> Option<watch::Receiver<Option<String>>> {
+        Some(self.identity.trouble())
     }
 
     fn firewall(&self) -> Option<&Arc<Firewall>> {

@@ -78,6 +78,11 @@ pub(super) async fn create_trial(engine: &Engine, provider: &KeyId) -> Result<St
     Ok(interface("gvt-", provider))
 }
 
+/// Whether there is a network of this provider that guests use or have used; one that is only tried is none.
+pub(super) async fn any(engine: &Engine, provider: &KeyId) -> Result<bool, CallError> {
+    Ok(!find(engine, &[label(provider), EGRESS.to_owned()]).await?.is_empty())
+}
+
 /// Removes all networks of this provider.
 pub(super) async fn remove_all(engine: &Engine, provider: &KeyId) -> Result<(), BackendError> {
     remove(engine, &[label(provider)]).await

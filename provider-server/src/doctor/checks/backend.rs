@@ -6,7 +6,7 @@ use crate::doctor::Facts;
 use crate::images::ImageInfo;
 
 /// Findings without which no VM can be made or reached; the others are drawbacks.
-const ESSENTIAL: &[&str] = &["engine", "networks", "reach"];
+const ESSENTIAL: &[&str] = &["engine", "engine's identity", "networks", "reach"];
 /// The subject that is judged together with who is served.
 const CONTAINMENT: &str = "containment";
 
