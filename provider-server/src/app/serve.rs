@@ -20,8 +20,8 @@ use crate::control::{self, Running};
 use crate::http::{self, ApiState};
 use crate::orphans;
 use crate::ports::{ForwardedPorts, PortProofs, bind_proof_socket, display};
-use crate::vm::disk_guard;
 use crate::vm::repository::VmRepository as _;
+use crate::vm::{disk_guard, idle_guard};
 
 /// How long a purge waits for the forwarder to end.
 const FORWARDER_END: Duration = Duration::from_secs(10);
@@ -84,6 +84,11 @@ impl Provider {
             running.rental.vms.clone(),
             Arc::clone(&running.backend),
             config.disk_reserve_mib << 20,
+            token.clone(),
+        ));
+        work.spawn(idle_guard::run(
+            running.rental.vms.clone(),
+            Arc::new(forwarded.clone()),
             token.clone(),
         ));
         work.spawn(display::follow(running.ports.clone(), token.clone()));

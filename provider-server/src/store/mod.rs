@@ -24,6 +24,7 @@ use golem_vm_node::store::Store;
 use golem_vm_protocol::time::Timestamp;
 
 use crate::steady::{Anchor, AnchoredClock, SteadyClock, SteadyTime, ThisMachine, Uptime};
+use crate::vm::VmError;
 
 /// One step each from an older database to this one. Only ever appended to.
 const MIGRATIONS: &[&str] = &["
@@ -217,8 +218,19 @@ impl ProviderStore {
         self.store.back_up_if_due().await
     }
 
+    /// Writes down which time it is, so that the next start goes on from there.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn mark_time(&self) -> Result<(), VmError> {
+        let anchor = self.steady.anchor(self.clock.now_micros());
+        self.store.write("steady.mark", move |db| anchor::write(db, &anchor)).await
+    }
+
     /// Finishes what was begun, and closes.
     pub async fn close(&self) {
+        // Of no use after a failure to write, and nothing else can be done about it now.
+        let _ = self.mark_time().await;
         self.store.shutdown().await;
     }
 

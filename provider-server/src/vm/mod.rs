@@ -17,7 +17,7 @@
 //! * [`state`] and [`record`] are what is kept; [`repository`] is where (a trait: no SQL in here).
 //! * `survey` looks at all instances.
 //! * [`readiness`] finds out whether SSH answers.
-//! * [`disk_guard`] stops what goes past its disk.
+//! * [`disk_guard`] stops what goes past its disk, [`idle_guard`] what nobody uses.
 //!
 //! Every intention is written before the backend is touched, so that whatever interrupts the
 //! program, the next start finds what was meant and carries on.
@@ -28,6 +28,7 @@ pub mod disk_guard;
 pub mod error;
 pub mod history;
 pub mod host_key;
+pub mod idle_guard;
 pub mod keys;
 pub mod lease;
 pub mod manager;
@@ -45,3 +46,6 @@ pub use error::VmError;
 pub use manager::VmManager;
 pub use record::{OperationRecord, VmRecord};
 pub use state::VmState;
+
+#[cfg(test)]
+mod tests;

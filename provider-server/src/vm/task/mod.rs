@@ -39,7 +39,7 @@ use crate::steady::{SteadyClock, SteadyTime};
 /// How long one call to a backend may take, but for stopping, which has its grace on top.
 const BACKEND_DEADLINE: Duration = Duration::from_secs(60);
 /// How often it is looked whether something is due.
-const TERM_LOOK: Duration = Duration::from_secs(1);
+const TERM_LOOK: Duration = Duration::from_millis(500);
 
 /// What every VM's task works with.
 pub struct World {
