@@ -74,7 +74,7 @@ impl Guard {
             }
         });
         for (record, idle, quiet, works) in futures_util::future::join_all(look).await {
-            let now = vms.steady().now();
+            let now = vms.steady_now();
             if let Some(unused) = self.unused(record.id, quiet, works, now)
                 && unused >= idle
             {

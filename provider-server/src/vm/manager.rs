@@ -299,6 +299,11 @@ impl VmManager {
         }
     }
 
+    /// This moment, by the clock of leases.
+    pub(super) fn steady_now(&self) -> SteadyTime {
+        self.world.steady.now()
+    }
+
     /// This moment by the clock of leases, and what the wall clock shows at it, which was read as `wall`: with
     /// these two, a moment is always shown as the same.
     #[must_use]
