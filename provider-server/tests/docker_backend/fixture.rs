@@ -156,9 +156,20 @@ impl Vm {
 
     /// Runs a command in the VM over OpenSSH, which insists on the host key.
     pub(crate) fn ssh(&self, address: SocketAddr, user: &str, command: &str) -> Output {
+        self.ssh_command(address, user, &[], command).output().unwrap()
+    }
+
+    /// OpenSSH, ready to run a command in the VM.
+    pub(crate) fn ssh_command(
+        &self,
+        address: SocketAddr,
+        user: &str,
+        options: &[&str],
+        command: &str,
+    ) -> Command {
         let path = |name: &str| -> PathBuf { self.folder.path().join(name) };
-        Command::new("ssh")
-            .args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"])
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"])
             .args(["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"])
             .arg("-o")
             .arg(format!("HostKeyAlias={}", self.spec.id.vm()))
@@ -167,10 +178,10 @@ impl Vm {
             .arg("-i")
             .arg(path("id"))
             .args(["-p", &address.port().to_string()])
+            .args(options)
             .arg(format!("{user}@{}", address.ip()))
-            .arg(command)
-            .output()
-            .unwrap()
+            .arg(command);
+        ssh
     }
 
     /// The same as `ubuntu`; must succeed. Returns what it printed, trimmed.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fixture;
+mod notices;
 mod registry;
 
 use std::net::ToSocketAddrs;
@@ -36,6 +37,7 @@ async fn rented_machines_on_the_real_engine() {
     a_removed_network_comes_back(&provider, &image).await;
     without_egress_only_ssh_works(&provider, &image).await;
     limits_hold(&provider, &image).await;
+    notices::those_who_are_logged_in_see_a_line(&provider, &image).await;
     other_providers_are_left_alone(&provider, &image).await;
     nothing_is_left(&provider, &image).await;
 }

@@ -11,6 +11,7 @@
 //! | `network` | the provider's networks |
 //! | `kept_file` | small files in the provider's directory |
 //! | `metering` | what a container uses |
+//! | `notice` | a line on its terminals |
 //! | `probe`, `remembered` | what the engine can do; what it could at the last start |
 //! | `trial`, `guest` | what a guest is seen to be allowed |
 //! | `disk` | the size of a guest's disk |
@@ -29,7 +30,7 @@ use tokio::sync::{Mutex, OnceCell, watch};
 
 use super::{
     Backend, BackendError, BackendKind, Capabilities, DiskWatch, Finding, ImageStore, InstanceId,
-    InstanceSpec, Metering, Observation, Usage,
+    InstanceSpec, Metering, NotifyGuest, Observation, Usage,
 };
 
 mod base;
@@ -52,6 +53,7 @@ mod instance;
 mod kept_file;
 mod metering;
 mod network;
+mod notice;
 mod observation;
 mod probe;
 mod progress;
@@ -69,6 +71,7 @@ use engine::{CallError, Engine};
 use identity::Identity;
 use instance::Instances;
 use metering::Meter;
+use notice::Notices;
 use probe::EngineTraits;
 use remembered::Memory;
 use spec::Network;
@@ -82,6 +85,7 @@ pub struct DockerBackend {
     traits: OnceCell<EngineTraits>,
     firewall: Arc<Firewall>,
     meter: Meter,
+    notices: Notices,
     /// Where the engine keeps its data.
     root: OnceCell<Option<PathBuf>>,
     /// Whether the engine gives disks a size. Held while something is tried.
@@ -116,6 +120,7 @@ impl DockerBackend {
             traits: OnceCell::new(),
             firewall,
             meter: Meter::default(),
+            notices: Notices::default(),
             root: OnceCell::new(),
             trials: Mutex::default(),
             memory: None,
@@ -300,6 +305,7 @@ impl Backend for DockerBackend {
 
     async fn destroy(&self, id: InstanceId) -> Result<(), BackendError> {
         self.meter.forget(id);
+        self.notices.forget(id);
         self.instances().destroy(id).await?;
         self.heard(id, None).await
     }
@@ -357,6 +363,10 @@ impl Backend for DockerBackend {
         Some(self)
     }
 
+    fn notifier(&self) -> Option<&dyn NotifyGuest> {
+        Some(self)
+    }
+
     fn disk_watch(&self) -> Option<&dyn DiskWatch> {
         Some(self)
     }
@@ -366,5 +376,12 @@ impl Backend for DockerBackend {
 impl Metering for DockerBackend {
     async fn usage(&self, id: InstanceId) -> Result<Usage, BackendError> {
         self.meter.usage(&self.engine, id).await
+    }
+}
+
+#[async_trait]
+impl NotifyGuest for DockerBackend {
+    async fn notify(&self, id: InstanceId, line: &str) -> Result<(), BackendError> {
+        self.notices.show(&self.engine, id, line).await
     }
 }
