@@ -14,7 +14,7 @@ use crate::advertise::Offering;
 use crate::doctor;
 use crate::host;
 use crate::orphans::OrphanRegister as _;
-use crate::ports::{PortReport, Verification};
+use crate::ports::{PortReport, PortsReport, Verification};
 use crate::vm::VmRecord;
 use crate::vm::record::OwnerColumn;
 use crate::vm::repository::VmRepository as _;
@@ -100,8 +100,18 @@ fn ports(running: &Running, records: &[VmRecord]) -> PortsStatus {
             .problems()
             .into_iter()
             .map(|problem| format!("{}: {}", problem.found, problem.remedy))
+            .chain(closed(&report, records))
             .collect(),
     }
+}
+
+/// The VMs that have a port through which nobody comes. They keep it, and no other VM gets it.
+fn closed(report: &PortsReport, records: &[VmRecord]) -> Vec<String> {
+    let of_each = records.iter().filter_map(|record| {
+        let why = report.closed_because(record.ssh_port)?;
+        Some(format!("nobody can log in to VM '{}' ({}) now: {why}", record.name, record.id))
+    });
+    of_each.collect()
 }
 
 fn discovery(running: &Running) -> Vec<DiscoveryStatus> {

@@ -1,6 +1,9 @@
 //! The forwarder as a whole, inside the test's process.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+mod gone;
+mod many;
 mod proofs;
 
 use std::collections::BTreeSet;

@@ -216,6 +216,21 @@ impl PortsReport {
         self.checkers.iter().filter_map(|checker| checker.answered_at).max()
     }
 
+    /// Why nobody can come through an access port at the moment; none while all is well or not known.
+    #[must_use]
+    pub fn closed_because(&self, port: u16) -> Option<String> {
+        let report = self.access.iter().find(|report| report.port == port)?;
+        match (&report.local, &report.external) {
+            (Local::Unknown, _) => None,
+            (Local::Held, External::NotReached { said }) => {
+                let (what, _) = external_advice(&mostly(said)?);
+                Some(format!("port {port} can't be reached from outside: {what}"))
+            }
+            (Local::Held, _) => None,
+            (local, _) => Some(format!("port {port} {}", local_text(local))),
+        }
+    }
+
     /// What is wrong, each with what to do about it; the worst first. Empty while all is well or
     /// not yet known.
     #[must_use]
@@ -265,14 +280,7 @@ impl PortsReport {
         }
         let unreached = self.all().filter(|port| port.is_held()).filter_map(|port| {
             let External::NotReached { said } = &port.external else { return None };
-            // What most checkers said counts; among equals the one that can be acted on.
-            let mut counts: BTreeMap<&NotReached, usize> = BTreeMap::new();
-            for cause in said.values() {
-                *counts.entry(cause).or_default() += 1;
-            }
-            let cause =
-                counts.into_iter().max_by_key(|(cause, n)| (*n, std::cmp::Reverse(*cause)))?.0;
-            Some((port.port, cause.clone()))
+            Some((port.port, mostly(said)?))
         });
         let too_few = self.all().filter(|port| port.is_held()).filter_map(|port| {
             let External::TooFew { by, needed } = &port.external else { return None };
@@ -296,6 +304,16 @@ impl PortsReport {
     fn all(&self) -> impl Iterator<Item = &PortReport> {
         std::iter::once(&self.api).chain(&self.access)
     }
+}
+
+/// What most checkers said; among equals the one that can be acted on.
+fn mostly(said: &BTreeMap<String, NotReached>) -> Option<NotReached> {
+    let mut counts: BTreeMap<&NotReached, usize> = BTreeMap::new();
+    for cause in said.values() {
+        *counts.entry(cause).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(cause, n)| (*n, std::cmp::Reverse(*cause)))?;
+    Some(most.0.clone())
 }
 
 fn local_text(local: &Local) -> String {

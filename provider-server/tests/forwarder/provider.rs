@@ -74,3 +74,33 @@ async fn a_provider_that_starts_upgrades_the_forwarder_that_it_finds() {
     shutdown.cancel();
     watching.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_mends_a_killed_forwarder_at_once() {
+    let home = Home::new();
+    let (ip, id) = (own_ip(), VmId::random().unwrap());
+    let port = free_port(ip);
+    let ports = provider(&home, Path::new(BINARY), ip, port, id).await;
+    ports.route(port, id, vm()).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let watching = tokio::spawn({
+        let (ports, shutdown) = (ports.clone(), shutdown.clone());
+        async move { ports.watch(shutdown).await }
+    });
+    let mut session = Session::open(ip, port);
+    kill_process(home.pid().unwrap(), Signal::KILL).unwrap();
+    let killed = Instant::now();
+    assert!(session.line().map_or(true, |line| line.is_empty()), "it died with the forwarder");
+    let accepted = tokio::task::spawn_blocking(move || {
+        while TcpStream::connect((ip, port)).is_err() {
+            assert!(killed.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        killed.elapsed()
+    });
+    println!("connections are accepted again after {:?}", accepted.await.unwrap());
+    assert!(Session::open(ip, port).works());
+    shutdown.cancel();
+    watching.await.unwrap(); // In an orderly way, so that it takes its port out of the kernel's list of reserved ones.
+    ports.shut_down().await.unwrap();
+}

@@ -397,3 +397,63 @@ async fn what_was_attested_is_asked_for_again_before_it_expires_and_forgotten_af
     shutdown.cancel();
     running.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_port_that_is_no_longer_reached_leaves_the_pool_and_comes_back() {
+    let clock = clock();
+    let checker = FakeChecker::start(&clock, &[]).await;
+    let bench = Bench::new(Arc::clone(&clock), &[&checker.url]).await;
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let (verifier, shutdown) = (bench.verifier.clone(), shutdown.clone());
+        async move { verifier.run(shutdown).await }
+    });
+    let mut changes = bench.board.changes();
+    let mut usable = async |expected: &[u16]| {
+        let wait = async {
+            while bench.board.usable() != expected {
+                changes.changed().await.unwrap();
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "{:?}", bench.board.report());
+    };
+    usable(&[50_800, 50_801, 50_802]).await;
+    assert_eq!(bench.board.report().closed_because(50_801), None);
+
+    // A firewall closes one. It is found when the checker is asked next: at half the life of its word.
+    checker.words.send_modify(|words| {
+        words.insert(50_801, NotProven::NoAnswer);
+    });
+    clock.advance(VALIDITY.as_secs() / 2);
+    bench.verifier.recheck();
+    usable(&[50_800, 50_802]).await;
+    let report = bench.board.report();
+    let closed = report.closed_because(50_801).unwrap();
+    assert_eq!(closed, "port 50801 can't be reached from outside: no answer");
+    assert!(report.problems().iter().any(|problem| problem.found == closed), "{report:?}");
+    assert_eq!(report.closed_because(50_802), None);
+    assert!(report.closed_because(50_803).unwrap().contains("taken by another program"));
+    let summary = bench.board.summary([50_800]);
+    assert_eq!((summary.free, summary.claim.unwrap().vm_ports), (1, 2), "and not advertised");
+
+    // It is asked about again and again, by itself, and comes back when it is open.
+    checker.words.send_modify(|words| {
+        words.remove(&50_801);
+    });
+    usable(&[50_800, 50_801, 50_802]).await;
+    assert_eq!(bench.board.report().closed_because(50_801), None);
+
+    // One that this host loses is not usable either, until it is held again.
+    bench.board.set_access(&[
+        held(50_800),
+        not_held(50_801, BindFailureReason::InUse),
+        held(50_802),
+    ]);
+    usable(&[50_800, 50_802]).await;
+    assert!(bench.board.report().closed_because(50_801).unwrap().contains("taken"));
+    bench.board.set_access(&[held(50_800), held(50_801), held(50_802)]);
+    usable(&[50_800, 50_801, 50_802]).await;
+    shutdown.cancel();
+    running.await.unwrap();
+    checker.stop().await;
+}
