@@ -30,8 +30,10 @@ enum Should {
     Stand,
     /// Only kept: its lease has ended, or it was given up softly.
     Wait,
-    /// Its lease is about to end, or has ended.
-    End,
+    /// Its lease is about to end, or has ended. `unsure` as below, whether it was kept or gone before.
+    End {
+        unsure: bool,
+    },
     /// A request about it has failed in trouble: whatever it is now, it must not have been lost
     /// unless it was to be destroyed or had not been made.
     Unsure {
@@ -146,7 +148,7 @@ impl Renter {
         let at = self.random.between(0, self.machines.len() as u64);
         let at = usize::try_from(at).unwrap();
         // It may end at any moment: whatever is asked of it may come too late.
-        if self.machines[at].should == Should::End {
+        if matches!(self.machines[at].should, Should::End { .. }) {
             return;
         }
         match deed {
@@ -284,7 +286,9 @@ impl Renter {
     fn mind_the_time(&mut self) {
         for machine in &mut self.machines {
             if machine.term.is_some_and(|term| term.earliest < Instant::now() + BEFORE_END) {
-                machine.should = Should::End;
+                let unsure =
+                    matches!(machine.should, Should::Unsure { .. } | Should::End { unsure: true });
+                machine.should = Should::End { unsure };
                 machine.held = None;
             }
         }
@@ -358,10 +362,10 @@ impl Renter {
             let status = status.map(|(_, status)| status.as_str());
             let name = &machine.name;
             const KEPT: &str = "stopped and kept";
-            if let (Should::End, Some(term)) = (machine.should, machine.term) {
+            if let (Should::End { unsure }, Some(term)) = (machine.should, machine.term) {
                 match (status, term.destroys) {
-                    (None, true) => return false,
-                    (Some(KEPT), false) => {
+                    (None, destroys) if destroys || unsure => return false,
+                    (Some(KEPT), destroys) if !destroys || unsure => {
                         (machine.should, machine.term) = (Should::Wait, None);
                     }
                     (Some("running" | "stopped"), _)
@@ -374,7 +378,9 @@ impl Renter {
             match (machine.should, status) {
                 (Should::Run, Some("running")) | (Should::Stand, Some("stopped")) => {}
                 (Should::Wait, Some(KEPT)) => {}
-                (Should::Unsure { .. }, Some(KEPT)) => machine.should = Should::Wait,
+                (Should::Unsure { .. }, Some(KEPT)) => {
+                    (machine.should, machine.term) = (Should::Wait, None);
+                }
                 (Should::Unsure { may_be_gone: true }, None) => return false,
                 (Should::Unsure { .. }, Some("running")) => machine.should = Should::Run,
                 (Should::Unsure { .. }, Some("stopped")) => machine.should = Should::Stand,
@@ -399,7 +405,7 @@ impl Renter {
             let name = machine.name.clone();
             let outcome = self.requestor.golem(&["vm", "destroy", &name, "--yes"]);
             // One whose lease has just ended may be gone already.
-            if outcome.code != 0 && machine.should != Should::End {
+            if outcome.code != 0 && !matches!(machine.should, Should::End { .. }) {
                 scene.violated(format!("at the end: {outcome}"));
             }
             self.machines.pop();

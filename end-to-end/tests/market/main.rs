@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_days;
+mod crowd;
 mod engines;
 mod escape;
 mod failover;
@@ -14,6 +15,7 @@ mod limits;
 mod lying_discovery;
 mod meddler;
 mod network;
+mod orphans;
 mod owners;
 mod ports;
 mod programs;

@@ -14,7 +14,7 @@ use crate::vm::VmError;
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// How soon it looks again when it could not find out.
+/// How soon it looks again when it could not find out, and at the soonest.
 const SOON: Duration = Duration::from_secs(15);
 /// How long one call to the backend may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ impl Sweeper {
         Self { backend, register, grace }
     }
 
-    /// Looks at once and then every five minutes, until `token` is cancelled.
+    /// Looks at once, then every five minutes and when a period of grace is over, until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
         let mut known = BTreeSet::new();
         let mut timer = interval(INTERVAL);
@@ -63,6 +63,10 @@ impl Sweeper {
             match swept {
                 Ok(swept) => {
                     self.tell_of_new(&swept.left, &known);
+                    let due = swept.left.iter().map(|one| self.grace.saturating_sub(one.known_for));
+                    if let Some(due) = due.min() {
+                        timer.reset_after(due.clamp(SOON, INTERVAL));
+                    }
                     known = swept.left.into_iter().map(|orphan| orphan.instance).collect();
                 }
                 Err(error) => {
