@@ -112,8 +112,13 @@ impl Task {
             Err(error) => {
                 let (state, cause) = match (&error, before) {
                     (BackendError::NoInstance(_), _) => (instance_is_gone(), Cause::InstanceGone),
-                    // It is on its way down, and is brought there when the backend answers.
+                    // It is on its way down, and is brought there when the backend answers. So is what the
+                    // provider itself wants down: nobody waits who could ask again.
                     (BackendError::Unavailable(_), VmState::Stopping { .. }) => {
+                        self.backend_was_away = true;
+                        return Err(error.into());
+                    }
+                    (BackendError::Unavailable(_), _) if by == Actor::Provider => {
                         self.backend_was_away = true;
                         return Err(error.into());
                     }

@@ -61,10 +61,9 @@ impl Task {
                 }
                 return self.authorize(record).await.map(|_| ());
             }
-            (
-                VmState::Stopped { .. } | VmState::Retained { .. } | VmState::Error { .. },
-                Observation::Stopped { .. },
-            ) if !matches!(record.state, VmState::Error { .. }) => {
+            // It is as it should be, or its owner knows what is wrong.
+            (VmState::Stopped { .. } | VmState::Retained { .. }, Observation::Stopped { .. })
+            | (VmState::Error { .. }, Observation::Absent | Observation::Broken { .. }) => {
                 self.backend_was_away = false;
                 return Ok(());
             }
@@ -99,10 +98,12 @@ impl Task {
                 let reason = Reason::new(Actor::Host, Cause::HostStopped);
                 return self.start(record, reason).await.map(|_| ());
             }
-            (
-                VmState::Running | VmState::Error { .. },
-                Observation::Stopped { exit_code, out_of_memory },
-            ) => {
+            // It can be started; what was wrong with it remains to be read.
+            (VmState::Error { message }, Observation::Stopped { .. }) => (
+                VmState::Stopped { reason: Some(message.clone()) },
+                Reason::own(Cause::Recovered).with("its instance is there, and does not run"),
+            ),
+            (VmState::Running, Observation::Stopped { exit_code, out_of_memory }) => {
                 self.lead_nowhere(&record).await;
                 let (reason, said) = by_itself(exit_code, out_of_memory);
                 (VmState::Stopped { reason: said }, reason)

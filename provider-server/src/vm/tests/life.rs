@@ -111,3 +111,45 @@ async fn whatever_was_begun_is_brought_to_its_end_by_the_next_start() {
     ));
     program.end().await;
 }
+
+#[tokio::test]
+async fn what_the_provider_wants_down_goes_down_when_the_backend_answers() {
+    let machine = Machine::new().await;
+    let program = machine.start().await;
+    let lease = LeaseRequest { duration_seconds: Some(3600), ..LeaseRequest::default() };
+    program.create_for("box", lease).await.unwrap();
+    machine.backend.set_unavailable(Some("gone fishing"));
+    machine.sleep(Duration::from_secs(3601));
+    program.until("box", |state| matches!(state, Some(VmState::Stopping { .. }))).await;
+    let before = program.vms.events(owner(), reference("box"), 0, 100).await.unwrap().len();
+    // However often it is looked meanwhile, it is said once.
+    let asked = machine.backend.calls(Method::Survey);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while machine.backend.calls(Method::Survey) < asked + 2 {
+        assert!(tokio::time::Instant::now() < deadline, "nobody asks");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(program.vms.events(owner(), reference("box"), 0, 100).await.unwrap().len(), before);
+    machine.backend.set_unavailable(None);
+    program.until("box", |state| matches!(state, Some(VmState::Retained { .. }))).await;
+    program.end().await;
+}
+
+#[tokio::test]
+async fn what_did_not_start_says_why_and_can_be_started_again() {
+    let machine = Machine::new().await;
+    let program = machine.start().await;
+    program.create("box").await;
+    program.request("box", Request::Stop).await.unwrap();
+    machine.backend.script(Method::Start, Fault::Fail(BackendError::Failed("no such luck".into())));
+    assert!(program.request("box", Request::Start).await.is_err());
+    let says_why = |state: Option<&VmState>| {
+        let why = state.and_then(VmState::message).unwrap_or_default();
+        assert!(why.contains("no such luck"), "{state:?}");
+        matches!(state, Some(VmState::Stopped { .. }))
+    };
+    program.until("box", says_why).await;
+    program.request("box", Request::Start).await.unwrap();
+    assert_eq!(program.state("box").await, Some(VmState::Running));
+    program.end().await;
+}
