@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::config;
 use crate::control::messages::{
-    BuildImage, JobOutcome, JobProgress, JobStarted, PullImage, Purged, Status,
+    BuildImage, EventsQuery, JobOutcome, JobProgress, JobStarted, OwnerEvents, PullImage, Purged,
+    Status,
 };
 use crate::doctor::http_date;
 use crate::images::ImageName;
@@ -41,6 +42,8 @@ fn control_messages(data: &[u8]) {
     reads_back::<JobOutcome>(data);
     reads_back::<Purged>(data);
     reads_back::<Status>(data);
+    reads_back::<EventsQuery>(data);
+    reads_back::<OwnerEvents>(data);
 }
 
 /// A name is harmless in a path and a tag.

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use golem_vm_node::client::{Call, SignedClient, Target};
+use golem_vm_node::clock::SystemClock;
 use golem_vm_node::data_dir::DataDir;
-use golem_vm_protocol::KeyId;
+use golem_vm_protocol::{KeyId, KeyPair};
 use golem_vm_provider::forwarder::ForwarderClient;
 use serde_json::Value;
 
@@ -114,6 +116,7 @@ fn help_says_how_to_start_and_what_the_exit_codes_mean() {
         &["id"],
         &["config"],
         &["verify-ports"],
+        &["events"],
     ] {
         let help = home.run(&[command, &["--help"]].concat());
         assert_eq!(help.code(), 0, "{command:?}");
@@ -149,7 +152,13 @@ fn a_wrong_setting_is_named_with_its_origin() {
 #[test]
 fn what_needs_a_running_provider_says_that_none_runs() {
     let home = Home::new();
-    for command in [&["status"][..], &["status", "--json"], &["stop"], &["verify-ports"]] {
+    for command in [
+        &["status"][..],
+        &["status", "--json"],
+        &["stop"],
+        &["verify-ports"],
+        &["events", "--follow"],
+    ] {
         home.run(command)
             .fails(3, &["no provider runs on", "share/golem/provider", "golem-provider start"]);
     }
@@ -412,6 +421,79 @@ fn a_running_provider_is_asked_over_its_socket() {
     assert_eq!(purged.json()["images"].as_array().unwrap().len(), 2);
     let doctor = offline(&["doctor", "--json"]).json();
     assert!(check(&doctor, "forwarder")["found"].as_str().unwrap().contains("started with"));
+}
+
+/// Asks the provider as a requestor does.
+async fn asked(provider: &Provider<'_>, key: &KeyPair, call: Call<'_>) -> Value {
+    let client = SignedClient::new(key.clone(), std::sync::Arc::new(SystemClock)).unwrap();
+    let base = format!("http://{}", provider.ready["http"].as_str().unwrap());
+    let target = Target::key(&base, provider.ready["id"].as_str().unwrap().parse().unwrap());
+    client.call(&target.unwrap(), &call).await.unwrap().reply.json().unwrap()
+}
+
+#[test]
+fn what_happened_is_shown_by_a_running_provider_and_without_one() {
+    let home = Home::new();
+    let (first, last) = free_ports(2);
+    let mut provider = Provider::start(&home, &format!("{first}-{last}"));
+    assert_eq!(home.run(&["image", "build", "debian-12"]).code(), 0);
+    assert_eq!(home.run(&["events"]).out(), "Nothing is written down.\n");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let create = serde_json::json!({
+        "name": "box",
+        "size": "small",
+        "ssh_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNVfYX7Cot+kMYwYSSojUSqZLyb5bMwoHJ6uu2IBQMW",
+        "lease": {"duration_seconds": 7200},
+    });
+    let create = Call::post("/api/v1/vms", &create).unwrap();
+    runtime.block_on(asked(&provider, &key, create));
+
+    let told = home.run(&["events", "--json"]).json();
+    let stages = |told: &Value| -> Vec<String> {
+        let events = told["events"].as_array().unwrap().iter();
+        let states = events.filter(|told| told["event"]["kind"] == "state");
+        states.map(|told| told["event"]["to"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(stages(&told), ["creating", "running"]);
+    assert_eq!(told["events"][0]["owner"], key.id().to_string());
+    let text = home.run(&["events", "box"]).out();
+    let owner = &key.id().to_string()[..12];
+    assert!(text.contains("creating → running") && text.contains(owner), "{text}");
+    assert_eq!(home.run(&["events", "other"]).out(), "Nothing is written down.\n");
+    home.run(&["events", "B A D"]).fails(1, &["neither the id nor the name"]);
+    home.run(&["events", "--limit", "0"]).fails(2, &["--limit"]);
+    assert_eq!(
+        home.run(&["events", "--limit", "1", "--json"]).json()["events"][0]["event"]["to"],
+        "running"
+    );
+    let status = home.run(&["status"]).out();
+    assert!(status.contains("LEASE") && status.contains("ends in 1 h"), "{status}");
+
+    let mut follower = home
+        .command(&["events", "--follow", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut until = |stage: &str| loop {
+        let line = lines.next().expect("it has ended").unwrap();
+        if serde_json::from_str::<Value>(&line).unwrap()["event"]["to"] == stage {
+            break;
+        }
+    };
+    until("running");
+    let destroy = Call::new(http::Method::DELETE, "/api/v1/vms/box");
+    runtime.block_on(asked(&provider, &key, destroy));
+    until("destroyed");
+    assert_eq!(home.run(&["stop"]).code(), 0);
+    assert_eq!(provider.ended(), 0);
+    assert_eq!(follower.wait().unwrap().code(), Some(3));
+
+    let told = home.run(&["events", "box", "--json"]).json();
+    assert_eq!(stages(&told), ["creating", "running", "destroying", "destroyed"]);
+    home.run(&["events", "B A D"]).fails(1, &["neither the id nor the name"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `start`, `background` | runs the provider, here or in a session of its own |
 //! | `stop`, `status`, `ports`, `quarantine` | speak to the running provider over its control socket |
-//! | `doctor`, `image`, `purge` | the same, and without a running provider take its lock and work themselves |
+//! | `doctor`, `events`, `image`, `purge` | the same, and without a running provider take its lock and work themselves |
 //! | `accept_engine` | writes down that another engine is the right one |
 //! | `identity`, `settings` | id, version, settings with their origin |
 //! | `place` | which data directory and which settings are meant |
@@ -14,6 +14,7 @@
 mod accept_engine;
 mod background;
 mod doctor;
+mod events;
 mod exit_code;
 mod identity;
 mod image;
@@ -47,6 +48,7 @@ To rent this machine out:
 
 Then:
   golem-provider status                    what is rented, and how the machine is
+  golem-provider events                    what happened to the VMs
   golem-provider stop                      VMs and their SSH sessions go on
 
 Exit codes:
@@ -89,6 +91,8 @@ enum Command {
     /// What VMs boot from
     #[command(subcommand, after_help = image::EXAMPLES)]
     Image(image::ImageCommand),
+    /// Show what happened to the VMs: every change of a state, with its time, who made it and why
+    Events(events::EventsArgs),
     /// Have port checkers look at the ports again, now
     #[command(after_help = ports::EXAMPLES)]
     VerifyPorts,
@@ -135,6 +139,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => block_on(status::run(&place)),
         Command::Doctor => block_on(doctor::run(&place)),
         Command::Image(command) => block_on(image::run(&place, &command)),
+        Command::Events(args) => block_on(events::run(&place, &args)),
         Command::VerifyPorts => block_on(ports::verify(&place)),
         Command::Quarantine(args) => block_on(quarantine::run(&place, &args)),
         Command::AcceptEngine(args) => accept_engine::run(&place, &args),

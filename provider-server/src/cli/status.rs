@@ -1,12 +1,13 @@
 //! `golem-provider status`.
 
+mod vms;
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use golem_vm_protocol::text::printable;
-use golem_vm_protocol::time::{Timestamp, in_words};
-use golem_vm_protocol::vm::VmStatus;
+use golem_vm_protocol::time::Timestamp;
 
 use super::place::PlaceArgs;
 use super::remote::Remote;
@@ -14,7 +15,7 @@ use super::table::Rows;
 use super::terminal::{Style, Tone, print, print_json};
 use crate::backend::Containment;
 use crate::capacity::{cores, gib};
-use crate::control::messages::{self, DiscoveryStatus, OrphanLine, PortsStatus, Status, VmLine};
+use crate::control::messages::{self, DiscoveryStatus, PortsStatus, Status};
 use crate::images::ImageInfo;
 use crate::ports::display;
 
@@ -28,8 +29,6 @@ Exit codes: 0 it runs, 3 it does not run.";
 
 /// Width of a bar, in characters.
 const BAR: u32 = 20;
-/// How much of an id is shown to a person, in characters.
-const SHORT_ID: usize = 12;
 
 pub(super) async fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
     let remote = Remote::require(place).await?;
@@ -56,8 +55,8 @@ fn text(status: &Status, now: Timestamp, style: Style) -> String {
     out.push('\n');
     images(&mut out, &status.images, style);
     out.push('\n');
-    vms(&mut out, &status.vms, now, style);
-    orphans(&mut out, &status.orphans, style);
+    vms::show(&mut out, &status.vms, now, style);
+    vms::orphans(&mut out, &status.orphans, style);
     out
 }
 
@@ -293,66 +292,6 @@ fn short_digest(digest: &str) -> String {
     if algorithm.is_empty() { short } else { format!("{}:{short}", printable(algorithm, 12)) }
 }
 
-fn orphans(out: &mut String, orphans: &[OrphanLine], style: Style) {
-    if orphans.is_empty() {
-        return;
-    }
-    let heading = "Instances that belong to no VM ('golem-provider doctor' says what to do):";
-    out.push_str(&format!("\n{}\n", style.paint(Tone::Warning, heading)));
-    for orphan in orphans {
-        out.push_str(&format!(
-            "  {}, noticed {}, removed in {}\n",
-            printable(&orphan.instance, 64),
-            orphan.first_seen_at,
-            in_words(orphan.removed_in_seconds)
-        ));
-    }
-}
-
-fn vms(out: &mut String, vms: &[VmLine], now: Timestamp, style: Style) {
-    if vms.is_empty() {
-        out.push_str("No VMs are rented.\n");
-        return;
-    }
-    let headings = ["VM", "STATUS", "SIZE", "IMAGE", "PORT", "OWNER", "AGE", "INSTANCE"];
-    let mut rows = Rows::new(&headings, style);
-    for vm in vms {
-        let tone = match vm.status {
-            VmStatus::Running => Some(Tone::Good),
-            VmStatus::Error => Some(Tone::Bad),
-            VmStatus::Stopped => Some(Tone::Faint),
-            _ => Some(Tone::Warning),
-        };
-        let size = vm.resources;
-        let owner: String = vm.owner.chars().take(SHORT_ID).collect();
-        rows.add([
-            (printable(&vm.name, 64), None),
-            match vm.quarantined_at {
-                Some(_) => (format!("{}, cut off", vm.status), Some(Tone::Bad)),
-                None => (vm.status.as_str().to_owned(), tone),
-            },
-            (format!("{} vCPU, {} GB, {} GB", size.cpu, size.memory, size.storage), None),
-            (printable(&vm.image, 64), None),
-            (vm.ssh_port.to_string(), None),
-            (owner, None),
-            (age(now.since(vm.created_at)), None),
-            (printable(&vm.instance, 64), None),
-        ]);
-    }
-    out.push_str(&rows.render());
-    for vm in vms {
-        if let Some(message) = &vm.message {
-            let name = printable(&vm.name, 64);
-            let _ = writeln!(
-                out,
-                "{} {name}: {}",
-                style.paint(Tone::Bad, "!"),
-                printable(message, 500)
-            );
-        }
-    }
-}
-
 /// A moment, to the second.
 fn moment(at: Timestamp) -> String {
     Timestamp::from_unix_seconds(at.unix_seconds()).to_string()
@@ -372,13 +311,13 @@ fn age(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use golem_vm_protocol::KeyPair;
     use golem_vm_protocol::vm::Isolation;
-    use golem_vm_protocol::{KeyPair, VmResources};
 
     use super::*;
     use crate::backend::{BackendKind, ImageDigest};
     use crate::capacity::Amount;
-    use crate::control::messages::{CapacityStatus, HostUse};
+    use crate::control::messages::{CapacityStatus, HostUse, OrphanLine};
     use crate::host::HostResources;
     use crate::images::ImageRow;
 
@@ -452,19 +391,7 @@ mod tests {
                 size_bytes: Some(123_456_789),
                 offered: true,
             }],
-            vms: vec![VmLine {
-                id: "vm_1".to_owned(),
-                owner: "o".repeat(52),
-                name: "web".to_owned(),
-                status: VmStatus::Error,
-                message: Some("it is gone".to_owned()),
-                quarantined_at: None,
-                ssh_port: 50_800,
-                resources: VmResources { cpu: 1, memory: 2, storage: 10 },
-                image: "debian-12".to_owned(),
-                instance: "golem-vm_1".to_owned(),
-                created_at: at(0),
-            }],
+            vms: vms::tests::lines(),
             orphans: vec![OrphanLine {
                 instance: "golem-vm_2".to_owned(),
                 first_seen_at: at(0),
@@ -491,9 +418,6 @@ mod tests {
             "http://d:9001  took advertisement 3 100 s ago",
             " debian-12  yes       124 MB  built",
             "sha256:0123456789ab\n",
-            "1 vCPU, 2 GB, 10 GB",
-            "  golem-vm_2, noticed 2027-01-15T08:00:00Z, removed in 2 h 0 min",
-            "! web: it is gone",
         ] {
             assert!(shown.contains(part), "{part:?} is not in\n{shown}");
         }

@@ -2,7 +2,7 @@
 
 use golem_vm_protocol::problem::Problem;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, VmStatus};
+use golem_vm_protocol::vm::{Isolation, Lease, VmEvent, VmStatus};
 use golem_vm_protocol::{KeyId, VmResources};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub const STOP: &str = "/stop";
 pub const PURGE: &str = "/purge";
 /// `POST` [`Quarantine`]: [`VmLine`].
 pub const QUARANTINE: &str = "/quarantine";
+/// `GET` with the query [`EventsQuery`]: [`OwnerEvents`].
+pub const EVENTS: &str = "/events";
 /// `POST`: `null`; ports are verified again now.
 pub const VERIFY_PORTS: &str = "/verify-ports";
 
@@ -123,6 +125,8 @@ pub struct VmLine {
     /// Since when it is cut off from the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined_at: Option<Timestamp>,
+    /// For how long it is rented, and until when it is kept if it is only kept.
+    pub lease: Lease,
     /// Its access port.
     pub ssh_port: u16,
     /// Its size.
@@ -144,6 +148,44 @@ pub struct OrphanLine {
     pub first_seen_at: Timestamp,
     /// In how many seconds it is removed, at the earliest.
     pub removed_in_seconds: u64,
+}
+
+/// Which part of the histories of all VMs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsQuery {
+    /// Only of VMs with this id or name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// What follows the event with this id; without it, the last ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// At most so many, 1 to 1000.
+    pub limit: u32,
+    /// For how many seconds to wait until there is one, at most 20.
+    #[serde(default)]
+    pub wait_seconds: u64,
+}
+
+/// Parts of the histories of all VMs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerEvents {
+    /// The oldest first.
+    pub events: Vec<OwnerEvent>,
+}
+
+/// What happened to one VM, as the provider's owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerEvent {
+    /// Rises over all VMs of the provider.
+    pub id: i64,
+    /// The VM's id, also where its owner knows it by name only.
+    pub vm: String,
+    /// Its owner's name for it.
+    pub name: String,
+    /// Its owner: a key's id, or `unsigned`.
+    pub owner: String,
+    /// What its owner sees of it.
+    pub event: VmEvent,
 }
 
 /// Cuts a VM off from all network, or lets it back.

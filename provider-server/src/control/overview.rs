@@ -53,7 +53,7 @@ pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse>
         ports: ports(running, &records),
         discovery: discovery(running),
         images,
-        vms: records.into_iter().map(line).collect(),
+        vms: records.into_iter().map(|record| line(running, record)).collect(),
         orphans: orphans(running).await?,
     })
 }
@@ -130,8 +130,9 @@ fn discovery(running: &Running) -> Vec<DiscoveryStatus> {
     .collect()
 }
 
-pub(super) fn line(record: VmRecord) -> VmLine {
+pub(super) fn line(running: &Running, record: VmRecord) -> VmLine {
     VmLine {
+        lease: running.rental.lease_of(&record),
         id: record.id.to_string(),
         owner: OwnerColumn(record.owner).to_string(),
         status: record.state.status(),

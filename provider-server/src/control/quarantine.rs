@@ -28,7 +28,7 @@ pub(super) async fn quarantine(
     let record = running.store.set_quarantined(record.id, wanted.cut_off).await?;
     firewall.quarantine(record.id, wanted.cut_off).await.map_err(failed)?;
     tracing::warn!(vm = %record.id, cut_off = wanted.cut_off, "quarantine");
-    Ok(overview::line(record))
+    Ok(overview::line(running, record))
 }
 
 fn find(records: Vec<VmRecord>, text: &str) -> Result<VmRecord, ProblemResponse> {

@@ -12,10 +12,11 @@ use serde::Deserialize;
 
 use super::jobs::Jobs;
 use super::messages::{
-    self, BuildImage, Check, JobProgress, JobStarted, PullImage, Purged, Quarantine, Status, VmLine,
+    self, BuildImage, Check, EventsQuery, JobProgress, JobStarted, OwnerEvents, PullImage, Purged,
+    Quarantine, Status, VmLine,
 };
 use super::running::Running;
-use super::{overview, purge, quarantine};
+use super::{events, overview, purge, quarantine};
 use crate::backend::BackendError;
 use crate::images::{ImageError, ImageInfo};
 
@@ -49,6 +50,7 @@ pub fn router(running: Arc<Running>) -> Router {
         .route(messages::IMAGE, delete(remove_image))
         .route(messages::JOB, get(job).delete(cancel_job))
         .route(messages::QUARANTINE, post(quarantine_vm))
+        .route(messages::EVENTS, get(vm_events))
         .route(messages::VERIFY_PORTS, post(verify_ports))
         .route(messages::STOP, post(stop))
         .route(messages::PURGE, post(purge_all))
@@ -151,6 +153,13 @@ async fn quarantine_vm(
     JsonBody(body): JsonBody<Quarantine>,
 ) -> Result<Json<VmLine>, ProblemResponse> {
     Ok(Json(quarantine::quarantine(&running, &body).await?))
+}
+
+async fn vm_events(
+    State(running): State<Arc<Running>>,
+    QueryParams(query): QueryParams<EventsQuery>,
+) -> Result<Json<OwnerEvents>, ProblemResponse> {
+    Ok(Json(events::events(&running, &query).await?))
 }
 
 async fn verify_ports(State(running): State<Arc<Running>>) -> Json<()> {
