@@ -92,6 +92,17 @@ impl Market {
             .unwrap();
     }
 
+    /// Whether a create has come to its good end.
+    fn has_ended(&self) -> bool {
+        let path = self.home.base().join("state.db");
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let Ok(database) = rusqlite::Connection::open_with_flags(path, flags) else {
+            return false;
+        };
+        let there = "SELECT EXISTS (SELECT 1 FROM rentals WHERE state = 'active')";
+        database.query_row(there, [], |row| row.get(0)).unwrap_or(false)
+    }
+
     /// Lists until nobody is at work any more: the provider takes a few looks to make a VM.
     fn settle(&self) {
         for _ in 0..5 {
@@ -343,4 +354,29 @@ fn a_create_that_is_going_on_is_left_alone() {
     market.golem("vm list").exits(0).says("has failed: the engine said no");
     market.agrees("failed");
     assert!(market.world().is_empty());
+}
+
+#[test]
+fn an_interrupt_at_any_moment_leaves_nothing_that_is_not_known() {
+    let mut interrupted = 0;
+    // After so many requests: past the last one the create has ended.
+    for requests in 0..12 {
+        let market = Market::new();
+        market.cheaper.set(|state| state.slowness = 4);
+        let child = market.home.command(&["vm", "create", "box"]).spawn().unwrap();
+        let pid = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+        let started = std::time::Instant::now();
+        while market.cheaper.count("") < requests && !market.has_ended() {
+            assert!(started.elapsed() < Duration::from_secs(60), "{requests}: it does not get on");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // It may have ended by itself meanwhile.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert!([0, 130].contains(&ran.code), "{requests}: {}: {}", ran.code, ran.stderr);
+        interrupted += usize::from(ran.code == 130);
+        market.agrees(&format!("after {requests} requests"));
+        assert_eq!(market.world().len(), usize::from(ran.code == 0), "{requests}: {}", ran.stderr);
+    }
+    assert!(interrupted > 5, "{interrupted}");
 }
