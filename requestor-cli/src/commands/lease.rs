@@ -121,7 +121,6 @@ fn changed(
             let code = error.code();
             let told = error.into_cli(doing, &rental.provider);
             Err(match code {
-                Some(ErrorCode::LeaseTooLong) => told.hint("ask for less"),
                 Some(ErrorCode::StateConflict) => with_undelete(told, rental),
                 Some(ErrorCode::NotFound) => {
                     told.because("its provider is of an older release, which gives no leases")

@@ -9,7 +9,7 @@ use crate::app::{App, now};
 use crate::error::Result;
 use crate::lease::{ends_cell, ends_soon, warning};
 use crate::market::{dollars, label, usd};
-use crate::rentals::{Rental, State};
+use crate::rentals::Rental;
 use crate::table::Columns;
 
 /// Which column says when a VM's lease ends.
@@ -61,7 +61,7 @@ fn tell_stale(app: &App<'_>, seen: &[Seen]) {
 pub(super) fn status_text(seen: &Seen) -> String {
     let rental = &seen.rental;
     let mut text = rental.status.to_string();
-    if rental.state == State::Pending {
+    if rental.is_unsettled() {
         text.push_str(" (create not finished)");
     }
     if seen.stale.is_some() {

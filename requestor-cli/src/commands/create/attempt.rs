@@ -172,7 +172,7 @@ impl Attempt<'_> {
     /// Waits until the provider's operation has ended, and gives the VM that it made. What the provider tells
     /// meanwhile is shown as it comes.
     async fn made(&self, rental: &Rental, operation: &str) -> Outcome<Vm> {
-        let listening = Listening::default();
+        let listening = Listening::new();
         let listen = async {
             listening.run(self.app, rental, self.progress).await;
             std::future::pending::<Infallible>().await
@@ -215,7 +215,7 @@ impl Attempt<'_> {
                             return Err(self.refused(rental, &problem, &error).await?);
                         }
                         OperationStatus::Creating | OperationStatus::Unknown
-                            if listening.is_live() => {}
+                            if listening.tells() => {}
                         OperationStatus::Creating | OperationStatus::Unknown => {
                             let phase = operation.phase.as_deref().unwrap_or("making the VM");
                             self.progress.step(&format!("{at}: {}", printable(phase, 100)));

@@ -2,27 +2,55 @@
 //! outcome is what an ordinary, signed answer says.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::vm::{EventKind, VmEvent, VmStage};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::market::label;
 use crate::rentals::Rental;
 use crate::ui::Progress;
 
+/// How long a stream may take to begin before what is asked for is shown in its place.
+const OPENING: Duration = Duration::from_secs(2);
+
+/// How far the stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Opening,
+    Live,
+    Over,
+}
+
 /// What whoever asks for the outcome knows of the stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Listening {
-    live: Cell<bool>,
+    began: Instant,
+    stage: Cell<Stage>,
     news: Notify,
 }
 
 impl Listening {
+    /// To a stream that is not open yet.
+    pub(super) fn new() -> Self {
+        Self { began: Instant::now(), stage: Cell::new(Stage::Opening), news: Notify::new() }
+    }
+
     /// Whether the stream tells what goes on, so that asking seldom is enough.
     pub(super) const fn is_live(&self) -> bool {
-        self.live.get()
+        matches!(self.stage.get(), Stage::Live)
+    }
+
+    /// Whether the stream tells what goes on, or will in a moment, from the beginning: then nobody else does.
+    pub(super) fn tells(&self) -> bool {
+        match self.stage.get() {
+            Stage::Opening => self.began.elapsed() < OPENING,
+            Stage::Live => true,
+            Stage::Over => false,
+        }
     }
 
     /// Waits until the stream has told something that makes asking worth while.
@@ -35,7 +63,7 @@ impl Listening {
         if let Err(error) = self.listen(app, rental, progress).await {
             app.ui.detail(&format!("following '{}' by asking: {error}", rental.name));
         }
-        self.live.set(false);
+        self.stage.set(Stage::Over);
         self.news.notify_one();
     }
 
@@ -47,7 +75,7 @@ impl Listening {
     ) -> Result<(), Box<dyn std::error::Error>> {
         let at = label(&rental.provider.name, &rental.provider.id);
         let mut stream = app.client()?.watch(&rental.provider, &rental.reference(), 0).await?;
-        self.live.set(true);
+        self.stage.set(Stage::Live);
         while let Some(event) = stream.next().await? {
             match phase(&event) {
                 Some(phase) => progress.step(&format!("{at}: {phase}")),
