@@ -172,6 +172,9 @@ pub(super) struct StartArgs {
     /// How long the disk of a VM is kept after its lease has ended [env: GOLEM_PROVIDER_LEASE_GRACE] [default: 24h]
     #[arg(long, value_name = "SPAN")]
     lease_grace: Option<String>,
+    /// How long an instance of this provider that belongs to no VM is left alone [env: GOLEM_PROVIDER_ORPHAN_GRACE] [default: 24h]
+    #[arg(long, value_name = "SPAN")]
+    orphan_grace: Option<String>,
     /// The golem-forwarder program [env: GOLEM_PROVIDER_FORWARDER] [default: beside golem-provider, else on PATH]
     #[arg(long, value_name = "FILE")]
     forwarder: Option<PathBuf>,
@@ -254,6 +257,7 @@ impl StartArgs {
             ("GOLEM_PROVIDER_LEASE_DEFAULT", &self.lease_default),
             ("GOLEM_PROVIDER_LEASE_MAX", &self.lease_max),
             ("GOLEM_PROVIDER_LEASE_GRACE", &self.lease_grace),
+            ("GOLEM_PROVIDER_ORPHAN_GRACE", &self.orphan_grace),
             ("GOLEM_PROVIDER_FORWARDER", &forwarder),
             ("GOLEM_PROVIDER_LOG", &self.log_level),
         ];
@@ -387,6 +391,7 @@ mod tests {
             "--lease-default=1",
             "--lease-max=1",
             "--lease-grace=1",
+            "--orphan-grace=1",
             "--forwarder=1",
             "--log-level=1",
         ]);
