@@ -9,8 +9,11 @@
 //! These are tools of tests: what can't go on panics, and says why.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+pub mod crashes;
 mod engine;
+mod fail_points;
 pub mod invariants;
+mod kept_backend;
 mod listening;
 mod market;
 mod meddler;
@@ -23,10 +26,13 @@ mod provider;
 mod raw_http;
 mod requestor;
 mod service;
+mod signed_http;
 pub mod soak;
 mod waiting;
 
 pub use engine::Engine;
+pub use fail_points::FailPoints;
+pub use kept_backend::KeptBackend;
 pub use listening::{PortRange, listens};
 pub use market::Market;
 pub use meddler::{Meddler, Meddling, Message, carry};
@@ -39,4 +45,5 @@ pub use provider::{Provider, ProviderOptions};
 pub use raw_http::{Reply, connect_from, exchange, status_of};
 pub use requestor::{Requestor, Session};
 pub use service::Service;
+pub use signed_http::{Answer, Broken, Renter};
 pub use waiting::{eventually, within};

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::engine::Engine;
+use crate::fail_points::FailPoints;
 use crate::invariants::{Evidence, violations};
+use crate::kept_backend::KeptBackend;
 use crate::listening::{PortRange, listens};
 use crate::outcome::Outcome;
 use crate::place::Place;
@@ -51,10 +53,12 @@ impl ProviderOptions {
 pub struct Provider {
     directory: TempDir,
     place: Place,
-    engine: Engine,
+    /// Without one its instances are descriptions in a file.
+    engine: Option<Engine>,
     settings: Vec<(String, String)>,
     ports: PortRange,
     service: Option<Service>,
+    fail_points: Option<FailPoints>,
     id: String,
     purged: bool,
 }
@@ -70,6 +74,33 @@ impl Provider {
         checker: &str,
         options: &ProviderOptions,
     ) -> Self {
+        let settings = [
+            ("GOLEM_PROVIDER_DISCOVERY_URL", discovery),
+            ("GOLEM_PROVIDER_PORT_CHECKERS", checker),
+        ];
+        Self::with(name, place, Some(engine.clone()), &settings, options)
+    }
+
+    /// A provider called `name` whose instances are descriptions in a file of its data directory, and that
+    /// nobody is told of: the fastest that there is.
+    #[must_use]
+    pub fn in_memory(name: &str, place: &Place, options: &ProviderOptions) -> Self {
+        let settings = [
+            ("GOLEM_PROVIDER_BACKEND", "memory"),
+            ("GOLEM_PROVIDER_DISCOVERY_URL", ""),
+            ("GOLEM_PROVIDER_PORT_CHECKERS", ""),
+            ("GOLEM_PROVIDER_SKIP_PORT_VERIFICATION", "true"),
+        ];
+        Self::with(name, place, None, &settings, options)
+    }
+
+    fn with(
+        name: &str,
+        place: &Place,
+        engine: Option<Engine>,
+        particular: &[(&str, &str)],
+        options: &ProviderOptions,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let place = place.clone().with_home(directory.path());
         let ports = PortRange::find(PORTS);
@@ -80,8 +111,6 @@ impl Provider {
             ("GOLEM_PROVIDER_PORT", "0"),
             ("GOLEM_PROVIDER_PUBLIC_IP", "127.0.0.1"),
             ("GOLEM_PROVIDER_NAME", name),
-            ("GOLEM_PROVIDER_DISCOVERY_URL", discovery),
-            ("GOLEM_PROVIDER_PORT_CHECKERS", checker),
             ("GOLEM_PROVIDER_PORT_RANGE_START", &ports.first.to_string()),
             ("GOLEM_PROVIDER_PORT_RANGE_END", &ports.end().to_string()),
             ("GOLEM_PROVIDER_OVERCOMMIT_CPU", "4"),
@@ -92,6 +121,10 @@ impl Provider {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
+        settings.extend(particular.iter().map(|(name, value)| {
+            let (name, value) = (*name, *value);
+            (name.to_owned(), value.to_owned())
+        }));
         for (name, value) in &options.settings {
             settings.retain(|(known, _)| known != name);
             settings.push((name.clone(), value.clone()));
@@ -99,10 +132,11 @@ impl Provider {
         let mut provider = Self {
             directory,
             place,
-            engine: engine.clone(),
+            engine,
             settings,
             ports,
             service: None,
+            fail_points: None,
             id: String::new(),
             purged: false,
         };
@@ -131,6 +165,9 @@ impl Provider {
         self.service = None;
         let mut command = self.place.command(program("golem-provider"));
         command.arg("start").envs(self.settings.iter().cloned());
+        if let Some(points) = &self.fail_points {
+            command.envs(points.variables());
+        }
         let service = Service::start(command, self.directory.path(), "provider")?;
         let port = service.address().rsplit(':').next().unwrap_or_default().to_owned();
         self.service = Some(service);
@@ -142,6 +179,13 @@ impl Provider {
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// From the next start on it can be killed at its fail points. Its owner's commands can't be.
+    pub fn with_fail_points(&mut self) -> FailPoints {
+        let points = FailPoints::in_directory(self.directory.path());
+        self.fail_points = Some(points.clone());
+        points
     }
 
     /// Uses another engine, from the next start on.
@@ -166,6 +210,17 @@ impl Provider {
     /// The running process.
     pub fn service(&mut self) -> &mut Service {
         self.service.as_mut().unwrap()
+    }
+
+    /// Whether its process does not run now.
+    pub fn is_over(&mut self) -> bool {
+        self.service.as_mut().is_none_or(Service::is_over)
+    }
+
+    /// What it has logged, over all its runs.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("provider.log")).unwrap_or_default()
     }
 
     /// Its API: `127.0.0.1:12345`.
@@ -193,15 +248,24 @@ impl Provider {
     }
 
     /// The engine that it should use.
+    ///
+    /// # Panics
+    /// When it is one without an engine.
     #[must_use]
-    pub const fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("this provider has no engine")
+    }
+
+    /// Where it keeps its instances, if it has no engine.
+    #[must_use]
+    pub fn kept_backend(&self) -> Option<KeptBackend> {
+        self.engine.is_none().then(|| KeptBackend::of(&self.data_dir()))
     }
 
     /// What its engine has for it.
     #[must_use]
     pub fn containers(&self) -> Vec<serde_json::Value> {
-        self.engine.containers(&self.id)
+        self.engine().containers(&self.id)
     }
 
     /// What `golem-provider doctor --json` says, whether or not it finds anything.
@@ -213,8 +277,17 @@ impl Provider {
     /// What there is of it now, for [`crate::invariants::violations`]: it has to be running.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
+        self.evidence_beside().status(self.status())
+    }
+
+    /// The same without what it says of itself.
+    #[must_use]
+    pub fn evidence_beside(&self) -> Evidence {
         let evidence = Evidence::of(&self.id, &self.data_dir());
-        evidence.engine(&self.engine, &self.place).status(self.status())
+        match &self.engine {
+            Some(engine) => evidence.engine(engine, &self.place),
+            None => evidence.instances(KeptBackend::of(&self.data_dir()).instances()),
+        }
     }
 
     /// What does not hold of it once it has come to rest, in sentences: it has to be running. Looked
@@ -268,8 +341,14 @@ impl Provider {
             assert!(service.has_ended(), "the provider goes on after a purge:\n{}", service.log());
         }
         self.service = None;
-        let traces = self.engine.traces_of(&self.id);
-        assert!(traces.is_empty(), "left on the engine: {traces:?}");
+        let traces = match &self.engine {
+            Some(engine) => engine.traces_of(&self.id),
+            None => {
+                let instances = KeptBackend::of(&self.data_dir()).instances();
+                instances.into_iter().map(|instance| instance.vm).collect()
+            }
+        };
+        assert!(traces.is_empty(), "left on the backend: {traces:?}");
         eventually("the forwarder has ended", || self.forwarder().is_none());
         let open: Vec<u16> = self.ports.ports().filter(|port| listens(*port)).collect();
         assert!(open.is_empty(), "still listening: {open:?}");

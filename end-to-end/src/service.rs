@@ -124,6 +124,11 @@ impl Service {
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended by now.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         within(END, || self.child.try_wait().unwrap()).is_some()

@@ -2,7 +2,7 @@
 //!
 //! One point for every step between "a request was accepted" and "its reply is sent", and for every step
 //! that the provider takes by itself. Whatever is added between two of them gets its own; CONTRIBUTING.md
-//! says how, and the crash matrix (`end-to-end/tests/crashes`) fails for a point that is never reached.
+//! says how, and the crash matrix (`end-to-end/tests/crash_matrix.rs`) fails for a point that is never reached.
 //!
 //! [`golem_vm_node::fail_point`] says how a test arms one. Without the feature `fail-points`, which no
 //! release has, [`reached`] is nothing at all.
@@ -36,37 +36,36 @@ fail_points! {
 
     /// The VM is let in; its task has not begun.
     CreateAdmitted = "create.admitted",
-    /// The backend is asked for the instance next.
-    CreateBeforeEnsure = "create.before-ensure",
     /// The instance is there and was never started.
-    CreateEnsured = "create.ensured",
+    CreateInstanceMade = "create.instance-made",
     /// The instance was started; nobody looked at it.
     CreateStarted = "create.started",
-    /// The instance runs and is led to, and its SSH server answers.
+    /// The instance's SSH server answers, and the port leads to it.
     CreateConnected = "create.connected",
     /// The VM is written down as running.
     CreateRecorded = "create.recorded",
-    /// The creation has failed, and that is written down; its instance is still there.
+    /// The creation has failed; nothing of it is undone.
     CreateFailed = "create.failed",
-    /// The creation has failed, and its instance is gone; it holds its capacity.
+    /// The creation has failed, and what it made is gone; the VM holds its capacity.
     CreateUndone = "create.undone",
+    /// The creation was cut short by a destroy, and that is written down.
+    CreateAbandoned = "create.abandoned",
 
     /// A VM is written down as starting.
     StartRecorded = "start.recorded",
     /// The instance was started; nobody looked at it.
     StartStarted = "start.started",
-    /// The instance runs and is led to, and its SSH server answers.
+    /// The instance's SSH server answers, and the port leads to it.
     StartConnected = "start.connected",
+    /// The instance did not start, and the port leads nowhere; nobody wrote that down.
+    StartFailed = "start.failed",
 
-    /// A VM is written down as stopping.
+    /// A VM is written down as stopping, with what comes then.
     StopRecorded = "stop.recorded",
     /// The instance is stopped; the port still leads to it.
     StopStopped = "stop.stopped",
     /// The instance is stopped, and the port leads nowhere.
     StopUnrouted = "stop.unrouted",
-
-    /// A restart has stopped the VM.
-    RestartStopped = "restart.stopped",
 
     /// A VM is written down as being removed.
     DestroyRecorded = "destroy.recorded",
@@ -82,21 +81,46 @@ fail_points! {
     /// The instance goes by the new SSH keys; nobody wrote that down.
     KeysApplied = "keys.applied",
 
+    /// Those who use a VM were told that its lease ends; nobody wrote that down.
+    LeaseWarned = "lease.warned",
+    /// A lease has ended; nothing was done about it.
+    LeaseEnded = "lease.ended",
+    /// A VM is written down as only kept.
+    LeaseKept = "lease.kept",
+    /// A grace period has ended; nothing was done about it.
+    LeaseGraceEnded = "lease.grace-ended",
+    /// The later end of a lease is written down.
+    LeaseExtended = "lease.extended",
+    /// A VM that was only kept is written down as its owner's again.
+    LeaseUndeleted = "lease.undeleted",
+
     /// The database is open; nothing of it was looked at.
     RecoveryOpened = "recovery.opened",
     /// The forwarder has the table of routes; no VM was looked at.
     RecoveryRouted = "recovery.routed",
     /// Every VM has its task; nobody is served yet.
     RecoveryTakenUp = "recovery.taken-up",
+    /// A running VM's port leads to where its instance was found.
+    ReconcileRouted = "reconcile.routed",
     /// An instance was looked at, and its VM's state does not fit.
     ReconcileDiffers = "reconcile.differs",
     /// A VM's state follows its instance.
     ReconcileRecorded = "reconcile.recorded",
 
+    /// Instances without a VM are written down.
+    OrphanNoted = "orphan.noted",
+    /// An instance without a VM is gone; it is still written down.
+    OrphanRemoved = "orphan.removed",
+
     /// The backend in memory has changed an instance; that is not kept yet.
     MemoryBeforeKeeping = "memory.before-keeping",
     /// The backend in memory has kept a change; nobody knows yet.
     MemoryKept = "memory.kept",
+}
+
+/// The names of all points that the provider can reach, the store's among them.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FailPoint::ALL.iter().map(|point| point.name()).chain(golem_vm_node::fail_point::ALL)
 }
 
 /// Says that `point` is reached. Does not return if the process is to end here.
@@ -109,12 +133,9 @@ pub fn reached(point: FailPoint) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::FailPoint;
-
     #[test]
     fn each_has_a_name_of_its_own() {
-        let own = FailPoint::ALL.iter().map(|point| point.name());
-        let names: Vec<_> = own.chain(golem_vm_node::fail_point::ALL).collect();
+        let names: Vec<_> = super::names().collect();
         let different: BTreeSet<_> = names.iter().collect();
         assert_eq!(different.len(), names.len());
         for name in names {

@@ -23,6 +23,7 @@ use crate::backend::{Capabilities, kernel_numbers, open_files};
 use crate::capacity;
 use crate::config::Config;
 use crate::control::Running;
+use crate::fail_point::{self, FailPoint};
 use crate::forwarder;
 use crate::host;
 use crate::http::InfoSource;
@@ -86,6 +87,7 @@ impl Provider {
         let address = PublicAddress::new(config.public_host.clone(), config.host);
         let board = PortBoard::new(&config, api.port());
         let forwarded = start_forwarding(&config, data_dir, &board, &store).await?;
+        fail_point::reached(FailPoint::RecoveryRouted);
         let verifier = PortVerifier::new(
             &config,
             board.clone(),

@@ -16,6 +16,7 @@ use golem_vm_node::sqlite::SqliteError;
 use crate::backend::BackendError;
 use crate::capacity::OfferError;
 use crate::config::Config;
+use crate::fail_point::{self, FailPoint};
 use crate::host::HostError;
 use crate::ports::ForwardingError;
 use crate::store::ProviderStore;
@@ -114,6 +115,7 @@ pub async fn run(options: StartOptions) -> Result<(), AppError> {
     let token = shutdown::on_signal().map_err(AppError::Signals)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = ProviderStore::open(&data_dir.state_db(), Arc::clone(&clock))?;
+    fail_point::reached(FailPoint::RecoveryOpened);
     let provider = Provider::assemble(config, &data_dir, key, store.clone(), clock, token).await;
     let outcome = match provider {
         Ok(provider) => provider.serve(&data_dir, ready_fd).await,

@@ -17,6 +17,7 @@ use super::backend::{AtStart, try_anew};
 use super::{AppError, housekeeping};
 use crate::config::Config;
 use crate::control::{self, Running};
+use crate::fail_point::{self, FailPoint};
 use crate::http::{self, ApiState};
 use crate::orphans;
 use crate::ports::{ForwardedPorts, PortProofs, bind_proof_socket, display};
@@ -35,6 +36,7 @@ impl Provider {
         let Self { config, key, clock, token, listener, running, forwarded, address, at_start } =
             self;
         let taken_up = running.rental.vms.take_up_all().await?;
+        fail_point::reached(FailPoint::RecoveryTakenUp);
         let instances = at_start.seen.as_ref().map(BTreeMap::len);
         tell_who_this_is(&config, &running, taken_up, instances);
 

@@ -110,6 +110,10 @@ enum Command {
     Config,
     /// Show the version
     Version,
+    /// Show where a test can have this program killed
+    #[cfg(feature = "fail-points")]
+    #[command(hide = true)]
+    FailPoints,
 }
 
 /// Parses the command line, does what it says, and returns the exit code.
@@ -147,6 +151,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Id => identity::id(&place),
         Command::Config => settings::run(&place),
         Command::Version => identity::version(&place),
+        #[cfg(feature = "fail-points")]
+        Command::FailPoints => {
+            crate::fail_point::names().for_each(|name| terminal::print(&format!("{name}\n")));
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

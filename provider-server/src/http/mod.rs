@@ -49,12 +49,27 @@ impl FromRef<ApiState> for Arc<InfoSource> {
 
 /// All routes.
 pub fn router(state: ApiState) -> Router {
-    Router::new()
-        .merge(info::router())
-        .merge(vms::router())
-        .merge(leases::router())
-        .merge(events::router())
-        .with_state(state)
+    let rented = vms::router().merge(leases::router()).merge(events::router());
+    #[cfg(feature = "fail-points")]
+    let rented = rented.layer(axum::middleware::from_fn(marked));
+    Router::new().merge(info::router()).merge(rented).with_state(state)
+}
+
+/// Marks the first and the last moment of each change that is asked for.
+#[cfg(feature = "fail-points")]
+async fn marked(
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> axum::response::Response {
+    use crate::fail_point::{FailPoint, reached};
+
+    if request.method() == Method::GET {
+        return next.run(request).await;
+    }
+    reached(FailPoint::RequestAccepted);
+    let reply = next.run(request).await;
+    reached(FailPoint::RequestAnswered);
+    reply
 }
 
 /// What a request costs: a create begins a machine.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Orphan, OrphanRegister};
 use crate::backend::{Backend, BackendError, InstanceId};
+use crate::fail_point::{self, FailPoint};
 use crate::vm::VmError;
 
 /// How often it looks.
@@ -96,7 +97,11 @@ impl Sweeper {
     pub async fn sweep(&self) -> Result<Swept, VmError> {
         let orphans = look(&*self.backend, &*self.register).await?;
         let mut swept = Swept::default();
-        for orphan in self.register.note(self.backend.kind(), orphans).await? {
+        let noted = self.register.note(self.backend.kind(), orphans).await?;
+        if !noted.is_empty() {
+            fail_point::reached(FailPoint::OrphanNoted);
+        }
+        for orphan in noted {
             if orphan.known_for < self.grace || !self.remove(&orphan).await {
                 swept.left.push(orphan);
             } else {
@@ -113,6 +118,7 @@ impl Sweeper {
     async fn remove(&self, orphan: &Orphan) -> bool {
         match in_time(self.backend.destroy(orphan.instance)).await {
             Ok(()) => {
+                fail_point::reached(FailPoint::OrphanRemoved);
                 tracing::warn!(
                     instance = %orphan.instance, since = %orphan.first_seen_at,
                     "removed: this instance carried this provider's label, and belonged to no VM"

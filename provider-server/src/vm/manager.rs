@@ -21,6 +21,7 @@ use super::task::{Command, Order, Task, TaskHandle, World};
 use super::{OperationRecord, VmError, VmState};
 use crate::backend::{BackendError, BackendKind, DiskWatch, Usage};
 use crate::capacity::Amount;
+use crate::fail_point::{self, FailPoint};
 use crate::steady::{SteadyTime, WallView};
 
 /// The table of VMs' tasks. Cheap to clone.
@@ -144,6 +145,7 @@ impl VmManager {
         match self.world.repository.admit(new, creation.bounds).await? {
             Admission::Repeated(operation) => Ok(operation),
             Admission::Admitted(record) => {
+                fail_point::reached(FailPoint::CreateAdmitted);
                 self.begin_task(&record)?;
                 self.world.changed();
                 let operation =
@@ -349,6 +351,7 @@ impl VmManager {
         change: ValidKeyChange,
     ) -> Result<VmRecord, VmError> {
         let record = self.world.repository.change_keys(owner, vm, change).await?;
+        fail_point::reached(FailPoint::KeysRecorded);
         let not_yet = |error: &dyn fmt::Display| {
             format!(
                 "the keys are written down, but the VM does not go by them yet: {error}; this is tried again"

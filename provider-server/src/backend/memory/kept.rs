@@ -1,9 +1,12 @@
 //! The file in which a backend in memory keeps its instances over an end of the program.
+//!
+//! The file is to it what an engine's own state is to an engine: whoever changes it while the program runs
+//! is seen at the next call, so that a test can have instances stop, vanish or appear.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use golem_vm_protocol::VmName;
@@ -20,7 +23,11 @@ pub const FILE_NAME: &str = "memory-backend.json";
 #[derive(Debug, Clone)]
 pub(super) struct Keeper {
     path: PathBuf,
+    /// Which file was read or written last: each change makes a new one.
+    known: Option<FileStamp>,
 }
+
+type FileStamp = (u64, i64, i64);
 
 /// What is kept: as much as an engine keeps when its caller is killed.
 pub(super) type Kept = (BTreeMap<InstanceId, Instance>, HashMap<ImageDigest, u64>);
@@ -52,16 +59,33 @@ struct KeptAccess {
 
 impl Keeper {
     pub(super) fn in_directory(directory: &Path) -> Self {
-        Self { path: directory.join(FILE_NAME) }
+        Self { path: directory.join(FILE_NAME), known: None }
     }
 
-    /// What was kept last; nothing the first time.
-    pub(super) fn load(&self) -> io::Result<Kept> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-            Err(error) => return Err(error),
+    fn stamp(&self) -> io::Result<Option<FileStamp>> {
+        match fs::metadata(&self.path) {
+            Ok(file) => Ok(Some((file.ino(), file.mtime(), file.mtime_nsec()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is kept, if that is not what was read or written last.
+    pub(super) fn news(&mut self) -> io::Result<Option<Kept>> {
+        let stamp = self.stamp()?;
+        if stamp == self.known {
+            return Ok(None);
+        }
+        let kept = match stamp {
+            Some(_) => self.load()?,
+            None => Kept::default(),
         };
+        self.known = stamp;
+        Ok(Some(kept))
+    }
+
+    fn load(&self) -> io::Result<Kept> {
+        let bytes = fs::read(&self.path)?;
         let damaged = |error: String| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -81,7 +105,7 @@ impl Keeper {
 
     /// Keeps this, whole or not at all. A power cut may lose it: it is for tests that kill programs.
     pub(super) fn store(
-        &self,
+        &mut self,
         instances: &BTreeMap<InstanceId, Instance>,
         images: &HashMap<ImageDigest, u64>,
     ) -> io::Result<()> {
@@ -93,7 +117,9 @@ impl Keeper {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(&bytes)?;
-        fs::rename(&fresh, &self.path)
+        fs::rename(&fresh, &self.path)?;
+        self.known = self.stamp()?;
+        Ok(())
     }
 }
 

@@ -3,13 +3,15 @@
 //! A [`MemoryBackend`] does what its script says: calls can be made to fail, to fail after they
 //! did their work, to be slow or to hang, and instances can stop, break or vanish by themselves.
 //! A clone is a second handle on the same backend. One that is [kept](MemoryBackend::kept) has its
-//! instances in a file, where they outlive the program as an engine's do.
+//! instances in a file, where they outlive the program as an engine's do. Who has no handle, because the
+//! backend is in another process, scripts by host name: one that begins with `doomed-` can't be started,
+//! and the SSH server of one that begins with `deaf-` never answers.
 
 mod kept;
 mod script;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -119,14 +121,11 @@ impl MemoryBackend {
     /// # Errors
     /// When no port can be bound on loopback, or what was kept can't be read.
     pub async fn kept(directory: &Path) -> std::io::Result<Self> {
-        let keeper = Keeper::in_directory(directory);
-        let (instances, images) = keeper.load()?;
         let backend = Self::new();
         {
             let mut state = backend.lock();
-            state.keeper = Some(keeper);
-            state.instances = instances;
-            state.images = images;
+            state.keeper = Some(Keeper::in_directory(directory));
+            state.catch_up()?;
         }
         backend.greet().await?;
         Ok(backend)
@@ -255,18 +254,33 @@ impl State {
         method: Method,
         work: impl FnOnce(&mut Self) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        let Some(keeper) = self.keeper.clone().filter(|_| method.changes_something()) else {
+        if let Err(error) = self.catch_up() {
+            return Err(BackendError::Unavailable(error.to_string()));
+        }
+        if self.keeper.is_none() || !method.changes_something() {
             return work(self);
-        };
+        }
         let before = (self.instances.clone(), self.images.clone());
         let value = work(self)?;
         fail_point::reached(FailPoint::MemoryBeforeKeeping);
-        if let Err(error) = keeper.store(&self.instances, &self.images) {
+        if let Some(keeper) = &mut self.keeper
+            && let Err(error) = keeper.store(&self.instances, &self.images)
+        {
             (self.instances, self.images) = before;
             return Err(BackendError::Failed(format!("instances can't be kept: {error}")));
         }
         fail_point::reached(FailPoint::MemoryKept);
         Ok(value)
+    }
+
+    /// Takes over what somebody else has made of the instances that are kept.
+    fn catch_up(&mut self) -> std::io::Result<()> {
+        if let Some(keeper) = &mut self.keeper
+            && let Some(kept) = keeper.news()?
+        {
+            (self.instances, self.images) = kept;
+        }
+        Ok(())
     }
 
     /// The sight of an instance from outside.
@@ -276,7 +290,10 @@ impl State {
             Some(Instance { broken: Some(reason), .. }) => {
                 Observation::Broken { reason: reason.clone() }
             }
-            Some(Instance { power: Power::On, .. }) => Observation::Running { ssh: self.ssh },
+            Some(Instance { spec, power: Power::On, .. }) => {
+                let deaf = spec.hostname.as_str().starts_with("deaf-");
+                Observation::Running { ssh: if deaf { NOBODY } else { self.ssh } }
+            }
             Some(Instance { power: Power::Off { exit_code, out_of_memory }, .. }) => {
                 Observation::Stopped { exit_code: *exit_code, out_of_memory: *out_of_memory }
             }
@@ -293,6 +310,9 @@ impl State {
 pub fn digest_of(name: &str) -> ImageDigest {
     ImageDigest::new(format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(name))))
 }
+
+/// Where nobody listens: port 0 can't be connected to.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Size in bytes of the images made here.
 const IMAGE_SIZE: u64 = 1 << 20;
@@ -327,6 +347,9 @@ impl Backend for MemoryBackend {
             let instance = state.instance(id)?;
             if let Some(reason) = &instance.broken {
                 return Err(BackendError::Failed(reason.clone()));
+            }
+            if instance.spec.hostname.as_str().starts_with("doomed-") {
+                return Err(BackendError::Failed("it was not meant to start".to_owned()));
             }
             instance.power = Power::On;
             Ok(())

@@ -89,6 +89,8 @@ async fn what_is_kept_outlives_the_program() {
     let third = MemoryBackend::kept(directory.path()).await.unwrap();
     let seen = third.survey().await.unwrap();
     assert!(matches!(seen.get(&spec.id), Some(Observation::Stopped { .. })), "{seen:?}");
+    // Another's change is seen, as it is of an engine.
+    assert!(matches!(first.observe(spec.id).await, Ok(Observation::Stopped { .. })));
     third.destroy(spec.id).await.unwrap();
     let fourth = MemoryBackend::kept(directory.path()).await.unwrap();
     assert_eq!(fourth.list().await, Ok(vec![]));

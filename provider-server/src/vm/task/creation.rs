@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{BACKEND_DEADLINE, Task, deadlined, within};
 use crate::backend::{BackendError, Observation};
+use crate::fail_point::{self, FailPoint};
 use crate::vm::VmRecord;
 use crate::vm::readiness::ssh_answers;
 
@@ -33,6 +34,15 @@ impl Step {
             Self::Instance => "creating the instance",
             Self::Power => "starting it",
             Self::Access => "waiting for SSH",
+        }
+    }
+
+    /// The moment after it.
+    const fn done(self) -> FailPoint {
+        match self {
+            Self::Instance => FailPoint::CreateInstanceMade,
+            Self::Power => FailPoint::CreateStarted,
+            Self::Access => FailPoint::CreateConnected,
         }
     }
 
@@ -107,6 +117,7 @@ impl Task {
         self.acted = Instant::now();
         match outcome {
             Ok(record) => {
+                fail_point::reached(FailPoint::CreateRecorded);
                 self.expect_due(&record);
                 tracing::info!(vm = %self.id, name = %record.name, port = record.ssh_port, "VM runs");
             }
@@ -119,6 +130,7 @@ impl Task {
                     Cause::Abandoned,
                 )
                 .await;
+                fail_point::reached(FailPoint::CreateAbandoned);
             }
             Err(CreationEnd::Failed(code, message)) => {
                 tracing::warn!(vm = %self.id, %code, "VM could not be created: {message}");
@@ -141,6 +153,7 @@ impl Task {
             self.phase(step.phase()).await;
             begun.push(step);
             step.perform(self, record, deadline).await?;
+            fail_point::reached(step.done());
         }
         Ok(())
     }
@@ -219,6 +232,7 @@ impl Task {
         code: ErrorCode,
         message: String,
     ) {
+        fail_point::reached(FailPoint::CreateFailed);
         for step in begun.into_iter().rev() {
             if let Err(error) = step.undo(self, record).await {
                 tracing::warn!(vm = %self.id, "removing what was made of it: {error}; this is tried again");
@@ -226,6 +240,7 @@ impl Task {
                 return;
             }
         }
+        fail_point::reached(FailPoint::CreateUndone);
         match self.world.repository.release_failed(self.id, code, message).await {
             Ok(()) => self.gone = true,
             // It is still being created, says its row: it is begun once more when that can be read.

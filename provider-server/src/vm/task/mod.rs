@@ -34,6 +34,7 @@ use super::survey::Survey;
 use super::{VmError, VmRecord, VmState};
 use crate::backend::{Backend, BackendError, BackendKind};
 use crate::capacity::Amount;
+use crate::fail_point::{self, FailPoint};
 use crate::steady::{SteadyClock, SteadyTime};
 
 /// How long one call to a backend may take, but for stopping, which has its grace on top.
@@ -268,6 +269,7 @@ impl Task {
         }
         let keys = &record.authorized_keys;
         within(BACKEND_DEADLINE, self.backend.authorize(record.instance(), keys)).await?;
+        fail_point::reached(FailPoint::KeysApplied);
         let now = self.world.repository.keys_applied(self.id, record.authorized_keys).await?;
         tracing::info!(vm = %self.id, keys = now.authorized_keys.len(), "its SSH keys were changed");
         Ok(Some(now))

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{BACKEND_DEADLINE, Task, deadlined, instance_is_gone, within};
 use crate::backend::BackendError;
+use crate::fail_point::{self, FailPoint};
 use crate::vm::history::Reason;
 use crate::vm::state::AfterStop;
 use crate::vm::{VmError, VmRecord, VmState};
@@ -26,6 +27,7 @@ impl Task {
     ) -> Result<Option<VmRecord>, VmError> {
         let before = record.state.clone();
         let record = self.pass_to(VmState::Starting, reason).await?;
+        fail_point::reached(FailPoint::StartRecorded);
         if let Err(error) = self.authorize(record.clone()).await {
             // A guest that has spoilt its own files still starts; this is tried again then.
             tracing::warn!(vm = %self.id, "its SSH keys could not be changed: {error}");
@@ -33,12 +35,18 @@ impl Task {
         let deadline = Instant::now() + self.world.launch_timeout;
         let backend = Arc::clone(&self.backend);
         let outcome = match deadlined(deadline, backend.start(record.instance())).await {
-            Ok(()) => self.connect(&record, deadline).await,
+            Ok(()) => {
+                fail_point::reached(FailPoint::StartStarted);
+                self.connect(&record, deadline).await
+            }
             Err(failure) => Err(failure),
         };
         self.acted = Instant::now();
         match outcome {
-            Ok(()) => self.pass_to(VmState::Running, Reason::own(Cause::Completed)).await.map(Some),
+            Ok(()) => {
+                fail_point::reached(FailPoint::StartConnected);
+                self.pass_to(VmState::Running, Reason::own(Cause::Completed)).await.map(Some)
+            }
             Err((ErrorCode::BackendUnavailable, reason)) => {
                 self.backend_was_away = true;
                 // Nothing is known to have changed. What was meant to run is tried again when the
@@ -53,6 +61,7 @@ impl Task {
                 let message =
                     format!("it did not start: {reason}. Try 'start' again, or destroy it.");
                 self.lead_nowhere(&record).await;
+                fail_point::reached(FailPoint::StartFailed);
                 let why = Reason::own(Cause::LaunchFailed).with(reason);
                 self.pass_to(VmState::Error { message: message.clone() }, why).await?;
                 Err(BackendError::Failed(format!("VM {} {message}", record.name)).into())
@@ -100,13 +109,16 @@ impl Task {
         let before = record.state.clone();
         let by = reason.actor;
         let record = self.pass_to(VmState::Stopping { next: next.clone() }, reason.clone()).await?;
+        fail_point::reached(FailPoint::StopRecorded);
         let grace = if reason.cause == Cause::DiskLimit { HARSH_GRACE } else { STOP_GRACE };
         let stopping = self.backend.stop(record.instance(), grace);
         let stopped = within(BACKEND_DEADLINE + grace, stopping).await;
         self.acted = Instant::now();
         match stopped {
             Ok(()) => {
+                fail_point::reached(FailPoint::StopStopped);
                 self.lead_nowhere(&record).await;
+                fail_point::reached(FailPoint::StopUnrouted);
                 self.arrive(record, next, by).await
             }
             Err(error) => {
@@ -170,9 +182,13 @@ impl Task {
         reason: Reason,
     ) -> Result<Option<VmRecord>, VmError> {
         self.pass_to(VmState::Destroying, reason).await?;
+        fail_point::reached(FailPoint::DestroyRecorded);
         self.lead_nowhere(&record).await;
+        fail_point::reached(FailPoint::DestroyUnrouted);
         self.remove_instance(&record).await?;
+        fail_point::reached(FailPoint::DestroyRemoved);
         self.world.repository.remove(self.id, Reason::own(Cause::Completed)).await?;
+        fail_point::reached(FailPoint::DestroyReleased);
         self.gone = true;
         self.world.changed();
         tracing::info!(vm = %self.id, name = %record.name, "VM destroyed");

@@ -5,6 +5,7 @@ use golem_vm_protocol::vm::{Actor, Cause};
 
 use super::{BACKEND_DEADLINE, Task, instance_is_gone, within};
 use crate::backend::Observation;
+use crate::fail_point::{self, FailPoint};
 use crate::vm::history::Reason;
 use crate::vm::{VmError, VmRecord, VmState};
 
@@ -58,6 +59,7 @@ impl Task {
                 self.backend_was_away = false;
                 if self.target != Some(*ssh) {
                     self.lead_to(&record, *ssh).await;
+                    fail_point::reached(FailPoint::ReconcileRouted);
                 }
                 return self.authorize(record).await.map(|_| ());
             }
@@ -81,6 +83,7 @@ impl Task {
         seen: Observation,
         was_away: bool,
     ) -> Result<(), VmError> {
+        fail_point::reached(FailPoint::ReconcileDiffers);
         let (next, reason) = match (&record.state, seen) {
             (VmState::Stopped { .. } | VmState::Error { .. }, Observation::Running { ssh }) => {
                 self.lead_to(&record, ssh).await;
@@ -118,14 +121,17 @@ impl Task {
             (
                 VmState::Running | VmState::Stopped { .. } | VmState::Retained { .. },
                 Observation::Broken { reason },
-            ) => (
-                VmState::Error { message: reason.clone() },
-                Reason::new(Actor::Host, Cause::InstanceBroken).with(reason),
-            ),
+            ) => {
+                self.lead_nowhere(&record).await;
+                let why = Reason::new(Actor::Host, Cause::InstanceBroken).with(reason.clone());
+                (VmState::Error { message: reason }, why)
+            }
             _ => return Ok(()),
         };
         tracing::info!(vm = %self.id, from = %record.state.stage(), to = %next.stage(), "state follows the instance");
-        self.pass_to(next, reason).await.map(|_| ())
+        self.pass_to(next, reason).await?;
+        fail_point::reached(FailPoint::ReconcileRecorded);
+        Ok(())
     }
 }
 

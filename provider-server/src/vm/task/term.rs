@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::Task;
 use crate::capacity::Amount;
+use crate::fail_point::{self, FailPoint};
 use crate::steady::SteadyTime;
 use crate::vm::history::Reason;
 use crate::vm::lease::{Due, next_due};
@@ -43,8 +44,12 @@ impl Task {
         };
         match due {
             Due::Warn => self.warn(record, now).await,
-            Due::Expire => self.expire(record).await,
+            Due::Expire => {
+                fail_point::reached(FailPoint::LeaseEnded);
+                self.expire(record).await
+            }
             Due::Erase => {
+                fail_point::reached(FailPoint::LeaseGraceEnded);
                 let reason = Reason::own(Cause::GraceEnded);
                 tracing::info!(vm = %self.id, name = %record.name, "its grace period has ended: it is erased");
                 self.destroy(record, reason).await.map(|_| ())
@@ -73,6 +78,7 @@ impl Task {
                     Err(_) => tracing::debug!(vm = %self.id, "telling its users took too long"),
                 }
             }
+            fail_point::reached(FailPoint::LeaseWarned);
             self.world.repository.warned(self.id).await?
         };
         self.expect_due(&record);
@@ -125,11 +131,14 @@ impl Task {
         }
         let since = self.world.steady.now();
         let state = VmState::Retained { since, until: since.plus(grace), reason: said };
-        self.pass_to(state, reason).await.map(Some)
+        let kept = self.pass_to(state, reason).await?;
+        fail_point::reached(FailPoint::LeaseKept);
+        Ok(Some(kept))
     }
 
     pub(super) async fn extend(&mut self, until: SteadyTime) -> Result<VmRecord, VmError> {
         let record = self.world.repository.extend(self.id, until).await?;
+        fail_point::reached(FailPoint::LeaseExtended);
         self.expect_due(&record);
         Ok(record)
     }
@@ -140,6 +149,7 @@ impl Task {
         offered: Amount,
     ) -> Result<VmRecord, VmError> {
         let record = self.world.repository.undelete(self.id, lasting, offered).await?;
+        fail_point::reached(FailPoint::LeaseUndeleted);
         self.expect_due(&record);
         Ok(record)
     }
