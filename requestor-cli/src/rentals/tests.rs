@@ -140,3 +140,44 @@ fn a_vm_that_was_not_known_is_taken_over() {
     assert_eq!((rental.state, rental.status), (State::Active, VmStatus::Stopped));
     assert_eq!(rental.created_at, at(5));
 }
+
+#[test]
+fn what_is_gone_is_remembered_by_name_and_id_for_a_while() {
+    let (_dir, rentals) = open();
+    let day = 86_400;
+    for (key, id) in [("a", 1), ("b", 2)] {
+        let rental = rentals.insert(&new("box", key), at(0)).unwrap();
+        rentals.accepted(rental.row, VmId::from_bytes([id; 16]), "job").unwrap();
+        rentals.remove(rental.row, at(day * u64::from(id))).unwrap();
+    }
+    let (old, newest) = (VmId::from_bytes([1; 16]), VmId::from_bytes([2; 16]));
+    assert_eq!(rentals.gone("box").unwrap().unwrap().vm_id, newest);
+    assert_eq!(rentals.gone(&old.to_string()).unwrap().unwrap().provider.id, provider().id);
+    // What never came to be leaves nothing, and what went long ago is forgotten.
+    let never = rentals.insert(&new("other", "c"), at(0)).unwrap();
+    rentals.remove(never.row, at(day * 91 + 1)).unwrap();
+    assert_eq!(rentals.gone("other").unwrap(), None);
+    assert_eq!(rentals.gone(&old.to_string()).unwrap(), None);
+    assert_eq!(rentals.gone("box").unwrap().unwrap().vm_id, newest);
+}
+
+#[test]
+fn a_create_is_unsettled_until_it_is_known_what_became_of_it() {
+    let (_dir, rentals) = open();
+    let rental = rentals.insert(&new("box", "a"), at(0)).unwrap();
+    assert!(rental.is_unsettled() && rental.was_never_sent());
+    rentals.asking(rental.row, at(1)).unwrap();
+    let asked = rentals.by_row(rental.row).unwrap().unwrap();
+    assert!(asked.is_unsettled() && !asked.was_never_sent());
+    rentals.silent(rental.row, at(2)).unwrap();
+    rentals.settled(rental.row, at(3)).unwrap();
+    let settled = rentals.by_row(rental.row).unwrap().unwrap();
+    assert_eq!((settled.settled_at, settled.silent_at), (Some(at(3)), None));
+    assert!(!settled.is_unsettled());
+    // A right to work on it that a killed golem left is given back when it is settled.
+    let held = rentals.claim("a").unwrap().unwrap();
+    rentals.release_claims().unwrap();
+    assert!(rentals.claim("a").unwrap().is_none(), "it is held");
+    drop(held);
+    assert!(rentals.claim("a").unwrap().is_some());
+}
