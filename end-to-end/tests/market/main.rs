@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_days;
+mod crashes;
 mod crowd;
 mod engines;
 mod escape;
