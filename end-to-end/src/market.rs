@@ -23,6 +23,7 @@ pub struct Market {
     /// What can be reached.
     pub checker: Service,
     place: Place,
+    providers_place: Place,
     engine: Engine,
     // Dropped last: the others have their directories in it.
     directory: TempDir,
@@ -52,16 +53,7 @@ impl Market {
     }
 
     fn at(directory: TempDir, place: &Place, engine: &Engine, options: &[ProviderOptions]) -> Self {
-        let discovery = start("golem-discovery", "discovery", "0", place, directory.path());
-        let checker = start("port-checker", "port-checker", "0", place, directory.path());
-        let mut market = Self {
-            providers: Vec::new(),
-            discovery,
-            checker,
-            place: place.clone(),
-            engine: engine.clone(),
-            directory,
-        };
+        let mut market = Self::without_providers(directory, place, "127.0.0.1", place, engine);
         for options in options {
             market.add_provider(options);
         }
@@ -69,34 +61,87 @@ impl Market {
         market
     }
 
+    fn without_providers(
+        directory: TempDir,
+        place: &Place,
+        address: &str,
+        providers_place: &Place,
+        engine: &Engine,
+    ) -> Self {
+        let start = |name: &str| start(name, address, "0", place, directory.path());
+        Self {
+            providers: Vec::new(),
+            discovery: start("discovery"),
+            checker: start("port-checker"),
+            place: place.clone(),
+            providers_place: providers_place.clone(),
+            engine: engine.clone(),
+            directory,
+        }
+    }
+
     /// With one provider, in a place and on an engine of its own, which has to outlive it. `None`, and a
     /// line that says so, where this user may not.
     #[must_use]
     pub fn on_an_engine_of_its_own(options: &ProviderOptions) -> Option<(PrivateEngine, Self)> {
         let private = PrivateEngine::start()?;
-        // Not built once more: the engine that all tests share has it.
-        let shared = Self::with_one_provider();
-        let tag = format!("golem/debian-12:{}", &shared.providers[0].id()[..12]);
-        private.copy_image(&tag);
-        shared.close();
-        let options = std::slice::from_ref(options);
-        let market = Self::in_place(&private.place(), &private.engine(), options);
+        let market = Self::on_this_engine(&private, options);
         Some((private, market))
+    }
+
+    /// With one provider, on such an engine that is there already.
+    #[must_use]
+    pub fn on_this_engine(private: &PrivateEngine, options: &ProviderOptions) -> Self {
+        private.copy_image_of_the_shared_engine();
+        let options = std::slice::from_ref(options);
+        Self::in_place(&private.place(), &private.engine(), options)
+    }
+
+    /// With one provider on such an engine, and everybody else at `address` in another place.
+    #[must_use]
+    pub fn across(
+        private: &PrivateEngine,
+        outside: &Place,
+        address: &str,
+        options: &ProviderOptions,
+    ) -> Self {
+        private.copy_image_of_the_shared_engine();
+        let directory = tempfile::tempdir().unwrap();
+        let outside = outside.clone().with_home(directory.path());
+        let mut market = Self::without_providers(
+            directory,
+            &outside,
+            address,
+            &private.place(),
+            &private.engine(),
+        );
+        market.add_provider(options);
+        market.wait_until_listed();
+        market
+    }
+
+    /// Starts the port checker where it was, after it was killed.
+    pub fn start_checker_again(&mut self) {
+        self.checker = again(&self.checker, "port-checker", &self.place, self.directory.path());
     }
 
     /// Starts discovery where it was, after it was killed.
     pub fn start_discovery_again(&mut self) {
-        let port = self.discovery.address().rsplit(':').next().unwrap_or_default().to_owned();
-        let (place, directory) = (&self.place, self.directory.path());
-        self.discovery = start("golem-discovery", "discovery", &port, place, directory);
+        self.discovery = again(&self.discovery, "discovery", &self.place, self.directory.path());
     }
 
     /// Adds a provider and starts it.
     pub fn add_provider(&mut self, options: &ProviderOptions) {
         let name = format!("provider-{}", self.providers.len() + 1);
         let (discovery, checker) = (self.discovery.url(), self.checker.url());
-        let mut provider =
-            Provider::new(&name, &self.place, &self.engine, &discovery, &checker, options);
+        let mut provider = Provider::new(
+            &name,
+            &self.providers_place,
+            &self.engine,
+            &discovery,
+            &checker,
+            options,
+        );
         provider.start();
         self.providers.push(provider);
     }
@@ -155,12 +200,29 @@ impl Market {
 }
 
 /// Starts a service on loopback, with the data directory of its name.
-fn start(binary: &str, name: &str, port: &str, place: &Place, directory: &Path) -> Service {
+fn start(name: &str, host: &str, port: &str, place: &Place, directory: &Path) -> Service {
+    let binary = if name == "discovery" { "golem-discovery" } else { name };
     let mut command = place.command(program(binary));
-    command.args(["start", "--host", "127.0.0.1", "--port", port]);
-    command.arg("--data-dir").arg(directory.join(name));
-    // The market is on loopback.
+    // The market is on loopback, or beside it.
     command.env("PORT_CHECKER_ALLOW_PRIVATE_ADDRESSES", "true");
+    // Elsewhere they have to know what they are called, and have all ports for themselves.
+    let (names, own_port) = match name {
+        "discovery" => ("GOLEM_DISCOVERY_PUBLIC_NAMES", "9001"),
+        _ => ("PORT_CHECKER_PUBLIC_NAMES", "9000"),
+    };
+    let is_elsewhere = host != "127.0.0.1";
+    let port = if is_elsewhere { own_port } else { port };
+    if is_elsewhere {
+        command.env(names, format!("{host}:{port}"));
+    }
+    command.args(["start", "--host", host, "--port", port]);
+    command.arg("--data-dir").arg(directory.join(name));
     Service::start(command, directory, name)
         .unwrap_or_else(|error| panic!("{binary} does not start: {error}"))
+}
+
+/// The same on the port that it had.
+fn again(was: &Service, name: &str, place: &Place, directory: &Path) -> Service {
+    let (host, port) = was.address().rsplit_once(':').unwrap();
+    start(name, host, port, place, directory)
 }

@@ -8,6 +8,7 @@ use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::engine::Engine;
+use crate::market::Market;
 use crate::outcome::Outcome;
 use crate::place::Place;
 use crate::programs::workspace;
@@ -31,6 +32,12 @@ impl PrivateEngine {
     #[must_use]
     pub fn on_btrfs() -> Option<Self> {
         Self::of_kind("btrfs")
+    }
+
+    /// One whose data is on a tmpfs of 1 GiB.
+    #[must_use]
+    pub fn on_a_small_disk() -> Option<Self> {
+        Self::of_kind("small")
     }
 
     /// One whose guests' root is user 100000 on the host.
@@ -66,6 +73,13 @@ impl PrivateEngine {
         let line =
             format!("copy_image '{}' \"$1/docker.sock\" '{image}'", shared.socket().display());
         self.script(&line).done();
+    }
+
+    /// Copies the image that every provider rents out: not built once more, the shared engine has it.
+    pub fn copy_image_of_the_shared_engine(&self) {
+        let shared = Market::with_one_provider();
+        self.copy_image(&format!("golem/debian-12:{}", &shared.providers[0].id()[..12]));
+        shared.close();
     }
 
     /// The engine.
@@ -128,10 +142,45 @@ impl PrivateEngine {
         false
     }
 
+    /// Its daemon's process.
+    #[must_use]
+    pub fn daemon(&self) -> u32 {
+        let outcome = self.script("private_engine_pid \"$1\"").done();
+        outcome.stdout.trim().parse().unwrap()
+    }
+
     /// Sends its daemon a signal.
     pub fn signal(&self, signal: Signal) {
-        let outcome = self.script("private_engine_pid \"$1\"").done();
-        kill_process(pid(outcome.stdout.trim().parse().unwrap()), signal).unwrap();
+        kill_process(pid(self.daemon()), signal).unwrap();
+    }
+
+    /// Fills the disk that its data is on, to the last byte.
+    pub fn fill_disk(&self) {
+        // It ends when there is no room.
+        let line = "dd if=/dev/zero of=\"$1/data/ballast\" bs=64k status=none 2>/dev/null; true";
+        self.in_its_mounts(line);
+    }
+
+    /// Makes room again.
+    pub fn empty_disk(&self) {
+        self.in_its_mounts("rm -f \"$1/data/ballast\"");
+    }
+
+    fn in_its_mounts(&self, line: &str) {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &self.holder().to_string(), "--"]);
+        command.args(["sh", "-c", line, "private-engine"]).arg(self.directory.path());
+        Outcome::of(&mut command, b"").done();
+    }
+
+    /// Takes its socket away from everybody; what is connected goes on.
+    pub fn hide_socket(&self) {
+        std::fs::rename(self.socket(), self.socket().with_extension("hidden")).unwrap();
+    }
+
+    /// Puts it back.
+    pub fn show_socket(&self) {
+        std::fs::rename(self.socket().with_extension("hidden"), self.socket()).unwrap();
     }
 
     fn script(&self, line: &str) -> Outcome {

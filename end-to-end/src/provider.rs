@@ -238,7 +238,8 @@ impl Provider {
     /// What is on its data directory.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.directory.path().join("data")
+        let set = self.settings.iter().find(|(name, _)| name == "GOLEM_PROVIDER_DATA_DIR");
+        set.map(|(_, path)| PathBuf::from(path)).unwrap()
     }
 
     /// The ports for its VMs.

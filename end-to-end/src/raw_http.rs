@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
@@ -29,14 +29,6 @@ pub fn connect_from(source: Ipv4Addr, address: &str) -> TcpStream {
     bind(&socket, &SocketAddrV4::new(source, 0)).unwrap();
     connect(&socket, &address.parse::<SocketAddr>().unwrap()).unwrap();
     TcpStream::from(socket)
-}
-
-/// The status that an unsigned `GET` is answered with, and how long that took.
-#[must_use]
-pub fn status_of(address: &str, path: &str) -> (Option<u16>, Duration) {
-    let began = Instant::now();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    (exchange(address, request.as_bytes()).status, began.elapsed())
 }
 
 /// Sends exactly these bytes and reads until the server has nothing more to say.

@@ -145,6 +145,11 @@ fn open_log(path: &Path) -> File {
     OpenOptions::new().create(true).append(true).open(path).unwrap()
 }
 
+/// Sends a process that the test has started a signal.
+pub fn signal(process: u32, signal: Signal) {
+    kill_process(pid(process), signal).unwrap();
+}
+
 /// A process id.
 pub(crate) fn pid(number: u32) -> Pid {
     Pid::from_raw(i32::try_from(number).unwrap()).unwrap()

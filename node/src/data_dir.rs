@@ -4,6 +4,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+/// As many characters as a pid can have.
+const PID_WIDTH: usize = 10;
+
 /// Why a data directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -192,9 +195,9 @@ impl DataDirLock {
             }
             Err(TryLockError::Error(e)) => return Err(io("lock", e)),
         }
-        file.set_len(0)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| writeln!(file, "{}", std::process::id()))
+        // Over what stood there, and as long as that: so it needs no room on a full disk.
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| writeln!(file, "{:<PID_WIDTH$}", std::process::id()))
             .map_err(|e| io("write", e))?;
         Ok(Self { _file: file })
     }

@@ -6,7 +6,8 @@
 #   start_private_engine DIR [KIND]  socket DIR/docker.sock, log DIR/docker.log; DIR/netns.pid names a process in
 #                                    its namespaces. Again after the daemon has ended: starts the daemon only.
 #                                    KIND btrfs: its data is on a btrfs of its own (needs btrfs-progs, and a kernel
-#                                    with btrfs and loop devices); userns: guests' root is user 100000
+#                                    with btrfs and loop devices); small: its data is on a tmpfs of 1 GiB;
+#                                    userns: guests' root is user 100000
 #   private_engine_pid DIR           the daemon's pid as this machine sees it: to stop, freeze or kill it
 #   stop_private_engine DIR          ends everything in it, containers too, and removes its data
 #   copy_image FROM TO IMAGE         from the engine at one socket to the one at another
@@ -59,6 +60,7 @@ start_holder() {
 private_engine_is_possible() {
     case $1 in
     btrfs) grep -qw btrfs /proc/filesystems && [ -e /dev/loop-control ] ;;
+    small) grep -qw tmpfs /proc/filesystems ;;
     userns) [ -e /proc/self/ns/user ] ;;
     esac
 }
@@ -70,6 +72,10 @@ prepare_private_engine() {
         ensure_packages btrfs-progs || return 1
         as_root truncate -s 32G "$1/disk" && as_root /sbin/mkfs.btrfs -q "$1/disk" && as_root mkdir -p "$1/data" &&
             as_root nsenter --mount --target "$3" mount -o loop "$1/disk" "$1/data"
+        ;;
+    small)
+        as_root mkdir -p "$1/data" &&
+            as_root nsenter --mount --target "$3" mount -t tmpfs -o size=1g golem-small-disk "$1/data"
         ;;
     userns)
         # The daemon looks the user up by name. The machine's own files stay as they are. The path to its data has

@@ -1,6 +1,6 @@
 //! The memory of signed requests that were served, so that none is served twice.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
 use golem_vm_protocol::KeyId;
@@ -17,11 +17,14 @@ pub struct NonceLimits {
     pub per_address: usize,
     /// Requests of everybody. About 100 bytes each.
     pub total: usize,
+    /// Requests whose window is over, for the case that the clock is set back. The oldest make room;
+    /// what may be one of them is refused. About 150 bytes each.
+    pub past: usize,
 }
 
 impl Default for NonceLimits {
     fn default() -> Self {
-        Self { per_key: 16_384, per_address: 32_768, total: 262_144 }
+        Self { per_key: 16_384, per_address: 32_768, total: 262_144, past: 65_536 }
     }
 }
 
@@ -56,8 +59,32 @@ pub(super) struct NonceMemory {
     per_bucket: HashMap<IpAddr, usize>,
     /// By the last second at which each would still be accepted.
     expiring: BTreeMap<u64, Vec<Entry>>,
-    /// The latest time at which anything was forgotten.
+    /// Those whose window is over.
+    past: Past,
+    /// The latest time that was seen.
     latest: u64,
+}
+
+/// What was served, as far back as there is room.
+#[derive(Debug, Default)]
+struct Past {
+    seen: HashSet<(KeyId, Nonce)>,
+    order: VecDeque<(u64, KeyId, Nonce)>,
+    /// The last second of the latest request that made room.
+    forgotten: u64,
+}
+
+impl Past {
+    fn add(&mut self, last_second: u64, key: KeyId, nonce: Nonce, room: usize) {
+        if self.seen.insert((key, nonce)) {
+            self.order.push_back((last_second, key, nonce));
+        }
+        while self.order.len() > room {
+            let Some((last_second, key, nonce)) = self.order.pop_front() else { return };
+            self.seen.remove(&(key, nonce));
+            self.forgotten = self.forgotten.max(last_second);
+        }
+    }
 }
 
 impl NonceMemory {
@@ -68,6 +95,7 @@ impl NonceMemory {
             per_key: HashMap::new(),
             per_bucket: HashMap::new(),
             expiring: BTreeMap::new(),
+            past: Past::default(),
             latest: 0,
         }
     }
@@ -84,8 +112,16 @@ impl NonceMemory {
         self.latest = self.latest.max(now);
         self.forget_before(self.latest);
         let last_second = created.saturating_add(WINDOW_SECONDS);
+        // The clock was set back: this time was there once before.
         if last_second < self.latest {
-            return Err(Refusal::Forgotten(self.latest - last_second));
+            if self.past.seen.contains(&(key, nonce)) {
+                return Err(Refusal::Seen);
+            }
+            if last_second <= self.past.forgotten {
+                return Err(Refusal::Forgotten(self.past.forgotten - last_second + 1));
+            }
+            self.past.add(last_second, key, nonce, self.limits.past);
+            return Ok(());
         }
         if self.seen.contains(&(key, nonce)) {
             return Err(Refusal::Seen);
@@ -115,8 +151,10 @@ impl NonceMemory {
             if *first.key() >= now {
                 return;
             }
-            for entry in first.remove() {
+            let (last_second, entries) = first.remove_entry();
+            for entry in entries {
                 self.seen.remove(&(entry.key, entry.nonce));
+                self.past.add(last_second, entry.key, entry.nonce, self.limits.past);
                 decrement(&mut self.per_key, entry.key);
                 if let Some(bucket) = entry.bucket {
                     decrement(&mut self.per_bucket, bucket);
@@ -168,16 +206,35 @@ mod tests {
         let mut memory = NonceMemory::new(NonceLimits::default());
         memory.take(key(1), nonce(1), None, 1000, 1000).unwrap();
         memory.take(key(1), nonce(2), None, 1090, 1090).unwrap();
-        // Its nonce is forgotten, and by the clock it is in time again.
-        assert_eq!(memory.take(key(1), nonce(1), None, 1000, 1030), Err(Refusal::Forgotten(30)));
+        // By the clock it is in time again.
+        assert_eq!(memory.take(key(1), nonce(1), None, 1000, 1030), Err(Refusal::Seen));
+        // Another request of that time is a new one, once.
+        memory.take(key(2), nonce(1), None, 1001, 1030).unwrap();
+        assert_eq!(memory.take(key(2), nonce(1), None, 1001, 1030), Err(Refusal::Seen));
         // A step of less than the window costs nobody anything.
         memory.take(key(1), nonce(3), None, 1031, 1031).unwrap();
         assert_eq!(memory.take(key(1), nonce(3), None, 1031, 1031), Err(Refusal::Seen));
     }
 
     #[test]
+    fn where_the_past_is_forgotten_all_of_it_is_refused() {
+        let mut memory = NonceMemory::new(NonceLimits { past: 2, ..NonceLimits::default() });
+        for number in 1..=3 {
+            let created = 1000 + u64::from(number);
+            memory.take(key(1), nonce(number), None, created, created).unwrap();
+        }
+        memory.take(key(1), nonce(4), None, 2000, 2000).unwrap();
+        // The first of the three is forgotten.
+        assert_eq!(memory.take(key(1), nonce(1), None, 1001, 1030), Err(Refusal::Forgotten(1)));
+        assert_eq!(memory.take(key(2), nonce(1), None, 1000, 1030), Err(Refusal::Forgotten(2)));
+        assert_eq!(memory.take(key(1), nonce(2), None, 1002, 1030), Err(Refusal::Seen));
+        memory.take(key(2), nonce(1), None, 1002, 1030).unwrap();
+        assert_eq!(memory.past.seen.len(), 2);
+    }
+
+    #[test]
     fn a_flood_by_one_key_costs_no_other_key_its_memory() {
-        let limits = NonceLimits { per_key: 100, per_address: 1000, total: 2000 };
+        let limits = NonceLimits { per_key: 100, per_address: 1000, total: 2000, past: 100 };
         let mut memory = NonceMemory::new(limits);
         memory.take(key(1), nonce(1), None, 1000, 1000).unwrap();
         let flood = |number: u32| {
@@ -197,7 +254,8 @@ mod tests {
 
     #[test]
     fn a_full_memory_refuses_and_never_forgets() {
-        let mut memory = NonceMemory::new(NonceLimits { per_key: 2, per_address: 3, total: 4 });
+        let mut memory =
+            NonceMemory::new(NonceLimits { per_key: 2, per_address: 3, total: 4, past: 4 });
         let here = Some("192.0.2.1".parse().unwrap());
         let there = Some("192.0.2.2".parse().unwrap());
         memory.take(key(1), nonce(1), here, 1000, 1000).unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use ::http::HeaderMap;
 use golem_vm_protocol::document::DocumentError;
@@ -131,11 +132,45 @@ pub struct Signing {
     key: KeyPair,
     recipients: Recipients,
     clock: Arc<dyn Clock>,
-    /// The second in which the server started, by `clock`.
-    started: u64,
+    /// Since when, by `clock`, this process knows what was served.
+    began: Mutex<Began>,
     // Plain mutexes: held for a few map operations, or for writing 56 bytes, never across an await.
     nonces: Mutex<NonceMemory>,
     journal: Option<Mutex<NonceJournal>>,
+}
+
+/// Since when a process knows what was served.
+#[derive(Debug)]
+struct Began {
+    /// In seconds; what was signed until then may have been served by an earlier process.
+    started: u64,
+    /// What the clock showed at a moment.
+    wall: u64,
+    at: Instant,
+}
+
+impl Began {
+    fn now(now: u64) -> Self {
+        Self { started: now, wall: now, at: Instant::now() }
+    }
+
+    /// The second until which what was signed is refused, with the clock at `now`. Where the clock was
+    /// set back to before the start, that is the moment in which this is noticed: else nobody would be
+    /// served until it shows the time of the start again.
+    fn started(&mut self, now: u64) -> u64 {
+        let expected = self.wall.saturating_add(self.at.elapsed().as_secs());
+        if now.abs_diff(expected) > WINDOW_SECONDS {
+            if now < self.started {
+                tracing::warn!(
+                    "this machine's clock was set back by {}; what is signed from now on is served",
+                    in_words(expected - now)
+                );
+                self.started = now;
+            }
+            (self.wall, self.at) = (now, Instant::now());
+        }
+        self.started
+    }
 }
 
 impl Signing {
@@ -154,9 +189,9 @@ impl Signing {
         clock: Arc<dyn Clock>,
         limits: NonceLimits,
     ) -> Self {
-        let started = clock.now();
+        let began = Mutex::new(Began::now(clock.now()));
         let nonces = Mutex::new(NonceMemory::new(limits));
-        Self { key, recipients, clock, started, nonces, journal: None }
+        Self { key, recipients, clock, began, nonces, journal: None }
     }
 
     /// The same, which remembers over a restart what it has served of those whose clocks are ahead, in
@@ -221,11 +256,12 @@ impl Signing {
         if request.created.abs_diff(now) > WINDOW_SECONDS {
             return Err(skew(request.created, now).into());
         }
-        if request.created <= self.started {
+        let started = self.began.lock().unwrap_or_else(PoisonError::into_inner).started(now);
+        if request.created <= started {
             let detail = format!(
-                "the request was signed at {} and this server started at {} (seconds since 1970); \
-                 sign it once more",
-                request.created, self.started
+                "the request was signed at {} and this server started at {started} (seconds since \
+                 1970); sign it once more",
+                request.created
             );
             return Err(ProblemResponse::new(ErrorCode::SignatureStale, detail));
         }
@@ -375,6 +411,30 @@ mod tests {
         clock.set(1100);
         assert!(ask(&signing, &own, 1040, 4).is_ok());
         assert_eq!(ask(&signing, &own, 1039, 5), Err(ErrorCode::ClockSkew));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_by_a_day_locks_nobody_out_and_revives_nothing() {
+        const DAY: u64 = 86_400;
+        let (clock, signing) = server(Recipients::own_id());
+        clock.set(10 * DAY);
+        let id = signing.id().to_string();
+        ask(&signing, &id, 10 * DAY, 1).unwrap();
+        // The first request after the jump is of the second in which it is noticed.
+        clock.set(9 * DAY);
+        let earlier = Signing::new(key(1), Recipients::own_id(), clock.clone());
+        clock.set(9 * DAY - 200);
+        assert_eq!(ask(&earlier, &id, 9 * DAY - 200, 2), Err(ErrorCode::SignatureStale));
+        clock.set(9 * DAY - 199);
+        ask(&earlier, &id, 9 * DAY - 199, 3).unwrap();
+        assert_eq!(ask(&earlier, &id, 9 * DAY - 199, 3), Err(ErrorCode::Replayed));
+        // One that has run all the while knows what it has served when that time comes again.
+        clock.set(9 * DAY);
+        ask(&signing, &id, 9 * DAY, 4).unwrap();
+        clock.set(10 * DAY);
+        assert_eq!(ask(&signing, &id, 10 * DAY, 1), Err(ErrorCode::Replayed));
+        clock.set(9 * DAY);
+        assert_eq!(ask(&signing, &id, 9 * DAY, 4), Err(ErrorCode::Replayed));
     }
 
     #[test]

@@ -65,6 +65,9 @@ impl Pace {
     }
 }
 
+/// A difference between two looks at the clock, in seconds, that is more than its being corrected.
+const JUMP_SECONDS: u64 = 60;
+
 /// What an advertiser is made of.
 pub struct AdvertiserParts {
     /// What the owner set.
@@ -201,7 +204,24 @@ impl Advertiser {
             tokio::select! {
                 () = self.shared.changed.notified() => sleep(pace.debounce).await,
                 Ok(()) = address.changed() => {}
+                // The moments in the document are not those of this clock any more.
+                () = self.clock_jumped() => due = Instant::now(),
                 () = sleep_until(next_look) => {}
+            }
+        }
+    }
+
+    /// Ends when the wall clock has jumped: it was set, or the machine has slept.
+    async fn clock_jumped(&self) {
+        let AdvertiserParts { clock, pace, .. } = &*self.parts;
+        // Real time, which a test that plays with the runtime's does not change.
+        let (began, wall) = (std::time::Instant::now(), clock.now());
+        loop {
+            sleep(pace.look_again).await;
+            let expected = wall.saturating_add(began.elapsed().as_secs());
+            if clock.now().abs_diff(expected) > JUMP_SECONDS {
+                tracing::warn!("this machine's clock has jumped: advertising anew");
+                return;
             }
         }
     }

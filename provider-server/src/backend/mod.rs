@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -411,6 +412,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Its meter, if it has one.
     fn metering(&self) -> Option<&dyn Metering>;
+
+    /// Resolves when what makes the instances goes away, from the first time that it is polled on: they may
+    /// have ended with it. Never where that can't be told.
+    fn interrupted(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
 
     /// What tells people inside its instances something, if it can.
     fn notifier(&self) -> Option<&dyn NotifyGuest> {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use golem_vm_node::sqlite::FailureKind;
+use golem_vm_node::store::StoreError;
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{Actor, Cause, EventKind, Owner, SshPublicKey, ValidKeyChange};
 use golem_vm_protocol::{ErrorCode, VmId, VmRef};
@@ -66,7 +68,8 @@ impl VmRepository for ProviderStore {
 
     async fn take_up(&self) -> Result<Vec<VmRecord>, VmError> {
         let this = self.clone();
-        self.store
+        let taken = self
+            .store
             .write("vm.take_up", move |db| {
                 if let Some(anchor) = this.anchor.as_ref().filter(|_| this.steady.booted()) {
                     after_boot(db, anchor, this.moment())?;
@@ -74,7 +77,19 @@ impl VmRepository for ProviderStore {
                 anchor::write(db, &this.steady.anchor(this.clock.now_micros()))?;
                 select(db, "vm.state <> 'failed'", &[])
             })
-            .await
+            .await;
+        match taken {
+            // Within one boot the anchor that is there is as good: the VMs are served on a full disk too.
+            Err(VmError::Store(StoreError::Database { kind: FailureKind::DiskFull, .. }))
+                if !self.steady.booted() =>
+            {
+                tracing::error!(
+                    "the disk with the database is full: nothing can be changed until there is room"
+                );
+                self.all().await
+            }
+            taken => taken,
+        }
     }
 
     async fn transition(&self, id: VmId, change: Transition) -> Result<VmRecord, VmError> {

@@ -20,18 +20,26 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(super) struct Survey {
     asked: Instant,
+    /// How often the backend has gone away, as far as it tells.
+    interruptions: u64,
     seen: Option<Result<Arc<BTreeMap<InstanceId, Observation>>, String>>,
 }
 
 impl Survey {
     /// Before the first one.
     pub(super) fn none() -> Self {
-        Self { asked: Instant::now(), seen: None }
+        Self { asked: Instant::now(), interruptions: 0, seen: None }
     }
 
     /// When it was asked. What was done later does not show.
     pub(super) const fn asked(&self) -> Instant {
         self.asked
+    }
+
+    /// How often the backend has gone away until then: it may have taken instances with it, and be back
+    /// before anybody had a question for it.
+    pub(super) const fn interruptions(&self) -> u64 {
+        self.interruptions
     }
 
     /// What was seen of a VM's instance; `None` before the first survey.
@@ -52,9 +60,17 @@ pub(super) async fn run(
 ) {
     let mut timer = interval(LOOK_INTERVAL);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interruptions = 0;
+    let mut presence = backend.interrupted();
+    let mut is_present = true;
     loop {
         tokio::select! {
             () = token.cancelled() => return,
+            () = &mut presence, if is_present => {
+                is_present = false;
+                interruptions += 1;
+                continue;
+            }
             _ = timer.tick() => {}
         }
         let asked = Instant::now();
@@ -69,6 +85,10 @@ pub(super) async fn run(
                 Err(format!("the backend did not answer within {} seconds", DEADLINE.as_secs()))
             }
         };
-        surveys.send_replace(Survey { asked, seen: Some(seen) });
+        if !is_present && seen.is_ok() {
+            presence = backend.interrupted();
+            is_present = true;
+        }
+        surveys.send_replace(Survey { asked, interruptions, seen: Some(seen) });
     }
 }

@@ -53,7 +53,7 @@ fn one_that_another_program_holds() {
 
     // While the provider runs: it serves what needs no writing, refuses the rest, and forgets nothing.
     holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    answers(market.provider().address(), &requestor, "box");
+    answers(&market, &requestor, "box");
     let id = market.provider().id().to_owned();
     let create = ["vm", "create", "second", "--provider-id", &id];
     requestor.golem(&create).failed(4).says(&["another program holds its database"]);

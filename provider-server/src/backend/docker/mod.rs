@@ -20,6 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ mod metering;
 mod network;
 mod notice;
 mod observation;
+mod presence;
 mod probe;
 mod progress;
 mod proxy;
@@ -365,6 +367,10 @@ impl Backend for DockerBackend {
 
     fn notifier(&self) -> Option<&dyn NotifyGuest> {
         Some(self)
+    }
+
+    fn interrupted(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(presence::ended(&self.engine))
     }
 
     fn disk_watch(&self) -> Option<&dyn DiskWatch> {

@@ -116,6 +116,12 @@ pub(super) struct Task {
     target: Option<SocketAddr>,
     /// Whether the backend could not be asked the last time.
     backend_was_away: bool,
+    /// How often the backend had gone away when it was last looked at.
+    interruptions: u64,
+    /// When the instance was seen to have ended by itself, if nothing was asked for since.
+    ended_by_itself: Option<Instant>,
+    /// Whether that was the engine, which takes its instances down first when it is stopped.
+    taken_down: bool,
     /// When this task last changed something about its instance: what was seen before says nothing now.
     acted: Instant,
     /// When time next asks for something.
@@ -150,6 +156,9 @@ impl Task {
             target: None,
             // Whatever stopped it while nobody looked: it was meant to run.
             backend_was_away: record.state == VmState::Running,
+            interruptions: 0,
+            ended_by_itself: None,
+            taken_down: false,
             acted: Instant::now(),
             due: None,
             gone: false,
@@ -221,6 +230,7 @@ impl Task {
     async fn obey(&mut self, command: Command) {
         let Command { order, reply } = command;
         let request = order.request();
+        (self.ended_by_itself, self.taken_down) = (None, false);
         let outcome = self.carry_out(order).await;
         if let Err(error) = &outcome {
             tracing::warn!(vm = %self.id, ?request, "{error}");

@@ -1,7 +1,11 @@
 //! Compares a VM with its instance. *Stopped*, *absent*, *broken* and *could not ask* are four answers, and
 //! the last one changes nothing.
 
+use std::time::Duration;
+
 use golem_vm_protocol::vm::{Actor, Cause};
+
+use tokio::time::Instant;
 
 use super::{BACKEND_DEADLINE, Task, instance_is_gone, within};
 use crate::backend::Observation;
@@ -9,16 +13,23 @@ use crate::fail_point::{self, FailPoint};
 use crate::vm::history::Reason;
 use crate::vm::{VmError, VmRecord, VmState};
 
+/// An engine that is told to end stops its instances first, and answers meanwhile: they seem to end by
+/// themselves. It is gone within this time then.
+const ENGINE_END: Duration = Duration::from_secs(30);
+
 impl Task {
     /// Looks at what the last survey saw of the instance.
     pub(super) async fn see(&mut self) {
-        let (asked, seen) = {
+        let (asked, interruptions, seen) = {
             let survey = self.surveys.borrow_and_update();
             match survey.of(self.id) {
-                Some(seen) => (survey.asked(), seen),
+                Some(seen) => (survey.asked(), survey.interruptions(), seen),
                 None => return,
             }
         };
+        if std::mem::replace(&mut self.interruptions, interruptions) != interruptions {
+            self.went_away();
+        }
         // It was asked before the last thing that was done here: it may show what was then.
         if asked <= self.acted {
             return;
@@ -29,7 +40,7 @@ impl Task {
                 if !self.backend_was_away {
                     tracing::warn!(vm = %self.id, "looking at it: {error}");
                 }
-                self.backend_was_away = true;
+                self.went_away();
                 return;
             }
         };
@@ -40,6 +51,12 @@ impl Task {
         if let Err(error) = outcome {
             tracing::warn!(vm = %self.id, "{error}; this is tried again");
         }
+    }
+
+    fn went_away(&mut self) {
+        self.backend_was_away = true;
+        let ended = self.ended_by_itself.take();
+        self.taken_down |= ended.is_some_and(|when| when.elapsed() < ENGINE_END);
     }
 
     async fn compare(&mut self, record: VmRecord, seen: Observation) -> Result<(), VmError> {
@@ -67,6 +84,13 @@ impl Task {
             (VmState::Stopped { .. } | VmState::Retained { .. }, Observation::Stopped { .. })
             | (VmState::Error { .. }, Observation::Absent | Observation::Broken { .. }) => {
                 self.backend_was_away = false;
+                if std::mem::take(&mut self.taken_down)
+                    && matches!(record.state, VmState::Stopped { .. })
+                {
+                    tracing::info!(vm = %self.id, "the engine had taken its instance down: starting it again");
+                    let reason = Reason::new(Actor::Host, Cause::HostStopped);
+                    return self.start(record, reason).await.map(|_| ());
+                }
                 return Ok(());
             }
             _ => {}
@@ -108,6 +132,7 @@ impl Task {
             ),
             (VmState::Running, Observation::Stopped { exit_code, out_of_memory }) => {
                 self.lead_nowhere(&record).await;
+                self.ended_by_itself = (!out_of_memory).then(Instant::now);
                 let (reason, said) = by_itself(exit_code, out_of_memory);
                 (VmState::Stopped { reason: said }, reason)
             }
