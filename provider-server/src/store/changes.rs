@@ -7,9 +7,22 @@ use rusqlite::{Connection, params};
 use super::Moment;
 use super::columns::signed;
 use super::vms::{expect, get};
+use crate::steady::SteadyTime;
 use crate::vm::history::{Occurrence, Reason, Transition};
 use crate::vm::state::AfterStop;
 use crate::vm::{VmError, VmRecord, VmState};
+
+/// This moment, or that of the VM's last event if that is later: who came second to the database may have
+/// looked at the clock first.
+fn in_order(db: &Connection, id: VmId, moment: Moment) -> Result<Moment, VmError> {
+    let last: i64 = db
+        .prepare_cached(
+            "SELECT coalesce((SELECT steady FROM event WHERE vm = ?1 ORDER BY number DESC LIMIT 1), 0)",
+        )?
+        .query_row([id.to_string()], |row| row.get(0))?;
+    let last = SteadyTime::from_micros(u64::try_from(last).unwrap_or_default());
+    Ok(Moment { steady: moment.steady.max(last), ..moment })
+}
 
 /// Passes a VM to another state, and writes its event. A state that it has already changes nothing.
 pub(super) fn transition(
@@ -22,6 +35,7 @@ pub(super) fn transition(
     if before.state == change.to {
         return Ok(before);
     }
+    let moment = in_order(db, id, moment)?;
     let from = before.state.stage();
     write_state(db, id, &change.to, moment)?;
     if from == change.to.stage() {
@@ -55,6 +69,7 @@ pub(super) fn end(
     if from == VmStage::Failed {
         return Ok(());
     }
+    let moment = in_order(db, id, moment)?;
     count_delivery(db, id, from, VmStage::Destroyed, moment)?;
     write_event(db, id, EventKind::State, Some(from), VmStage::Destroyed, reason, moment)
 }
@@ -68,6 +83,7 @@ pub(super) fn occurred(
 ) -> Result<(), VmError> {
     let Some(record) = get(db, id)? else { return Ok(()) };
     let stage = record.state.stage();
+    let moment = in_order(db, id, moment)?;
     write_event(db, id, occurrence.kind, Some(stage), stage, &occurrence.reason, moment)
 }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 mod ledger;
+mod order;
 
 use std::sync::Arc;
 
