@@ -213,14 +213,20 @@ impl Renter {
         {
             held.may_end();
         }
+        let sure = matches!(machine.should, Should::Run | Should::Stand);
         let may_be_gone = matches!(machine.should, Should::Unsure { may_be_gone: true });
+        if machine.should == Should::Wait {
+            return;
+        }
         let name = machine.name.clone();
         let ended = self.command(scene, what, &["vm", what, &name]);
         self.machines[at].should = match ended {
-            Ended::Well => should,
+            // One that is only kept is stopped too.
+            Ended::Well if sure || should == Should::Run => should,
+            Ended::Well => Should::Unsure { may_be_gone: false },
             Ended::Refused | Ended::InTrouble => Should::Unsure { may_be_gone },
         };
-        if ended == Ended::Refused && !may_be_gone {
+        if ended == Ended::Refused && sure {
             scene.violated(format!("in calm weather '{what}' of {name} was refused"));
         }
     }
