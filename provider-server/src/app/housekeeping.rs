@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use golem_vm_node::data_dir::DataDir;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::own_log;
+use crate::images::ImageCatalog;
 use crate::store::ProviderStore;
 use crate::vm::repository::VmRepository as _;
 
@@ -13,7 +17,43 @@ const MARK: Duration = Duration::from_secs(60);
 const FORGET: Duration = Duration::from_secs(600);
 
 /// Writes down the time, and forgets old operations, histories and failed VMs, until `token` is cancelled.
-pub(super) async fn run(store: ProviderStore, token: CancellationToken) {
+///
+/// Images that nothing needs any more go in a task of their own: an engine that hangs keeps nothing else waiting.
+pub(super) async fn run(
+    store: ProviderStore,
+    images: ImageCatalog,
+    data_dir: DataDir,
+    token: CancellationToken,
+) {
+    let tidying = tidy(store.clone(), images, token.clone());
+    tokio::join!(forget(store, data_dir, token), tidying);
+}
+
+async fn tidy(store: ProviderStore, images: ImageCatalog, token: CancellationToken) {
+    let mut timer = tokio::time::interval(FORGET);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        let tidied = async {
+            let records = store.all().await.map_err(|error| error.to_string())?;
+            let of_vms = records.into_iter().map(|record| record.terms.image_digest).collect();
+            images.tidy(of_vms).await.map_err(|error| error.to_string())
+        };
+        tokio::select! {
+            () = token.cancelled() => return,
+            tidied = tidied => {
+                if let Err(error) = tidied {
+                    tracing::warn!("{error}; this is tried again");
+                }
+            }
+        }
+    }
+}
+
+async fn forget(store: ProviderStore, data_dir: DataDir, token: CancellationToken) {
     let mut mark = tokio::time::interval(MARK);
     let mut forget = tokio::time::interval(FORGET);
     loop {
@@ -23,6 +63,7 @@ pub(super) async fn run(store: ProviderStore, token: CancellationToken) {
                 if let Err(error) = store.mark_time().await {
                     tracing::warn!("writing down the time: {error}");
                 }
+                own_log::bound(data_dir.path());
                 continue;
             }
             _ = forget.tick() => {}

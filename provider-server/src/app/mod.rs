@@ -26,6 +26,7 @@ mod advert_source;
 mod assemble;
 mod backend;
 mod housekeeping;
+pub(crate) mod own_log;
 mod serve;
 
 use assemble::Provider;

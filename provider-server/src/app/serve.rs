@@ -75,7 +75,12 @@ impl Provider {
             let (firewall, token) = (Arc::clone(firewall), token.clone());
             work.spawn(async move { firewall.watch(token).await });
         }
-        work.spawn(housekeeping::run(running.store.clone(), token.clone()));
+        work.spawn(housekeeping::run(
+            running.store.clone(),
+            running.rental.images.clone(),
+            data_dir.clone(),
+            token.clone(),
+        ));
         let orphans = orphans::Sweeper::new(
             Arc::clone(&running.backend),
             Arc::new(running.store.clone()),

@@ -11,7 +11,7 @@
 //! Rarer abilities are traits of their own ([`Metering`], [`ImageStore`]); differences between
 //! backends are data ([`Capabilities`]), found by trying.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -206,7 +206,7 @@ pub struct InstanceSpec {
 }
 
 /// An image as the backend knows it, for ever the same content (`sha256:…`).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ImageDigest(String);
 
@@ -522,4 +522,10 @@ pub trait ImageStore: Send + Sync {
     /// Gives the image up for this provider; another provider's on the same engine is not touched.
     /// Does nothing if it is gone.
     async fn remove(&self, name: &str, digest: &ImageDigest) -> Result<(), BackendError>;
+
+    /// Removes what builds and pulls of this provider have left that is not `needed` by a name or a VM and has
+    /// not been for a while. Called every now and then, and soon after the start.
+    async fn tidy(&self, _needed: &BTreeSet<ImageDigest>) -> Result<(), BackendError> {
+        Ok(())
+    }
 }

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -18,9 +18,8 @@ use tokio::process::{Child, Command};
 
 use super::exit_code::{self, Coded};
 use super::terminal::{Style, print};
+use crate::app::own_log;
 
-/// A log that is longer than this many bytes is put aside at the next start.
-const LONG_LOG: u64 = 16 * 1024 * 1024;
 /// How much of what a start wrote is looked at, in bytes.
 const TAIL: u64 = 16 * 1024;
 /// How many of its last lines are shown when it does not say why it ended.
@@ -35,7 +34,7 @@ pub(super) fn run(data_dir: &DataDir, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn start(data_dir: &DataDir, json: bool) -> anyhow::Result<ExitCode> {
-    let path = data_dir.path().join("provider.log");
+    let path = data_dir.path().join(own_log::NAME);
     let mut log = open_log(&path).with_context(|| format!("can't write {}", path.display()))?;
     let before = log.seek(SeekFrom::End(0))?;
     if Style::of_stderr().terminal {
@@ -93,10 +92,8 @@ fn arguments(own: impl Iterator<Item = OsString>) -> Vec<OsString> {
 }
 
 fn open_log(path: &Path) -> std::io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LONG_LOG) {
-        let mut old = path.as_os_str().to_owned();
-        old.push(".1");
-        std::fs::rename(path, PathBuf::from(old))?;
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > own_log::LONG) {
+        std::fs::rename(path, own_log::aside(path))?;
     }
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }

@@ -193,6 +193,16 @@ impl ImageCatalog {
             .ok_or_else(|| ImageError::Unknown(name.to_owned()))
     }
 
+    /// Removes images that no name leads to and none of these VMs was made from, after a while.
+    ///
+    /// # Errors
+    /// What the database or the backend said.
+    pub async fn tidy(&self, of_vms: BTreeSet<ImageDigest>) -> Result<(), ImageError> {
+        let mut needed = of_vms;
+        needed.extend(self.register.images().await?.into_iter().map(|row| row.digest));
+        Ok(self.backend.images().tidy(&needed).await?)
+    }
+
     /// Gives an image up. VMs that were made from it go on.
     ///
     /// # Errors

@@ -10,11 +10,12 @@ mod fixture;
 mod notices;
 mod registry;
 
+use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
 use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::CreateContainerOptionsBuilder;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, TagImageOptionsBuilder};
 use fixture::{Provider, Vm, progress, ready};
 use golem_vm_provider::backend::docker::DockerBackend;
 use golem_vm_provider::backend::docker::endpoint::Surroundings;
@@ -39,7 +40,24 @@ async fn rented_machines_on_the_real_engine() {
     limits_hold(&provider, &image).await;
     notices::those_who_are_logged_in_see_a_line(&provider, &image).await;
     other_providers_are_left_alone(&provider, &image).await;
+    what_killed_builds_left_goes_by_itself(&provider, &image).await;
     nothing_is_left(&provider, &image).await;
+}
+
+/// And nothing else: not what is needed, nor what is another provider's.
+async fn what_killed_builds_left_goes_by_itself(provider: &Provider, image: &ImageDigest) {
+    let docker = provider.docker();
+    let other = Provider::new();
+    for owner in [provider, &other] {
+        let tag = format!("{}-0123abcd", owner.id.short());
+        let options = TagImageOptionsBuilder::new().repo("golem/base").tag(&tag).build();
+        docker.tag_image(image.as_str(), Some(options)).await.unwrap();
+    }
+    provider.backend.images().tidy(&BTreeSet::new()).await.unwrap();
+    let tag = format!("image golem/debian-12:{}", provider.id.short());
+    assert_eq!(provider.belongings().await, [tag], "it may just have been made");
+    let base = format!("image golem/base:{}-0123abcd", other.id.short());
+    assert_eq!(other.belongings().await, [base], "it is another provider's");
 }
 
 /// Unless the image is there already, made by somebody else on the same engine.

@@ -73,6 +73,11 @@ pub(super) async fn obtain(
     }
 }
 
+/// Removes the folders of builds that were killed.
+pub(super) fn sweep() {
+    Workshop::sweep();
+}
+
 async fn bootstrap(
     engine: &Engine,
     recipe: &Recipe,

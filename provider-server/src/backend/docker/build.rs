@@ -1,6 +1,6 @@
 //! Building images from their recipes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use super::engine::{CallError, Engine};
 use super::progress::Progress;
 use super::recipe::Recipe;
 use super::{base, proxy, tags};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, ImageDigest};
 
 /// Unnamed layers of builds that are older than this belong to no build that still runs.
 const LEFTOVER_AGE: Duration = Duration::from_secs(2 * 3600);
@@ -115,6 +115,24 @@ async fn run(
 /// Removes what builds of this provider, and long ago of others, left when they were killed. No build
 /// of this provider may be running.
 pub(super) async fn sweep(engine: &Engine, provider: &KeyId) -> Result<(), CallError> {
+    sweep_own(engine, provider, &BTreeSet::new()).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let newest = now.saturating_sub(LEFTOVER_AGE).as_secs();
+    for layer in tags::labelled(engine, tags::BUILD, true).await? {
+        if u64::try_from(layer.created).is_ok_and(|created| created < newest) {
+            let _ = tags::untag(engine, &layer.id).await;
+        }
+    }
+    Ok(())
+}
+
+/// The same for builds of this provider only. What is `needed` stays in any case, and so does what a container
+/// uses.
+pub(super) async fn sweep_own(
+    engine: &Engine,
+    provider: &KeyId,
+    needed: &BTreeSet<ImageDigest>,
+) -> Result<(), CallError> {
     let own = format!("{}:{}-", tags::BASE_REPOSITORY, tags::tag_of(provider));
     for base in tags::named(engine, tags::BASE_REPOSITORY).await? {
         if base.starts_with(&own) {
@@ -122,12 +140,7 @@ pub(super) async fn sweep(engine: &Engine, provider: &KeyId) -> Result<(), CallE
         }
     }
     for layer in tags::labelled(engine, &build_label(provider), true).await? {
-        let _ = tags::untag(engine, &layer.id).await;
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let newest = now.saturating_sub(LEFTOVER_AGE).as_secs();
-    for layer in tags::labelled(engine, tags::BUILD, true).await? {
-        if u64::try_from(layer.created).is_ok_and(|created| created < newest) {
+        if !needed.contains(&ImageDigest::new(layer.id.as_str())) {
             let _ = tags::untag(engine, &layer.id).await;
         }
     }

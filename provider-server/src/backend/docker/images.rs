@@ -1,12 +1,14 @@
 //! The images of one provider on the engine.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use super::engine::CallError;
 use super::progress::Progress;
 use super::pull::{self, Reference};
 use super::recipe::Recipe;
-use super::{DockerBackend, build, disk, tags};
+use super::{DockerBackend, build, disk, tags, tidy};
 use crate::backend::{BackendError, ImageDigest, ImageStore, ProgressSender};
 
 #[async_trait]
@@ -75,5 +77,12 @@ impl ImageStore for DockerBackend {
             tags::untag(&self.engine, reference).await.map_err(failed)?;
         }
         Ok(())
+    }
+
+    async fn tidy(&self, needed: &BTreeSet<ImageDigest>) -> Result<(), BackendError> {
+        // While one is built, nothing is known of what is left over; there is another time.
+        let Ok(mut unused) = self.builds.try_lock() else { return Ok(()) };
+        let tidied = tidy::tidy(&self.engine, &self.provider, &mut unused, needed).await;
+        tidied.map_err(|error| error.into_backend("can't remove images that nothing needs"))
     }
 }

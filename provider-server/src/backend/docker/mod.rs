@@ -15,7 +15,7 @@
 //! | `probe`, `remembered` | what the engine can do; what it could at the last start |
 //! | `trial`, `guest` | what a guest is seen to be allowed |
 //! | `disk` | the size of a guest's disk |
-//! | `images`, `tags`, `pull` | images, their names, and how they are fetched |
+//! | `images`, `tags`, `pull`, `tidy` | images, their names, how they are fetched, and when they go |
 //! | `recipe`, `base`, `build`, `proxy`, `progress` | how they are made |
 
 use std::collections::BTreeMap;
@@ -65,6 +65,7 @@ mod recipe;
 mod remembered;
 mod spec;
 mod tags;
+mod tidy;
 mod trial;
 
 use crate::containment::{Firewall, Guest};
@@ -96,8 +97,8 @@ pub struct DockerBackend {
     memory: Option<Memory>,
     /// Held while a network is made.
     networks: Mutex<()>,
-    /// Held while an image is built.
-    builds: Mutex<()>,
+    /// Names of images that nothing needs. Held while an image is built, or what builds left is removed.
+    builds: Mutex<tidy::Unused>,
 }
 
 impl DockerBackend {
@@ -127,7 +128,7 @@ impl DockerBackend {
             trials: Mutex::default(),
             memory: None,
             networks: Mutex::new(()),
-            builds: Mutex::new(()),
+            builds: Mutex::default(),
         }
     }
 

@@ -102,6 +102,22 @@ pub(super) async fn labelled(
     engine.call(QUERY, |docker| async move { docker.list_images(Some(options)).await }).await
 }
 
+/// References that fit a pattern (`golem/*:tag`), each with the id of its image.
+pub(super) async fn with_ids(
+    engine: &Engine,
+    pattern: &str,
+) -> Result<Vec<(String, String)>, CallError> {
+    let filters = HashMap::from([("reference", vec![pattern.to_owned()])]);
+    let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+    let images =
+        engine.call(QUERY, |docker| async move { docker.list_images(Some(options)).await }).await?;
+    let each = images.into_iter().flat_map(|image| {
+        let id = image.id;
+        image.repo_tags.into_iter().map(move |tag| (tag, id.clone()))
+    });
+    Ok(each.collect())
+}
+
 /// References of a repository, as `repository:tag`.
 pub(super) async fn named(engine: &Engine, repository: &str) -> Result<Vec<String>, CallError> {
     let filters = HashMap::from([("reference", vec![repository.to_owned()])]);
