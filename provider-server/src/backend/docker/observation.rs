@@ -69,7 +69,8 @@ pub(super) fn inspected(container: &ContainerInspectResponse) -> Seen {
         Some(Status::EMPTY) | None => broken(NO_STATE),
     };
     let networks = container.network_settings.as_ref().and_then(|net| net.networks.as_ref());
-    (observation, networks.and_then(guest))
+    let guest = guest_of(&observation, networks);
+    (observation, guest)
 }
 
 /// What a listed container is, and amounts to: the same as inspecting it tells, but for whether it was
@@ -91,7 +92,8 @@ pub(super) fn listed(container: &ContainerSummary) -> Option<(InstanceId, Seen)>
         Some(Listed::DEAD) => broken(DEAD),
         Some(Listed::EMPTY) | None => broken(NO_STATE),
     };
-    Some((id, (observation, networks.and_then(guest))))
+    let guest = guest_of(&observation, networks);
+    Some((id, (observation, guest)))
 }
 
 const PAUSED: &str = "the container is paused";
@@ -112,6 +114,15 @@ fn running(ssh: Option<SocketAddr>) -> Observation {
 /// The code in the engine's words for one that has ended (`Exited (137) 2 hours ago`).
 fn exit_code_in(status: &str) -> Option<i64> {
     status.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
+}
+
+/// Of one that does not run there is none, whatever the engine says: after it was killed, it shows the
+/// address that the container had, which is another's soon.
+fn guest_of(observation: &Observation, networks: Option<&Networks>) -> Option<Guest> {
+    if matches!(observation, Observation::Stopped { .. }) {
+        return None;
+    }
+    networks.and_then(guest)
 }
 
 /// A running container's end of its network.
@@ -217,6 +228,18 @@ mod tests {
         }
         let killed = inspected(&container("exited", ONCE, 137, true)).0;
         assert_eq!(killed, stopped(Some(137), true));
+    }
+
+    #[test]
+    fn what_does_not_run_is_no_guest_whatever_address_the_engine_remembers() {
+        let mut one = summary("running", "Up 1 second");
+        assert!(listed(&one).unwrap().1.1.is_some());
+        one.state = Some(Listed::EXITED);
+        assert_eq!(listed(&one).unwrap().1.1, None);
+        let mut other = container("running", ONCE, 0, false);
+        assert!(inspected(&other).1.is_some());
+        other.state = container("exited", ONCE, 137, false).state;
+        assert_eq!(inspected(&other).1, None);
     }
 
     #[test]
