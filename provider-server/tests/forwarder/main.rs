@@ -119,13 +119,20 @@ struct Session(BufReader<TcpStream>);
 
 impl Session {
     fn open(ip: IpAddr, port: u16) -> Self {
-        let stream = TcpStream::connect((ip, port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::try_open(ip, port).unwrap()
+    }
+
+    fn try_open(ip: IpAddr, port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect((ip, port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         let mut session = Self(BufReader::new(stream));
-        session.0.get_mut().write_all(b"SSH-2.0-test\n").unwrap();
-        assert_eq!(session.line().unwrap(), "hello\n");
-        assert_eq!(session.line().unwrap(), "SSH-2.0-test\n");
-        session
+        session.0.get_mut().write_all(b"SSH-2.0-test\n")?;
+        for expected in ["hello\n", "SSH-2.0-test\n"] {
+            if session.line()? != expected {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(session)
     }
 
     fn line(&mut self) -> std::io::Result<String> {
