@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use golem_vm_end_to_end::{Market, PortRange, ProviderOptions};
+use golem_vm_end_to_end::{Market, PortRange, ProviderOptions, eventually};
 use serde_json::Value;
 
 /// A provider that listens on another address of this machine than the one it advertises.
@@ -18,6 +18,10 @@ fn elsewhere(api: u16, range: PortRange) -> ProviderOptions {
 #[test]
 fn neither_a_foreign_program_nor_another_provider_counts_as_ones_own_port() {
     let mut market = Market::with_one_provider();
+    let checked = |market: &mut Market| {
+        market.provider().status()["ports"]["checkers"][0]["attested_until"].is_string()
+    };
+    eventually("the first one's ports are checked", || checked(&mut market));
     let honest = market.provider().status();
     let by = &honest["ports"]["checkers"][0];
     assert_eq!(by["reached"], by["asked"], "{honest}");
@@ -50,7 +54,12 @@ fn neither_a_foreign_program_nor_another_provider_counts_as_ones_own_port() {
 }
 
 fn claims_nothing(market: &Market, place: usize, why: &str) {
-    let status = market.provider_at(place).status();
+    let provider = market.provider_at(place);
+    // It serves before it knows what can be reached.
+    eventually("its ports are checked", || {
+        provider.status()["ports"]["problems"].to_string().contains(why)
+    });
+    let status = provider.status();
     let ports = &status["ports"];
     assert_eq!(
         (&ports["usable"], &ports["checkers"][0]["reached"]),

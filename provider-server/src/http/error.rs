@@ -27,7 +27,7 @@ impl From<VmError> for ProblemResponse {
             VmError::CreateFailed { code, .. } => *code,
             VmError::Backend(BackendError::Unavailable(_)) => ErrorCode::BackendUnavailable,
             VmError::Backend(_) => ErrorCode::BackendFailed,
-            VmError::ShuttingDown => ErrorCode::Unavailable,
+            VmError::ShuttingDown | VmError::NoUsablePort => ErrorCode::Unavailable,
             VmError::Store(failure) => return of_store(failure),
             VmError::Internal(_) => return Self::internal(&error),
         };

@@ -53,6 +53,9 @@ pub(super) fn admit(
     if let Some(shortfall) = free.shortfall(record.terms.resources.into()) {
         return Err(VmError::InsufficientCapacity(shortfall));
     }
+    if bounds.ports.is_empty() {
+        return Err(VmError::NoUsablePort);
+    }
     record.ssh_port = free_port(db, &bounds.ports)?.ok_or(VmError::PortsExhausted)?;
 
     // One that failed under this name makes room for the new one in every look-up.

@@ -26,6 +26,12 @@ pub enum VmError {
     /// Not so much is free.
     #[error("not enough is free on this provider: {0}")]
     InsufficientCapacity(String),
+    /// No access port can be given to anybody now.
+    #[error(
+        "no access port of this provider can be used yet: it is finding out which of them can be reached, or none \
+         can; try again in a minute, or take another provider"
+    )]
+    NoUsablePort,
     /// Every access port is in use.
     #[error("every access port of this provider is in use: try another provider")]
     PortsExhausted,

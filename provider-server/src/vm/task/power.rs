@@ -64,7 +64,7 @@ impl Task {
                 fail_point::reached(FailPoint::StartFailed);
                 let why = Reason::own(Cause::LaunchFailed).with(reason);
                 self.pass_to(VmState::Error { message: message.clone() }, why).await?;
-                Err(BackendError::Failed(format!("VM {} {message}", record.name)).into())
+                Err(BackendError::Failed(format!("VM {}: {message}", record.name)).into())
             }
         }
     }
