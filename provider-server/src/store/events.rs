@@ -112,8 +112,10 @@ fn select(db: &Connection, sql: &str, values: &[&dyn ToSql]) -> Result<Vec<Event
 pub(super) fn forget_old(db: &Connection, now: Moment) -> Result<(), VmError> {
     let age = u64::try_from(GONE_KEPT.as_micros()).unwrap_or(u64::MAX);
     let before = signed(now.steady.micros().saturating_sub(age));
+    // Whole histories: what a VM did in its first days counts until all of it is forgotten.
     db.execute(
-        "DELETE FROM event WHERE steady < ?1 AND vm NOT IN (SELECT id FROM vm)",
+        "DELETE FROM event WHERE vm NOT IN (SELECT id FROM vm) \
+         AND vm IN (SELECT vm FROM event GROUP BY vm HAVING max(steady) < ?1)",
         params![before],
     )?;
     db.execute(

@@ -3,6 +3,7 @@ mod ledger;
 mod order;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use golem_vm_node::clock::ManualClock;
 use golem_vm_protocol::advertisement::Prices;
@@ -110,6 +111,28 @@ async fn what_is_admitted_reads_back_and_belongs_to_its_owner_alone() {
         admit(&bench.store, new(one, "box", None), room_for(5)).await,
         Err(VmError::NameTaken(_))
     ));
+}
+
+#[tokio::test]
+async fn the_history_of_a_vm_that_lived_long_is_kept_whole_until_all_of_it_is_old() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Arc::new(crate::steady::ManualUptime::default());
+    machine.boot("first");
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let path = dir.path().join("state.db");
+    let store = ProviderStore::open_on(&path, clock, Arc::clone(&machine) as _).unwrap();
+    let me = owner(1);
+    let vm = admit(&store, new(me, "box", None), room_for(2)).await.unwrap();
+    machine.advance(DAY * 100);
+    store.remove(vm.id, Reason::new(Actor::Requestor, Cause::Requested)).await.unwrap();
+    store.forget_old().await.unwrap();
+    let events = async || store.events(me, vm.id.into(), 0, 100).await.unwrap();
+    assert_eq!(events().await.unwrap().len(), 2, "its first day counts still");
+    machine.advance(DAY * 91);
+    store.forget_old().await.unwrap();
+    assert_eq!(events().await, None);
+    store.close().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{self as wire, LeaseRequest, LeaseTerms, OnExpiry, Owner};
+use golem_vm_protocol::vm::{
+    self as wire, LeaseRequest, LeaseTerms, MAX_LEASE_SECONDS, OnExpiry, Owner,
+};
 
 use super::{VmError, VmState};
 use crate::steady::SteadyTime;
@@ -77,10 +79,9 @@ impl LeasePolicy {
     /// # Errors
     /// [`VmError::LeaseTooLong`].
     pub fn within(&self, span: Duration) -> Result<Duration, VmError> {
-        match self.max {
-            Some(max) if span > max => Err(VmError::LeaseTooLong { asked: span, max }),
-            _ => Ok(span),
-        }
+        // Who extends has no other bound.
+        let max = self.max.unwrap_or(Duration::from_secs(MAX_LEASE_SECONDS));
+        if span > max { Err(VmError::LeaseTooLong { asked: span, max }) } else { Ok(span) }
     }
 }
 
@@ -206,6 +207,9 @@ mod tests {
         let error = strict.grant(owner(), &asked(Some(2 * 24 * 3600))).unwrap_err();
         assert!(matches!(error, VmError::LeaseTooLong { .. }), "{error}");
         assert_eq!(strict.again(None).unwrap(), DAY);
+        // Also without a maximum, nobody extends beyond what the wire allows for a create.
+        assert!(policy.within(Duration::from_secs(MAX_LEASE_SECONDS)).is_ok());
+        assert!(policy.within(Duration::from_secs(MAX_LEASE_SECONDS + 1)).is_err());
     }
 
     #[test]

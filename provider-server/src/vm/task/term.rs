@@ -58,31 +58,33 @@ impl Task {
     }
 
     async fn warn(&mut self, record: VmRecord, now: SteadyTime) -> Result<(), VmError> {
-        let record = {
-            let left = record.lease.expires.map_or(Duration::ZERO, |end| end.since(now));
-            let runs = record.state == VmState::Running && record.quarantined_at.is_none();
-            if let Some(notifier) = self.backend.notifier().filter(|_| runs) {
-                let then = match record.lease.grant.on_expiry {
-                    OnExpiry::Destroy => "destroyed",
-                    OnExpiry::Stop | OnExpiry::Unknown => "stopped",
-                };
-                let line = format!(
-                    "The lease of this VM ends in {}, and it is {then} then. To keep it: golem vm extend {} --for 1d",
-                    in_words(left.as_secs()),
-                    record.name
-                );
-                // The guest may do with it what it likes; that it was told counts.
-                match timeout(NOTIFY, notifier.notify(record.instance(), &line)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(vm = %self.id, "telling its users: {error}"),
-                    Err(_) => tracing::debug!(vm = %self.id, "telling its users took too long"),
-                }
-            }
-            fail_point::reached(FailPoint::LeaseWarned);
-            self.world.repository.warned(self.id).await?
-        };
+        if record.state == VmState::Running && record.quarantined_at.is_none() {
+            self.tell_its_users(&record, now).await;
+        }
+        fail_point::reached(FailPoint::LeaseWarned);
+        let record = self.world.repository.warned(self.id).await?;
         self.expect_due(&record);
         Ok(())
+    }
+
+    /// The guest may do with it what it likes; that it was told counts.
+    async fn tell_its_users(&self, record: &VmRecord, now: SteadyTime) {
+        let Some(notifier) = self.backend.notifier() else { return };
+        let left = record.lease.expires.map_or(Duration::ZERO, |end| end.since(now));
+        let then = match record.lease.grant.on_expiry {
+            OnExpiry::Destroy => "destroyed",
+            OnExpiry::Stop | OnExpiry::Unknown => "stopped",
+        };
+        let line = format!(
+            "The lease of this VM ends in {}, and it is {then} then. To keep it: golem vm extend {} --for 1d",
+            in_words(left.as_secs()),
+            record.name
+        );
+        match timeout(NOTIFY, notifier.notify(record.instance(), &line)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(vm = %self.id, "telling its users: {error}"),
+            Err(_) => tracing::debug!(vm = %self.id, "telling its users took too long"),
+        }
     }
 
     async fn expire(&mut self, record: VmRecord) -> Result<(), VmError> {
