@@ -1,0 +1,1 @@
+//! Whether hardware virtualisation works here, found by running a guest.

@@ -1,0 +1,1 @@
+//! The program inside our guests, and how it is spoken to.

@@ -1,0 +1,1 @@
+//! Disk files: inspected, made, grown.

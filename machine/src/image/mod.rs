@@ -1,0 +1,1 @@
+//! What machines boot from: built, fetched, checked.

@@ -1,0 +1,1 @@
+//! A machine's network namespace, and what may leave it.

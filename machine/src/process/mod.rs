@@ -1,0 +1,1 @@
+//! Processes that outlive this one: started, proved, limited, ended.

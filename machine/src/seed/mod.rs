@@ -1,0 +1,1 @@
+//! What a guest learns at its first boot.

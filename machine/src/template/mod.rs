@@ -1,0 +1,1 @@
+//! Running machines kept to be resumed.

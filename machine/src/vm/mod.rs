@@ -1,0 +1,1 @@
+//! One machine on disk and in memory, from its making to its end.
