@@ -41,6 +41,9 @@ pub async fn connect_backend(
             let backend = backend.map_err(|error| BackendError::Unavailable(error.to_string()))?;
             Ok(Arc::new(backend.keeping(data_dir.path())))
         }
+        Some(kind @ (BackendKind::Qemu | BackendKind::Multipass)) => {
+            Err(BackendError::Unavailable(format!("{kind} does not answer")))
+        }
     }
 }
 

@@ -42,6 +42,10 @@ pub use found::Found;
 pub enum BackendKind {
     /// Containers on a Docker Engine.
     Docker,
+    /// Machines of their own kernel, each a QEMU process.
+    Qemu,
+    /// Instances of Canonical's Multipass.
+    Multipass,
     /// Instances that are nothing but a description: for tests.
     Memory,
 }
@@ -52,6 +56,8 @@ impl BackendKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "docker",
+            Self::Qemu => "qemu",
+            Self::Multipass => "multipass",
             Self::Memory => "memory",
         }
     }
@@ -69,8 +75,10 @@ impl FromStr for BackendKind {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "docker" => Ok(Self::Docker),
+            "qemu" => Ok(Self::Qemu),
+            "multipass" => Ok(Self::Multipass),
             "memory" => Ok(Self::Memory),
-            other => Err(format!("'{other}' is not a backend; known: docker")),
+            other => Err(format!("'{other}' is not a backend; known: docker, qemu, multipass")),
         }
     }
 }
