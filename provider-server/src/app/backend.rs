@@ -57,9 +57,9 @@ pub(super) struct AtStart {
     pub(super) seen: Option<BTreeMap<InstanceId, Observation>>,
 }
 
-/// Finds out what the backend can do, or remembers it, and how all its instances are; and raises the
-/// firewall where guests can be contained: before any guest is started, and with the addresses of those
-/// that run, so that they lose nothing.
+/// Finds out what the backend can do, or remembers it, and how all its instances are; and raises what contains
+/// guests where that can be: before any guest is started, and with the addresses of those that run, so that
+/// they lose nothing.
 pub(super) async fn look(
     backend: &dyn Backend,
     store: &ProviderStore,
@@ -76,12 +76,12 @@ pub(super) async fn look(
             None
         }
     };
-    if let Some(firewall) = backend.firewall()
+    if let Some(guard) = backend.traffic_guard()
         && capabilities.containment == Containment::Contained
     {
         let records = store.all().await?;
         let quarantined = records.iter().filter(|record| record.quarantined_at.is_some());
-        let raised = firewall.raise(quarantined.map(|record| record.id)).await;
+        let raised = guard.raise(quarantined.map(|record| record.id).collect()).await;
         raised.map_err(AppError::Containment)?;
     }
     Ok(AtStart { found: Found::new(capabilities), recalled, seen })

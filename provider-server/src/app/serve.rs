@@ -71,10 +71,14 @@ impl Provider {
             let (forwarded, token) = (forwarded.clone(), token.clone());
             async move { forwarded.watch(token).await }
         });
-        if let Some(firewall) = running.backend.firewall() {
-            let (firewall, token) = (Arc::clone(firewall), token.clone());
-            work.spawn(async move { firewall.watch(token).await });
-        }
+        work.spawn({
+            let (backend, token) = (Arc::clone(&running.backend), token.clone());
+            async move {
+                if let Some(guard) = backend.traffic_guard() {
+                    guard.watch(token).await;
+                }
+            }
+        });
         work.spawn(housekeeping::run(
             running.store.clone(),
             running.rental.images.clone(),
@@ -152,13 +156,13 @@ async fn advertise(running: Arc<Running>, at_start: AtStart, token: Cancellation
     tokio::join!(running.verifier.run(token.clone()), advertiser.run(token.clone()));
 }
 
-/// Takes the firewall's rules away where there is no VM that they could contain.
+/// Takes away what contains guests where there is no VM that it could contain.
 async fn lower_if_unused(running: &Running) {
-    let Some(firewall) = running.backend.firewall() else { return };
+    let Some(guard) = running.backend.traffic_guard() else { return };
     if !matches!(running.store.all().await.as_deref(), Ok([])) {
         return;
     }
-    if let Err(error) = firewall.remove().await {
+    if let Err(error) = guard.lower().await {
         tracing::warn!("{error}");
     }
 }

@@ -17,7 +17,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,7 +25,7 @@ use golem_vm_protocol::{VmId, VmName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::containment::Firewall;
+use crate::containment::TrafficGuard;
 
 pub mod docker;
 mod found;
@@ -411,7 +410,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What contains its guests' traffic, where there is such a thing. Whoever runs the backend raises
     /// it before a guest is started, and keeps it up.
-    fn firewall(&self) -> Option<&Arc<Firewall>> {
+    fn traffic_guard(&self) -> Option<&dyn TrafficGuard> {
         None
     }
 

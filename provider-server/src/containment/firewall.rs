@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use golem_vm_protocol::{KeyId, VmId};
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::netlink::Changes;
 use super::nft::{self, NftError};
 use super::ruleset::{Ruleset, without_meters};
-use super::{Guest, Names, Rules, on_link};
+use super::{Guest, Names, Rules, TrafficGuard, on_link};
 
 /// How often the table is looked at although nothing was said to have changed.
 const LOOK: Duration = Duration::from_secs(3);
@@ -123,23 +124,6 @@ impl Firewall {
         self.refill(&mut state).await
     }
 
-    /// Puts the table there, with those VMs cut off. From then on it is kept there; call it before
-    /// any guest is started.
-    ///
-    /// # Errors
-    /// Why it could not be put there.
-    pub async fn raise(&self, quarantined: impl IntoIterator<Item = VmId>) -> Result<(), String> {
-        let mut state = self.state.lock().await;
-        state.quarantined = quarantined.into_iter().collect();
-        let on_link = on_link::networks().await?;
-        self.load(&mut state, &on_link, Change::Table).await
-    }
-
-    /// Whether the table was raised: whether guests are contained here.
-    pub async fn is_raised(&self) -> bool {
-        self.state.lock().await.loaded.is_some()
-    }
-
     /// Makes sure that the table is there as it was loaded, and puts it back if not. Does nothing
     /// where it was never raised: guests are not contained there, and everybody was told.
     ///
@@ -201,85 +185,6 @@ impl Firewall {
         self.refill(&mut state).await
     }
 
-    /// Cuts a VM off from all network, or lets it back.
-    ///
-    /// # Errors
-    /// Why that was not done; then nothing has changed.
-    pub async fn quarantine(&self, vm: VmId, cut_off: bool) -> Result<(), String> {
-        let mut state = self.state.lock().await;
-        if state.loaded.is_none() {
-            return Err("guests are not contained on this host, so none can be cut off: see \
-                        'golem-provider doctor'"
-                .to_owned());
-        }
-        let before = state.quarantined.clone();
-        if cut_off {
-            state.quarantined.insert(vm);
-        } else {
-            state.quarantined.remove(&vm);
-        }
-        let refilled = self.refill(&mut state).await;
-        if refilled.is_err() {
-            state.quarantined = before;
-        }
-        refilled
-    }
-
-    /// Removes the table. Does nothing if there is none, or if this process may not have made one.
-    ///
-    /// # Errors
-    /// Why it is still there.
-    pub async fn remove(&self) -> Result<(), String> {
-        let mut state = self.state.lock().await;
-        state.loaded = None;
-        for table in [&self.names.table, &self.names.trial] {
-            match nft::remove(table).await {
-                Ok(()) | Err(NftError::Missing | NftError::NotPermitted) => {}
-                Err(error) => {
-                    return Err(format!("can't remove the firewall's table {table}: {error}"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps the table there until `token` ends it. What it can't put right is logged and tried
-    /// again; meanwhile no guest is started, because starting one calls [`Self::hold`].
-    pub async fn watch(&self, token: CancellationToken) {
-        let changes = Changes::listen();
-        if let Err(error) = &changes {
-            tracing::warn!(
-                "changes of the firewall are noticed only every {} s: {error}",
-                LOOK.as_secs()
-            );
-        }
-        let mut changes = changes.ok();
-        let mut timer = tokio::time::interval(LOOK);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut said = None;
-        loop {
-            tokio::select! {
-                () = token.cancelled() => return,
-                _ = timer.tick() => {}
-                changed = next_change(changes.as_mut()) => {
-                    if changed.is_none() {
-                        changes = None;
-                    }
-                }
-            }
-            let held = self.hold().await.err();
-            match &held {
-                Some(problem) if held != said => {
-                    tracing::error!("guests may be uncontained: {problem}")
-                }
-                None if said.is_some() => tracing::info!("guests are contained again"),
-                _ => {}
-            }
-            said = held;
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
     fn ruleset<'a>(
         &'a self,
         on_link: &'a BTreeSet<Ipv4Net>,
@@ -336,6 +241,93 @@ impl Firewall {
             return Ok(());
         }
         Err(format!("somebody else changes the table {table} again and again: see 'nft monitor'"))
+    }
+}
+
+#[async_trait]
+impl TrafficGuard for Firewall {
+    /// Puts the table there, and keeps it there from then on.
+    async fn raise(&self, quarantined: BTreeSet<VmId>) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        state.quarantined = quarantined;
+        let on_link = on_link::networks().await?;
+        self.load(&mut state, &on_link, Change::Table).await
+    }
+
+    async fn is_raised(&self) -> bool {
+        self.state.lock().await.loaded.is_some()
+    }
+
+    async fn quarantine(&self, vm: VmId, cut_off: bool) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        if state.loaded.is_none() {
+            return Err("guests are not contained on this host, so none can be cut off: see \
+                        'golem-provider doctor'"
+                .to_owned());
+        }
+        let before = state.quarantined.clone();
+        if cut_off {
+            state.quarantined.insert(vm);
+        } else {
+            state.quarantined.remove(&vm);
+        }
+        let refilled = self.refill(&mut state).await;
+        if refilled.is_err() {
+            state.quarantined = before;
+        }
+        refilled
+    }
+
+    /// Removes the table, also one that was left by another process; does nothing if this process may not have
+    /// made one.
+    async fn lower(&self) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        state.loaded = None;
+        for table in [&self.names.table, &self.names.trial] {
+            match nft::remove(table).await {
+                Ok(()) | Err(NftError::Missing | NftError::NotPermitted) => {}
+                Err(error) => {
+                    return Err(format!("can't remove the firewall's table {table}: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starting a guest calls [`Self::hold`] as well.
+    async fn watch(&self, token: CancellationToken) {
+        let changes = Changes::listen();
+        if let Err(error) = &changes {
+            tracing::warn!(
+                "changes of the firewall are noticed only every {} s: {error}",
+                LOOK.as_secs()
+            );
+        }
+        let mut changes = changes.ok();
+        let mut timer = tokio::time::interval(LOOK);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut said = None;
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                _ = timer.tick() => {}
+                changed = next_change(changes.as_mut()) => {
+                    if changed.is_none() {
+                        changes = None;
+                    }
+                }
+            }
+            let held = self.hold().await.err();
+            match &held {
+                Some(problem) if held != said => {
+                    tracing::error!("guests may be uncontained: {problem}")
+                }
+                None if said.is_some() => tracing::info!("guests are contained again"),
+                _ => {}
+            }
+            said = held;
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 

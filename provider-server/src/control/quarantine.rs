@@ -15,18 +15,18 @@ pub(super) async fn quarantine(
     wanted: &Quarantine,
 ) -> Result<VmLine, ProblemResponse> {
     let failed = |reason: String| ProblemResponse::new(ErrorCode::BackendFailed, reason);
-    let firewall = running.backend.firewall().ok_or_else(|| {
+    let guard = running.backend.traffic_guard().ok_or_else(|| {
         failed(format!("the backend {} can't cut a VM off", running.backend.kind()))
     })?;
     let record = find(running.rental.vms.all().await?, &wanted.vm)?;
-    if !firewall.is_raised().await {
+    if !guard.is_raised().await {
         let reason = "guests are not contained on this host, so none can be cut off: see \
                       'golem-provider doctor'";
         return Err(failed(reason.to_owned()));
     }
     // Written first: what is cut off stays so whatever happens now.
     let record = running.store.set_quarantined(record.id, wanted.cut_off).await?;
-    firewall.quarantine(record.id, wanted.cut_off).await.map_err(failed)?;
+    guard.quarantine(record.id, wanted.cut_off).await.map_err(failed)?;
     tracing::warn!(vm = %record.id, cut_off = wanted.cut_off, "quarantine");
     Ok(overview::line(running, record))
 }

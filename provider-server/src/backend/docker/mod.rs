@@ -68,7 +68,7 @@ mod tags;
 mod tidy;
 mod trial;
 
-use crate::containment::{Firewall, Guest};
+use crate::containment::{Firewall, Guest, TrafficGuard};
 use endpoint::{Disk, Endpoint, EndpointError, Surroundings};
 use engine::{CallError, Engine};
 use identity::Identity;
@@ -343,7 +343,7 @@ impl Backend for DockerBackend {
         let trial = disk::remove(&self.engine, &self.provider).await;
         trial.map_err(|error| error.into_backend("can't remove what a trial left"))?;
         network::remove_all(&self.engine, &self.provider).await?;
-        self.firewall.remove().await.map_err(BackendError::Failed)?;
+        self.firewall.lower().await.map_err(BackendError::Failed)?;
         let swept = build::sweep(&self.engine, &self.provider).await;
         swept.map_err(|error| error.into_backend("can't remove what builds left"))?;
         self.identity.has_none();
@@ -354,8 +354,8 @@ impl Backend for DockerBackend {
         Some(self.identity.trouble())
     }
 
-    fn firewall(&self) -> Option<&Arc<Firewall>> {
-        Some(&self.firewall)
+    fn traffic_guard(&self) -> Option<&dyn TrafficGuard> {
+        Some(&*self.firewall)
     }
 
     fn images(&self) -> &dyn ImageStore {
