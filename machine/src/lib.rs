@@ -19,6 +19,8 @@
 pub mod accel;
 pub mod agent;
 pub mod disk;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hardware;
 pub mod image;
 pub mod network;

@@ -17,6 +17,7 @@ pub type Body = fn(&[u8]);
 pub fn targets() -> Vec<Target> {
     let mut all = [
         golem_vm_protocol::fuzzing::TARGETS,
+        golem_vm_machine::fuzzing::TARGETS,
         golem_vm_node::fuzzing::TARGETS,
         golem_vm_discovery::registry::fuzzing::TARGETS,
         request_vm_on_golem::fuzzing::TARGETS,

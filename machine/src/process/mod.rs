@@ -1,6 +1,8 @@
 //! Processes that outlive this one: started, proved, limited, ended.
 
 mod identity;
+mod peer;
 
 pub use identity::ProcessIdentity;
+pub use peer::Peer;
 pub use rustix::process::Signal;
