@@ -1,6 +1,5 @@
 //! Puts the parts together.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,7 +18,9 @@ use super::advert_source::WhatThereIs;
 use super::backend::{self, connect_backend};
 use super::{AppError, backend::AtStart};
 use crate::advertise::{Advertiser, AdvertiserParts, HttpDiscovery, Pace, TermsSettings};
-use crate::backend::{Capabilities, kernel_numbers, open_files};
+use crate::backend::{
+    Backends, Capabilities, Member, Present, Standing, kernel_numbers, open_files,
+};
 use crate::capacity;
 use crate::config::Config;
 use crate::control::Running;
@@ -104,7 +105,13 @@ impl Provider {
         );
         let vms = VmManager::new(Arc::new(World {
             repository: Arc::new(store.clone()),
-            backends: BTreeMap::from([(backend.kind(), Arc::clone(&backend))]),
+            backends: Backends::new(vec![Member {
+                kind: backend.kind(),
+                standing: Standing::There(Present {
+                    backend: Arc::clone(&backend),
+                    found: at_start.found.clone(),
+                }),
+            }]),
             ports: Arc::new(forwarded.clone()),
             launch_timeout: config.launch_timeout,
             steady: store.steady(),

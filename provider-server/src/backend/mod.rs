@@ -32,8 +32,10 @@ mod found;
 pub mod kernel_numbers;
 pub mod memory;
 pub mod open_files;
+mod set;
 
 pub use found::Found;
+pub use set::{Backends, Member, Present, Standing};
 
 /// Which program makes the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

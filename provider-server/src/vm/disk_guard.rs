@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::Reason;
 use super::{VmManager, VmRecord, VmState};
-use crate::backend::{Backend, DiskRoom, DiskUse};
+use crate::backend::{Backend, BackendKind, DiskRoom, DiskUse, DiskWatch};
 
 /// How often the host's disk is looked at: cheap, and the bound of how late anything is noticed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ const TIDYING: Duration = Duration::from_secs(600);
 /// How much more than when it was stopped it may use meanwhile.
 const TIDYING_BYTES: u64 = 256 << 20;
 
-/// Watches disks until `token` is cancelled. `reserve` is what the host keeps for itself, in bytes.
+/// Watches the disks of one backend's VMs until `token` is cancelled. `reserve` is what the host keeps for itself, in bytes.
 pub async fn run(
     vms: VmManager,
     backend: Arc<dyn Backend>,
@@ -51,7 +51,7 @@ pub async fn run(
     token: CancellationToken,
 ) {
     let Some(watch) = backend.disk_watch() else { return };
-    let mut guard = Guard { reserve, ..Guard::default() };
+    let mut guard = Guard { reserve, ..Guard::of(backend.kind()) };
     let mut timer = interval(LOOK);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut at_last_round: Option<DiskRoom> = None;
@@ -74,7 +74,7 @@ pub async fn run(
         if now < rested || (now < next_round && !hurry) {
             continue;
         }
-        guard.round(&vms, room).await;
+        guard.round(&vms, watch, room).await;
         at_last_round = room;
         rested = Instant::now() + now.elapsed() * REST;
         next_round = Instant::now() + ROUND;
@@ -112,9 +112,10 @@ struct Tidying {
     until: Option<Instant>,
 }
 
-/// What is remembered from round to round.
-#[derive(Debug, Default)]
+/// What is remembered from round to round of the disks of one backend's VMs.
+#[derive(Debug)]
 struct Guard {
+    kind: BackendKind,
     reserve: u64,
     /// What each VM used the last time.
     last: HashMap<VmId, u64>,
@@ -122,21 +123,25 @@ struct Guard {
 }
 
 impl Guard {
+    fn of(kind: BackendKind) -> Self {
+        Self { kind, reserve: 0, last: HashMap::new(), tidying: HashMap::new() }
+    }
+
     /// Measures all running VMs, and stops those that have to be.
-    async fn round(&mut self, vms: &VmManager, room: Option<DiskRoom>) {
-        let records = match vms.all().await {
+    async fn round(&mut self, vms: &VmManager, watch: &dyn DiskWatch, room: Option<DiskRoom>) {
+        let mut records = match vms.all().await {
             Ok(records) => records,
             Err(error) => {
                 tracing::warn!("the VMs can't be read, so their disks are not measured: {error}");
                 return;
             }
         };
+        records.retain(|record| record.terms.backend == self.kind);
         self.last.retain(|id, _| records.iter().any(|record| record.id == *id));
         self.tidying.retain(|id, _| records.iter().any(|record| record.id == *id));
         let mut stopped = false;
         let mut innocent = Vec::new();
         for record in records.iter().filter(|record| record.state == VmState::Running) {
-            let Some(watch) = vms.disk_watch(record) else { continue };
             let most = allowed(record.terms.resources.storage);
             let tidying = self.tidying.get(&record.id).map_or(0, |tidying| tidying.most.files);
             // Enough to tell by how much it is over.

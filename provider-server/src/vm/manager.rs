@@ -19,7 +19,7 @@ use super::record::{Terms, VmRecord};
 use super::survey::{self, Survey};
 use super::task::{Command, Order, Task, TaskHandle, World};
 use super::{OperationRecord, VmError, VmState};
-use crate::backend::{BackendError, BackendKind, DiskWatch, Usage};
+use crate::backend::{Backend, BackendError, BackendKind, Member, Usage};
 use crate::capacity::Amount;
 use crate::fail_point::{self, FailPoint};
 use crate::steady::{SteadyTime, WallView};
@@ -61,29 +61,60 @@ impl VmManager {
     /// A manager without VMs; see [`VmManager::take_up_all`].
     #[must_use]
     pub fn new(world: Arc<World>) -> Self {
-        let survey = |kind: &BackendKind| (*kind, watch::Sender::new(Survey::none()));
-        let surveys = Arc::new(world.backends.keys().map(survey).collect());
+        let members = world.backends.now();
+        let survey = |member: &Member| (member.kind, watch::Sender::new(Survey::none()));
+        let surveys = Arc::new(members.iter().map(survey).collect());
         Self { world, tasks: Arc::default(), surveys, wall: Arc::default() }
     }
 
-    /// Starts a task for every VM in the repository, and begins to look at all instances.
+    /// Starts a task for every VM in the repository whose backend is there, and begins to look at all
+    /// instances. The others are told about and left as they are; see [`VmManager::take_up_of`].
     ///
     /// # Errors
-    /// When the repository can't be read. A VM whose backend is not there is logged and left alone.
+    /// When the repository can't be read.
     pub async fn take_up_all(&self) -> Result<usize, VmError> {
         let records = self.world.repository.take_up().await?;
-        for record in &records {
+        let taken_up = self.begin(&records);
+        for present in self.world.backends.there() {
+            self.survey(present.backend);
+        }
+        Ok(taken_up)
+    }
+
+    /// Starts the tasks of the VMs of a backend that was away when all were taken up, and begins to look at
+    /// its instances. Called once for each.
+    ///
+    /// # Errors
+    /// When the repository can't be read.
+    pub async fn take_up_of(&self, backend: Arc<dyn Backend>) -> Result<usize, VmError> {
+        let mut records = self.world.repository.all().await?;
+        records.retain(|record| {
+            let is_over = matches!(record.state, VmState::Failed { .. });
+            record.terms.backend == backend.kind() && !is_over
+        });
+        let taken_up = self.begin(&records);
+        self.survey(backend);
+        Ok(taken_up)
+    }
+
+    fn begin(&self, records: &[VmRecord]) -> usize {
+        let mut left = BTreeMap::<String, usize>::new();
+        for record in records {
             if let Err(error) = self.begin_task(record) {
-                tracing::error!(vm = %record.id, "{error}");
+                *left.entry(error.to_string()).or_default() += 1;
             }
         }
-        for (kind, surveys) in &*self.surveys {
-            if let Some(backend) = self.world.backends.get(kind) {
-                let token = self.world.shutdown.clone();
-                tokio::spawn(survey::run(Arc::clone(backend), surveys.clone(), token));
-            }
+        for (reason, count) in &left {
+            tracing::error!("{count} VMs are kept, but nothing can be done about them: {reason}");
         }
-        Ok(records.len())
+        records.len() - left.values().sum::<usize>()
+    }
+
+    fn survey(&self, backend: Arc<dyn Backend>) {
+        if let Some(surveys) = self.surveys.get(&backend.kind()) {
+            let token = self.world.shutdown.clone();
+            tokio::spawn(survey::run(backend, surveys.clone(), token));
+        }
     }
 
     fn begin_task(&self, record: &VmRecord) -> Result<TaskHandle, VmError> {
@@ -402,7 +433,7 @@ impl VmManager {
 
     /// Where a running VM's sshd is, as seen from this host.
     pub async fn address(&self, record: &VmRecord) -> Option<std::net::SocketAddr> {
-        let backend = self.world.backends.get(&record.terms.backend)?;
+        let backend = self.world.backends.of(record.terms.backend).ok()?.backend;
         match backend.observe(record.instance()).await {
             Ok(crate::backend::Observation::Running { ssh }) => Some(ssh),
             _ => None,
@@ -423,8 +454,8 @@ impl VmManager {
                 ),
             });
         }
-        let backend = self.world.backends.get(&record.terms.backend);
-        let meter = backend.and_then(|backend| backend.metering()).ok_or_else(|| {
+        let backend = self.world.backends.of(record.terms.backend)?.backend;
+        let meter = backend.metering().ok_or_else(|| {
             VmError::Internal(format!("the backend {} does not measure", record.terms.backend))
         })?;
         let limit = std::time::Duration::from_secs(15);
@@ -435,11 +466,6 @@ impl VmManager {
             )
             .into()),
         }
-    }
-
-    /// What watches the disk of a VM, where its backend has such a thing.
-    pub(super) fn disk_watch(&self, record: &VmRecord) -> Option<&dyn DiskWatch> {
-        self.world.backends.get(&record.terms.backend)?.disk_watch()
     }
 
     /// Rises whenever a VM changes.

@@ -25,8 +25,8 @@ use golem_vm_protocol::vm::{
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmId, route};
 use golem_vm_provider::backend::memory::{Fault, MemoryBackend, Method};
 use golem_vm_provider::backend::{
-    Backend, BackendError, BackendKind, Capabilities, Containment, Found, ImageDigest, InstanceId,
-    Observation,
+    Backend, BackendError, BackendKind, Backends, Capabilities, Containment, Found, ImageDigest,
+    InstanceId, Observation,
 };
 use golem_vm_provider::capacity::Amount;
 use golem_vm_provider::http::{self, ApiState, InfoSource};
@@ -124,7 +124,7 @@ impl Ground {
         let token = CancellationToken::new();
         let vms = VmManager::new(Arc::new(World {
             repository: Arc::new(store.clone()),
-            backends: BTreeMap::from([(BackendKind::Memory, Arc::clone(&backend))]),
+            backends: Backends::one(Arc::clone(&backend), backend.probe().await.unwrap()),
             ports: self.ports.clone(),
             launch_timeout: Duration::from_secs(20),
             steady: store.steady(),

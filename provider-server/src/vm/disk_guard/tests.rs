@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::backend::memory::{MemoryBackend, Method};
-use crate::backend::{BackendKind, Egress, ImageDigest};
+use crate::backend::{BackendKind, Backends, Egress, ImageDigest};
 use crate::capacity::Amount;
 use crate::store::ProviderStore;
 use crate::vm::AccessPorts;
@@ -65,7 +65,7 @@ async fn bench() -> Bench {
     let store = ProviderStore::open(&dir.path().join("state.db"), clock).unwrap();
     let vms = VmManager::new(Arc::new(World {
         repository: Arc::new(store.clone()),
-        backends: BTreeMap::from([(BackendKind::Memory, Arc::new(backend.clone()) as _)]),
+        backends: Backends::one(Arc::new(backend.clone()), backend.probe().await.unwrap()),
         ports: Arc::new(NoPorts),
         steady: store.steady(),
         launch_timeout: Duration::from_secs(20),
@@ -132,14 +132,14 @@ impl Bench {
 async fn a_vm_that_goes_past_its_disk_is_stopped_and_told_why() {
     let bench = bench().await;
     let (greedy, modest) = (bench.vm("greedy").await, bench.vm("modest").await);
-    let mut guard = Guard { reserve: 2 * GIB, ..Guard::default() };
+    let mut guard = Guard { reserve: 2 * GIB, ..Guard::of(BackendKind::Memory) };
     bench.uses(&greedy, 10 * GIB);
     bench.uses(&modest, 9 * GIB);
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     assert_eq!(bench.state(&greedy).await, VmState::Running, "exactly what it rents");
 
     bench.uses(&greedy, 11 * GIB);
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     let VmState::Stopped { reason: Some(reason) } = bench.state(&greedy).await else {
         panic!("it runs on")
     };
@@ -152,28 +152,28 @@ async fn a_vm_that_goes_past_its_disk_is_stopped_and_told_why() {
 async fn who_is_started_again_may_make_room_but_not_take_more() {
     let bench = bench().await;
     let vm = bench.vm("greedy").await;
-    let mut guard = Guard::default();
+    let mut guard = Guard::of(BackendKind::Memory);
     bench.uses(&vm, 11 * GIB);
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
 
     bench.start(&vm).await;
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     assert_eq!(bench.state(&vm).await, VmState::Running, "it has time to make room");
     bench.uses(&vm, 12 * GIB);
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     assert!(bench.state(&vm).await.message().is_some(), "it takes more instead");
 
     bench.uses(&vm, 11 * GIB);
     bench.start(&vm).await;
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     assert_eq!(bench.state(&vm).await, VmState::Running);
     tokio::time::advance(TIDYING).await;
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     assert!(bench.state(&vm).await.message().is_some(), "its time is over");
 
     bench.start(&vm).await;
     bench.uses(&vm, GIB);
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     assert!(guard.tidying.is_empty(), "it has made room, and all is forgotten");
     assert_eq!(bench.state(&vm).await, VmState::Running);
 }
@@ -181,7 +181,7 @@ async fn who_is_started_again_may_make_room_but_not_take_more() {
 #[tokio::test]
 async fn files_without_end_and_writes_beside_the_disk_count_too() {
     let bench = bench().await;
-    let mut guard = Guard::default();
+    let mut guard = Guard::of(BackendKind::Memory);
     let table = [
         (DiskUse { files: 10 * GIB / BYTES_PER_FILE + 1, ..DiskUse::default() }, "files"),
         (DiskUse { beside: BESIDE_MAX + 1, ..DiskUse::default() }, "/etc/hosts"),
@@ -189,7 +189,7 @@ async fn files_without_end_and_writes_beside_the_disk_count_too() {
     for (number, (used, word)) in table.into_iter().enumerate() {
         let vm = bench.vm(&format!("vm-{number}")).await;
         bench.backend.set_disk_use(vm.instance(), used);
-        guard.round(&bench.vms, None).await;
+        guard.round(&bench.vms, &bench.backend, None).await;
         let state = bench.state(&vm).await;
         assert!(state.message().is_some_and(|reason| reason.contains(word)), "{state:?}");
     }
@@ -199,29 +199,29 @@ async fn files_without_end_and_writes_beside_the_disk_count_too() {
 async fn a_host_that_runs_full_is_protected_from_what_grows_fastest() {
     let bench = bench().await;
     let vms = [bench.vm("still").await, bench.vm("grows").await, bench.vm("over").await];
-    let mut guard = Guard { reserve: 2 * GIB, ..Guard::default() };
+    let mut guard = Guard { reserve: 2 * GIB, ..Guard::of(BackendKind::Memory) };
     let full = DiskRoom { bytes: GIB, files: None };
     for (vm, gib) in vms.iter().zip([9, 5, 1]) {
         bench.uses(vm, gib * GIB);
     }
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     bench.uses(&vms[1], 7 * GIB);
     bench.uses(&vms[2], 11 * GIB);
 
-    guard.round(&bench.vms, Some(full)).await;
+    guard.round(&bench.vms, &bench.backend, Some(full)).await;
     let running = async |vm: &VmRecord| bench.state(vm).await == VmState::Running;
     assert!(!running(&vms[2]).await, "first who is past its size");
     assert!(running(&vms[0]).await && running(&vms[1]).await, "that may be enough");
 
     bench.uses(&vms[1], 8 * GIB);
-    guard.round(&bench.vms, Some(full)).await;
+    guard.round(&bench.vms, &bench.backend, Some(full)).await;
     assert!(running(&vms[0]).await && !running(&vms[1]).await);
     let reason = bench.state(&vms[1]).await;
     assert!(reason.message().is_some_and(|text| text.contains("provider's disk is nearly full")));
 
-    guard.round(&bench.vms, Some(ROOMY)).await;
+    guard.round(&bench.vms, &bench.backend, Some(ROOMY)).await;
     assert!(running(&vms[0]).await);
-    guard.round(&bench.vms, Some(DiskRoom { files: Some(10), ..ROOMY })).await;
+    guard.round(&bench.vms, &bench.backend, Some(DiskRoom { files: Some(10), ..ROOMY })).await;
     assert!(!running(&vms[0]).await, "files can run out as well");
 }
 

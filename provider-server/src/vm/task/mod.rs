@@ -14,7 +14,6 @@ mod power;
 mod reconcile;
 mod term;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,7 @@ use super::policy::{Decision, Request, decide};
 use super::repository::VmRepository;
 use super::survey::Survey;
 use super::{VmError, VmRecord, VmState};
-use crate::backend::{Backend, BackendError, BackendKind};
+use crate::backend::{Backend, BackendError, Backends};
 use crate::capacity::Amount;
 use crate::fail_point::{self, FailPoint};
 use crate::steady::{SteadyClock, SteadyTime};
@@ -47,7 +46,7 @@ pub struct World {
     /// Where VMs are kept.
     pub repository: Arc<dyn VmRepository>,
     /// What makes instances.
-    pub backends: BTreeMap<BackendKind, Arc<dyn Backend>>,
+    pub backends: Backends,
     /// What leads to them.
     pub ports: Arc<dyn AccessPorts>,
     /// How long a VM may take to come up.
@@ -137,19 +136,14 @@ impl Task {
         surveys: watch::Receiver<Survey>,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<TaskHandle, VmError> {
-        let kind = record.terms.backend;
-        let backend = world.backends.get(&kind).ok_or_else(|| {
-            VmError::Internal(format!(
-                "VM {} was made by the backend {kind}, which is not running here",
-                record.id
-            ))
-        })?;
+        // Who asks for something of a VM whose backend is away learns why it is.
+        let backend = world.backends.of(record.terms.backend)?.backend;
         let (sender, commands) = mpsc::channel(16);
         let abandon = CancellationToken::new();
         let task = Self {
             id: record.id,
             world: Arc::clone(world),
-            backend: Arc::clone(backend),
+            backend,
             commands,
             surveys,
             abandon: abandon.clone(),

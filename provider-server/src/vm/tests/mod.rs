@@ -30,7 +30,7 @@ use super::repository::VmRepository as _;
 use super::task::World;
 use super::{AccessPorts, VmError, VmManager, VmRecord, VmState};
 use crate::backend::memory::MemoryBackend;
-use crate::backend::{BackendKind, Egress, ImageDigest};
+use crate::backend::{Backend as _, BackendKind, Backends, Egress, ImageDigest};
 use crate::capacity::Amount;
 use crate::steady::ManualUptime;
 use crate::store::ProviderStore;
@@ -102,10 +102,10 @@ impl Machine {
         let token = CancellationToken::new();
         let vms = VmManager::new(Arc::new(World {
             repository: Arc::new(store.clone()),
-            backends: BTreeMap::from([(
-                BackendKind::Memory,
-                Arc::new(self.backend.clone()) as Arc<_>,
-            )]),
+            backends: Backends::one(
+                Arc::new(self.backend.clone()),
+                MemoryBackend::new().probe().await.unwrap(),
+            ),
             ports: Arc::clone(&self.ports) as _,
             launch_timeout: Duration::from_secs(20),
             steady: store.steady(),
