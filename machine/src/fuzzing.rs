@@ -2,8 +2,14 @@
 //!
 //! Each takes any bytes, and panics when something does not hold that has to hold for all bytes.
 
+use crate::{disk, qmp};
+
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
-pub const TARGETS: &[Target] = &[("qmp_lines", crate::qmp::fuzzing::read)];
+pub const TARGETS: &[Target] = &[
+    ("disk_snapshots", disk::fuzzing::disk_snapshots),
+    ("qcow2_header", disk::fuzzing::qcow2_header),
+    ("qmp_lines", qmp::fuzzing::read),
+];
