@@ -10,8 +10,8 @@ use golem_vm_protocol::vm::SshPublicKey;
 use golem_vm_protocol::{KeyId, VmId};
 use http::StatusCode;
 
+use crate::client::exchange;
 use crate::client::listing::{self, Fault};
-use crate::client::provider;
 use crate::config::parse_discovery_url;
 use crate::ssh::builtin::key_file;
 use crate::ssh::known_hosts;
@@ -54,7 +54,7 @@ fn refusal(data: &[u8]) {
     let (status, body) = data.split_at(data.len().min(1));
     let status = 400 + u16::from(status.first().copied().unwrap_or(0)) % 200;
     let Ok(status) = StatusCode::from_u16(status) else { return };
-    if let Err(error) = provider::judged(status, Bytes::copy_from_slice(body), 1) {
+    if let Err(error) = exchange::judged(status, Bytes::copy_from_slice(body), 1) {
         let shown = error.to_string();
         assert!(is_printable(&shown, 1000), "{shown:?}");
     }

@@ -24,6 +24,7 @@ pub mod fail_point;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod image;
 pub mod lease;
 pub mod market;
 pub mod rentals;

@@ -62,7 +62,7 @@ fn it_ends_with_a_vm_that_was_logged_in_to() {
         assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
     }
     assert!(ran.stderr.contains("renting from provider-1"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("the only match: ports verified"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the only match: container, ports verified"), "{}", ran.stderr);
     assert!(ran.stderr.contains("made an SSH key for you"), "{}", ran.stderr);
     assert!(!ran.stderr.contains('\x1b'), "the provider's words are made safe: {}", ran.stderr);
 
@@ -86,6 +86,38 @@ fn it_ends_with_a_vm_that_was_logged_in_to() {
     assert_eq!((&vm["stale"], &vm["confirmed"]), (&false.into(), &true.into()));
     let keys: Vec<&str> = vm.as_object().unwrap().keys().map(String::as_str).collect();
     assert!(keys.contains(&"vm_id") && keys.contains(&"ssh"), "{keys:?}");
+}
+
+#[test]
+fn only_who_has_the_image_is_asked() {
+    let market = Market::new();
+    let other = Provider::with_sshd(2, &market.sshd);
+    let digest = format!("sha256:{}", "5".repeat(64));
+    other.set(|state| {
+        state.digest.clone_from(&digest);
+        state.core_month = 90_000_000;
+    });
+    market.discovery.list(&other);
+    // The first one is cheaper, and has another one of that name.
+    let exactly = format!("debian-12@{digest}");
+    market.home.golem(&["vm", "create", "box", "--image", &exactly]).exits(0);
+    assert_eq!((market.provider.vm_names().len(), other.vm_names().len()), (0, 1));
+    let shown = market.home.golem(&["vm", "providers", "--image", &exactly]).exits(0).stdout;
+    assert!(shown.contains("provider-2") && !shown.contains("provider-1"), "{shown}");
+
+    let never = format!("debian-12@sha256:{}", "6".repeat(64));
+    market
+        .home
+        .golem(&["vm", "create", "two", "--image", &never])
+        .exits(3)
+        .says(&format!("image {never})"))
+        .says("has the image debian-12 as sha256:0123")
+        .says(&format!("has the image debian-12 as {digest}"));
+    let named = ["vm", "create", "two", "--image", "noble", "--provider-id", "provider-1"];
+    market.home.golem(&named).exits(5).says("has no image ubuntu-24.04; it has debian-12");
+    let wrong = ["vm", "create", "two", "--image", "debian-12@sha256:12"];
+    market.home.golem(&wrong).exits(2).says("64 characters");
+    assert_eq!((market.provider.vm_names().len(), other.vm_names().len()), (0, 1));
 }
 
 #[test]

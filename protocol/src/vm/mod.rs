@@ -3,6 +3,7 @@
 mod event;
 mod event_stream;
 mod id;
+mod image_name;
 mod keys;
 mod lease;
 mod messages;
@@ -14,6 +15,7 @@ pub use event_stream::{
     KEEP_ALIVE, MAX_STREAM_LINE, StreamError, StreamReader, event_number, stream_frame,
 };
 pub use id::{VM_NAME_RULE, VmId, VmIdError, VmName, VmNameError, VmRef};
+pub use image_name::canonical_image;
 pub use keys::{ChangeVmKeys, MAX_SSH_KEYS, ValidKeyChange, VmKey, VmKeys};
 pub use lease::{
     ExtendLease, Lease, LeaseRequest, LeaseTerms, MAX_IDLE_SECONDS, MAX_LEASE_SECONDS,

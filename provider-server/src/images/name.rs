@@ -3,24 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Other names for the images that are built here.
-const ALIASES: &[(&str, &[&str])] = &[
-    ("debian-12", &["debian", "debian12", "debian:12", "bookworm", "12"]),
-    (
-        "ubuntu-24.04",
-        &["ubuntu", "ubuntu24.04", "ubuntu:24.04", "noble", "24.04", "lts", "default"],
-    ),
-];
-
-/// The name that stands for `name`: itself, unless it is another name of an image that is built here.
-#[must_use]
-pub fn canonical(name: &str) -> String {
-    let lower = name.trim().to_ascii_lowercase();
-    ALIASES
-        .iter()
-        .find(|(_, aliases)| aliases.contains(&lower.as_str()))
-        .map_or(lower, |(canonical, _)| (*canonical).to_owned())
-}
+pub use golem_vm_protocol::vm::canonical_image as canonical;
 
 /// A text that can't be an image's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,15 +61,6 @@ impl fmt::Display for ImageName {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn other_names_lead_to_the_same_image() {
-        for alias in ["24.04", "noble", "Ubuntu", "ubuntu-24.04", "ubuntu:24.04"] {
-            assert_eq!(canonical(alias), "ubuntu-24.04");
-        }
-        assert_eq!(canonical("bookworm"), "debian-12");
-        assert_eq!(canonical("mine"), "mine");
-    }
 
     #[test]
     fn a_reference_gives_a_name() {

@@ -9,6 +9,8 @@ use golem_vm_protocol::vm::{
     Isolation, MAX_IDLE_SECONDS, MAX_LEASE_SECONDS, MIN_IDLE_SECONDS, MIN_LEASE_SECONDS, OnExpiry,
 };
 
+use crate::image::ImageWish;
+
 /// What to do about VMs.
 #[derive(Debug, Subcommand)]
 pub enum VmCommand {
@@ -22,7 +24,8 @@ Examples:
     /// Rent a VM
     #[command(after_help = "\
 Without --provider-id the best match is taken: ports verified, guests contained, cheapest for the
-size, heard of last. If that one fails the next one is tried, at most five.
+size, not emulated, heard of last. If that one fails the next one is tried, at most five. Where an
+isolation or an image is asked for, nobody else than who offers it is.
 The same command again after an interruption goes on with the same VM.
 A VM is rented until its lease ends: after --for SPAN (90m, 2h, 7d), else after what its provider
 gives by default. Then it is stopped and kept for a while (golem vm undelete brings it back), or
@@ -33,6 +36,7 @@ Examples:
   golem vm create box --for 2h --on-expiry destroy
   golem vm create box --for 7d --stop-when-idle 30m
   golem vm create my-webserver --cpu 2 --memory 4 --storage 20
+  golem vm create box --isolation vm --image debian-12
   golem vm create box --provider-id provider-1 --image ubuntu-24.04 --ssh-key ~/.ssh/work.pub")]
     Create(CreateArgs),
     /// List your VMs, as their providers see them now
@@ -143,6 +147,9 @@ pub struct ProvidersArgs {
     /// Only with this isolation: container (shares the host's kernel) or vm (has its own)
     #[arg(long, value_name = "KIND")]
     pub isolation: Option<Isolation>,
+    /// Only with this image, such as debian-12, or debian-12@sha256:... for exactly that one
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<ImageWish>,
     /// Only up to this price, for the size asked for (1 vCPU, 1 GB, 10 GB where none is)
     #[arg(long, value_name = "USD", value_parser = price)]
     pub max_usd_per_month: Option<f64>,
@@ -174,9 +181,10 @@ pub struct CreateArgs {
     /// Disk in GB: 10 or more
     #[arg(long, value_name = "GB", default_value_t = 10)]
     pub storage: u32,
-    /// What it boots from, such as debian-12; without it, the provider's default
-    #[arg(long)]
-    pub image: Option<String>,
+    /// What it boots from, such as debian-12, or debian-12@sha256:... for exactly that one; without it, the
+    /// provider's default
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<ImageWish>,
     /// The SSH key to log in with, either half; more may be given, the first is used from here
     #[arg(long, value_name = "FILE")]
     pub ssh_key: Vec<PathBuf>,

@@ -4,6 +4,7 @@
 pub mod call_error;
 pub mod connector;
 pub mod discovery;
+pub(crate) mod exchange;
 pub mod listing;
 pub mod pauses;
 pub mod provider;

@@ -11,7 +11,8 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::provider::{ASK, CallError, Head, ProviderClient, believed};
+use super::exchange::{Head, believed};
+use super::provider::{ASK, CallError, ProviderClient};
 use crate::rentals::ProviderRef;
 
 /// So long without a byte a stream counts as broken; a provider sends something every 15 s.

@@ -1,8 +1,8 @@
 //! `golem vm keys`: which SSH keys may log in to a VM.
 
-use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::vm::{ChangeVmKeys, SshPublicKey, VmKey, VmKeys};
+use golem_vm_protocol::{ErrorCode, route};
 use serde_json::{Value, json};
 
 use super::refresh;
@@ -93,10 +93,10 @@ async fn asked(app: &App<'_>, rental: &Rental) -> Result<VmKeys> {
 
 async fn changed(app: &App<'_>, rental: &Rental, change: ChangeVmKeys) -> Result<VmKeys> {
     let client = app.client()?;
-    let vm = rental.reference();
+    let target = route::vm_keys(&rental.reference());
     let answer = {
         let _progress = app.ui.progress(&format!("changing the keys of '{}'", rental.name));
-        let call = async |provider: &_| client.change_keys(provider, &vm, &change).await;
+        let call = async |provider: &_| client.post(provider, &target, &change).await;
         app.reach(&rental.provider, call).await
     };
     answer.map_err(|error| {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::vm::{ExtendLease, Lease, UndeleteVm, Vm};
+use golem_vm_protocol::{ErrorCode, route};
 use tokio::time::{Instant, sleep};
 
 use super::list::tell_end;
@@ -35,10 +35,11 @@ pub(super) async fn extend(app: &App<'_>, args: &ExtendArgs) -> Result<()> {
     };
     let to = ExtendLease { expires_at: end.plus(Duration::from_secs(args.lease)) };
     let client = app.client()?;
-    let vm = rental.reference();
+    let target = route::vm_extend(&rental.reference());
     let _progress = app.ui.is_verbose().then(|| app.ui.progress(&doing));
     let answer = persistently(async || {
-        app.reach(&rental.provider, async |provider| client.extend(provider, &vm, &to).await).await
+        app.reach(&rental.provider, async |provider| client.post(provider, &target, &to).await)
+            .await
     })
     .await;
     let rental = changed(app, &rental, &doing, answer)?;
@@ -57,9 +58,9 @@ pub(super) async fn undelete(app: &App<'_>, args: &UndeleteArgs) -> Result<()> {
     }
     let wanted = UndeleteVm { duration_seconds: args.lease };
     let client = app.client()?;
-    let vm = rental.reference();
+    let target = route::vm_undelete(&rental.reference());
     let answer = persistently(async || {
-        app.reach(&rental.provider, async |provider| client.undelete(provider, &vm, &wanted).await)
+        app.reach(&rental.provider, async |provider| client.post(provider, &target, &wanted).await)
             .await
     })
     .await;

@@ -1,6 +1,6 @@
 //! `golem vm providers`
 
-use golem_vm_protocol::advertisement::AdvertisementQuery;
+use golem_vm_protocol::advertisement::{Advertisement, AdvertisementQuery};
 use golem_vm_protocol::text::printable;
 use serde_json::{Value, json};
 
@@ -11,9 +11,7 @@ use crate::args::ProvidersArgs;
 use crate::client::discovery::Extent;
 use crate::client::listing::{Fault, Listing};
 use crate::error::Result;
-use crate::market::{
-    Estimate, Wish, dollars, flat_price, isolations, label, last_seen, remarks, usd,
-};
+use crate::market::{Estimate, Wish, dollars, flat_price, kinds, label, last_seen, remarks, usd};
 use crate::table::Columns;
 
 pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
@@ -39,13 +37,13 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
         discovered::search(app, &discovery, &query, extent).await?
     };
 
-    let wish = Wish { query, lease: None };
+    let wish = Wish { query, lease: None, image: args.image.clone() };
     let unsigned = search.listings.iter().filter(|l| l.document.is_none()).count();
     let mut listings: Vec<&Listing> = search
         .listings
         .iter()
         .filter(|listing| match &listing.document {
-            Some(document) => wish.objection(&document.content).is_none(),
+            Some(document) => is_listed(&wish, &document.content),
             None => args.unverified,
         })
         .collect();
@@ -70,6 +68,13 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
         app.ui.note("discovery knows more; --all-pages shows them");
     }
     Ok(())
+}
+
+/// Whether a provider is shown to who asked for this. One that says nothing of what it offers is not, where
+/// something is asked about that.
+fn is_listed(wish: &Wish, advertisement: &Advertisement) -> bool {
+    let of_a_kind = wish.query.isolation.is_some() || wish.image.is_some();
+    wish.objection(advertisement).is_none() && !(of_a_kind && advertisement.offers.is_empty())
 }
 
 /// Names the providers that attach what does not count.
@@ -150,7 +155,7 @@ fn table(app: &App<'_>, listings: &[&Listing], wish: &Wish) -> String {
                     printable(&ad.name, 24),
                     ad.country.clone(),
                     ad.resources,
-                    isolations(ad),
+                    kinds(ad),
                     dollars(usd(ad.prices.per_month(&size))),
                     listing.vouched.short(now),
                     remarks(ad).join(", "),

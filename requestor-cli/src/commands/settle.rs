@@ -231,8 +231,8 @@ async fn made(app: &App<'_>, rental: Rental, vm: &Vm) -> Result<Became> {
 fn not_as_asked(rental: &Rental, vm: &Vm) -> Vec<String> {
     let Some(agreed) = &rental.agreed else { return Vec::new() };
     let asked = serde_json::from_str::<CreateVmRequest>(&rental.request).ok();
-    let image = asked.as_ref().and_then(|asked| asked.image.as_deref());
-    let mut wrong = agreed.broken_by(vm, &rental.resources, image);
+    let image = asked.as_ref().and_then(|asked| asked.image.as_ref()?.parse().ok());
+    let mut wrong = agreed.broken_by(vm, &rental.resources, image.as_ref());
     let lease = asked.as_ref().and_then(|asked| asked.lease.as_ref());
     wrong.extend(broken(lease, vm.lease.as_ref(), vm.created_at.0));
     wrong

@@ -5,9 +5,8 @@ use std::fmt;
 use golem_vm_protocol::VmResources;
 use golem_vm_protocol::advertisement::Offer;
 use golem_vm_protocol::text::printable;
-use golem_vm_protocol::vm::Isolation;
 
-use super::{Candidate, dollars, usd};
+use super::{Candidate, Wish, dollars, kind, usd};
 
 /// One term that is another one now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,15 +27,9 @@ impl fmt::Display for Change {
     }
 }
 
-/// What of a VM of this size, isolation and image is other in `new` than in `old`.
+/// What of a VM as it is wished for is other in `new` than in `old`.
 #[must_use]
-pub fn changes(
-    old: &Candidate,
-    new: &Candidate,
-    size: &VmResources,
-    isolation: Option<Isolation>,
-    image: Option<&str>,
-) -> Vec<Change> {
+pub fn changes(old: &Candidate, new: &Candidate, size: &VmResources, wish: &Wish) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut term = |what, before: String, after: String, worse| {
         if before != after {
@@ -58,10 +51,8 @@ pub fn changes(
         format!("x{}", after.storage),
         after.storage > before.storage,
     );
-    let (before, after) = (old.offer(isolation), new.offer(isolation));
-    let kind = |offer: Option<&Offer>| {
-        offer.map_or_else(|| "nothing".to_owned(), |offer| offer.isolation.to_string())
-    };
+    let (before, after) = (old.offer(wish), new.offer(wish));
+    let kind = |offer: Option<&Offer>| offer.map_or_else(|| "nothing".to_owned(), kind);
     term("offered", kind(before), kind(after), true);
     let (Some(before), Some(after)) = (before, after) else { return changes };
     let contained = |offer: &Offer| if offer.contained { "yes" } else { "no" }.to_owned();
@@ -75,10 +66,10 @@ pub fn changes(
     let lost = before.enforced.iter().any(|limit| !after.enforced.contains(limit));
     term("limits enforced", limits(before), limits(after), lost);
     let made_from = |offer: &Offer| {
-        let mut images = offer.images.iter();
-        let found = image
-            .and_then(|name| offer.images.iter().find(|image| image.name == name))
-            .or_else(|| if image.is_none() { images.next() } else { None });
+        let found = match &wish.image {
+            Some(image) => image.among(offer),
+            None => offer.images.first(),
+        };
         found.map(|image| printable(&format!("{} {}", image.name, image.digest), 100))
     };
     if let (Some(before), after) = (made_from(before), made_from(after)) {

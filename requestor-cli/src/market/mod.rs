@@ -15,6 +15,7 @@ use golem_vm_protocol::vm::{AcceptedOffer, Isolation, LeaseRequest};
 use golem_vm_protocol::{KeyId, KeyPrefix, VmResources};
 
 use crate::client::listing::Listing;
+use crate::image::ImageWish;
 use crate::rentals::{Agreed, ProviderRef};
 
 /// Hours in a month, as the original counts them.
@@ -27,6 +28,8 @@ pub struct Wish {
     pub query: AdvertisementQuery,
     /// The lease, where something is said about it.
     pub lease: Option<LeaseRequest>,
+    /// What it is to be made from; `None`: whatever the provider makes it from by default.
+    pub image: Option<ImageWish>,
 }
 
 impl Wish {
@@ -58,10 +61,8 @@ impl Wish {
             let theirs = printable(&advertisement.platform, 32);
             return Some(format!("is {theirs}, not {platform}"));
         }
-        if let Some(isolation) = query.isolation
-            && !advertisement.offers.iter().any(|offer| offer.isolation == isolation)
-        {
-            return Some(format!("offers no VM with isolation '{isolation}'"));
+        if let Some(objection) = self.kind_objection(advertisement) {
+            return Some(objection);
         }
         if let Some(limit) = query.max_usd_per_month {
             let price = usd(advertisement.prices.per_month(&size));
@@ -70,6 +71,39 @@ impl Wish {
             }
         }
         self.lease_objection(advertisement)
+    }
+
+    /// Whether a VM from this offer is of the kind that is wanted.
+    fn suits(&self, offer: &Offer) -> bool {
+        self.query.isolation.is_none_or(|wanted| offer.isolation == wanted)
+            && self.image.as_ref().is_none_or(|image| image.among(offer).is_some())
+    }
+
+    /// What is wrong with the kinds of VM that a provider offers. Those that serve only requestors they trust
+    /// advertise none, and nothing is known about theirs.
+    fn kind_objection(&self, advertisement: &Advertisement) -> Option<String> {
+        let offers = &advertisement.offers;
+        if offers.is_empty() || offers.iter().any(|offer| self.suits(offer)) {
+            return None;
+        }
+        let isolation = self.query.isolation;
+        let isolated: Vec<&Offer> = offers
+            .iter()
+            .filter(|offer| isolation.is_none_or(|wanted| offer.isolation == wanted))
+            .collect();
+        match (isolation, &self.image) {
+            (_, Some(image)) if !isolated.is_empty() => {
+                let missing = image.missing(isolated.iter().flat_map(|offer| &offer.images));
+                Some(match isolation {
+                    Some(isolation) if isolated.len() < offers.len() => {
+                        format!("{missing} (with isolation '{isolation}')")
+                    }
+                    _ => missing,
+                })
+            }
+            (Some(isolation), _) => Some(format!("offers no VM with isolation '{isolation}'")),
+            (None, _) => None,
+        }
     }
 
     /// What is wrong with the leases that a provider gives.
@@ -152,8 +186,8 @@ impl Candidate {
 
     /// What a VM from it is promised to be.
     #[must_use]
-    pub fn agreed(&self, isolation: Option<Isolation>) -> Agreed {
-        Agreed { prices: self.advertisement.prices, offer: self.offer(isolation).cloned() }
+    pub fn agreed(&self, wish: &Wish) -> Agreed {
+        Agreed { prices: self.advertisement.prices, offer: self.offer(wish).cloned() }
     }
 
     /// The price of a size, in micro-USD per month.
@@ -162,11 +196,10 @@ impl Candidate {
         self.advertisement.prices.per_month(size)
     }
 
-    /// The offer that a VM would come from: the first of the isolation asked for.
+    /// The offer that a VM would come from: the first that suits.
     #[must_use]
-    pub fn offer(&self, isolation: Option<Isolation>) -> Option<&Offer> {
-        let mut offers = self.advertisement.offers.iter();
-        offers.find(|offer| isolation.is_none_or(|wanted| offer.isolation == wanted))
+    pub fn offer(&self, wish: &Wish) -> Option<&Offer> {
+        self.advertisement.offers.iter().find(|offer| wish.suits(offer))
     }
 
     /// Whether a port checker vouches for its ports.
@@ -213,16 +246,41 @@ fn trimmed(factor: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The kinds of isolation that are offered, each once.
+/// The accelerator of a virtual machine whose processor is emulated in software.
+const EMULATED: &str = "tcg";
+
+/// Whether a VM from this offer is emulated, and so many times slower than its host.
 #[must_use]
-pub fn isolations(advertisement: &Advertisement) -> String {
-    let mut kinds: Vec<_> = advertisement.offers.iter().map(|offer| offer.isolation).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    if kinds.is_empty() {
-        return "-".to_owned();
+pub fn is_emulated(offer: &Offer) -> bool {
+    offer.accel.as_deref() == Some(EMULATED)
+}
+
+/// What is offered, in a few words that are safe to print: `container`, `vm`, or `vm, emulated: slow`.
+#[must_use]
+pub fn kind(offer: &Offer) -> String {
+    kind_of(offer.isolation, offer.accel.as_deref())
+}
+
+/// The same of a VM that is there.
+#[must_use]
+pub fn kind_of(isolation: Isolation, accel: Option<&str>) -> String {
+    match accel {
+        Some(EMULATED) => format!("{isolation}, emulated: slow"),
+        _ => isolation.to_string(),
     }
-    kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The kinds of VM that are offered, each once, the default first.
+#[must_use]
+pub fn kinds(advertisement: &Advertisement) -> String {
+    let mut kinds: Vec<String> = Vec::new();
+    for offer in &advertisement.offers {
+        let kind = kind(offer);
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() { "-".to_owned() } else { kinds.join("; ") }
 }
 
 /// When discovery last heard of the provider.

@@ -1,36 +1,30 @@
 //! Which provider suits best: one whose ports were verified, that contains its guests, is cheapest
-//! for the size, and was heard of last; in that order.
+//! for the size, does not emulate a processor, and was heard of last; in that order.
 
 use std::cmp::Reverse;
 
 use golem_vm_protocol::VmResources;
-use golem_vm_protocol::vm::Isolation;
 
-use super::{Candidate, dollars, usd};
+use super::{Candidate, Wish, dollars, is_emulated, kind, usd};
 
 /// Why a provider was chosen, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason(pub String);
 
-/// Sorts candidates, best first. `image` only breaks in where some advertise it by that very name:
-/// then the others come last, for they may know it by another.
+/// Sorts candidates that have no [`Wish::objection`] against them, best first.
 #[must_use]
 pub fn ranked(
     mut candidates: Vec<Candidate>,
     size: &VmResources,
-    isolation: Option<Isolation>,
-    image: Option<&str>,
+    wish: &Wish,
 ) -> Vec<(Candidate, Reason)> {
     candidates.sort_by_cached_key(|candidate| {
-        let offer = candidate.offer(isolation);
-        let has_image = image.is_none_or(|wanted| {
-            offer.is_some_and(|offer| offer.images.iter().any(|image| image.name == wanted))
-        });
+        let offer = candidate.offer(wish);
         (
-            !has_image,
             !candidate.ports_verified(),
             !offer.is_some_and(|offer| offer.contained),
             candidate.price(size),
+            offer.is_some_and(is_emulated),
             Reverse(candidate.last_seen),
             // Two that are alike keep one order, whatever order discovery gives.
             candidate.id,
@@ -41,7 +35,7 @@ pub fn ranked(
         .into_iter()
         .enumerate()
         .map(|(place, candidate)| {
-            let reason = reason(&candidate, size, isolation, place, count);
+            let reason = reason(&candidate, size, wish, place, count);
             (candidate, reason)
         })
         .collect()
@@ -50,11 +44,11 @@ pub fn ranked(
 fn reason(
     candidate: &Candidate,
     size: &VmResources,
-    isolation: Option<Isolation>,
+    wish: &Wish,
     place: usize,
     count: usize,
 ) -> Reason {
-    let offer = candidate.offer(isolation);
+    let offer = candidate.offer(wish);
     let ports = if candidate.ports_verified() { "ports verified" } else { "ports not verified" };
     let contained = match offer {
         Some(offer) if offer.contained => "guests contained",
@@ -66,5 +60,6 @@ fn reason(
         (0, _) => format!("the best of {count} matches"),
         (place, _) => format!("number {} of {count} matches", place + 1),
     };
-    Reason(format!("{among}: {ports}, {contained}, {price} per month"))
+    let kind = offer.map(|offer| format!("{}, ", kind(offer))).unwrap_or_default();
+    Reason(format!("{among}: {kind}{ports}, {contained}, {price} per month"))
 }

@@ -53,8 +53,8 @@ fn size() -> VmResources {
     VmResources { cpu: 1, memory: 1, storage: 10 }
 }
 
-fn order(candidates: Vec<Candidate>, image: Option<&str>) -> Vec<String> {
-    ranked(candidates, &size(), None, image)
+fn order(candidates: Vec<Candidate>) -> Vec<String> {
+    ranked(candidates, &size(), &Wish::default())
         .into_iter()
         .map(|(c, _)| c.advertisement.name)
         .collect()
@@ -74,22 +74,83 @@ fn the_best_comes_first() {
     let mut fresh = candidate(5, |_| {});
     fresh.last_seen = Some(Timestamp::from_unix_seconds(9));
     let all = vec![unverified, uncontained, dear, cheap, fresh];
-    assert_eq!(order(all.clone(), None), ["p5", "p4", "p3", "p2", "p1"]);
+    assert_eq!(order(all.clone()), ["p5", "p4", "p3", "p2", "p1"]);
     let reversed = all.into_iter().rev().collect();
-    assert_eq!(order(reversed, None), ["p5", "p4", "p3", "p2", "p1"]);
+    assert_eq!(order(reversed), ["p5", "p4", "p3", "p2", "p1"]);
+}
+
+/// A virtual machine of this accelerator, with the image `ubuntu-24.04`.
+fn machine(accel: &str) -> Offer {
+    serde_json::from_value(json!({
+        "backend": "qemu", "isolation": "vm", "accel": accel, "egress": "internet", "enforced": [],
+        "images": [{"name": "ubuntu-24.04", "digest": format!("sha256:{}", "a".repeat(64))}],
+        "contained": true,
+    }))
+    .unwrap()
 }
 
 #[test]
-fn who_advertises_the_image_comes_first() {
-    let other = candidate(1, |a| a.offers[0].images[0].name = "ubuntu-24.04".into());
-    let cheap = candidate(2, |a| a.prices.core_month = 0);
-    assert_eq!(order(vec![other.clone(), cheap.clone()], Some("ubuntu-24.04")), ["p1", "p2"]);
-    assert_eq!(order(vec![other, cheap], None), ["p2", "p1"]);
+fn a_processor_of_its_own_is_preferred_at_the_same_price_only() {
+    let emulated = candidate(1, |a| a.offers = vec![machine("tcg")]);
+    let real = candidate(2, |a| a.offers = vec![machine("kvm")]);
+    assert_eq!(order(vec![emulated.clone(), real.clone()]), ["p2", "p1"]);
+    assert_eq!(kinds(&emulated.advertisement), "vm, emulated: slow");
+    assert_eq!(kinds(&real.advertisement), "vm");
+    let cheap = candidate(1, |a| {
+        a.offers = vec![machine("tcg")];
+        a.prices.core_month = 1;
+    });
+    assert_eq!(order(vec![real, cheap]), ["p1", "p2"]);
+}
+
+#[test]
+fn a_container_is_never_taken_for_a_vm() {
+    let both = candidate(1, |a| a.offers.push(machine("tcg")));
+    let wish = |isolation, image: Option<&str>| Wish {
+        query: AdvertisementQuery { isolation, ..AdvertisementQuery::default() },
+        image: image.map(|text| text.parse().unwrap()),
+        ..Wish::default()
+    };
+    let offer = |wish: &Wish| both.offer(wish).unwrap().isolation;
+    assert_eq!(offer(&wish(None, None)), Isolation::Container);
+    assert_eq!(offer(&wish(Some(Isolation::Vm), None)), Isolation::Vm);
+    assert_eq!(offer(&wish(None, Some("noble"))), Isolation::Vm);
+    assert_eq!(kinds(&both.advertisement), "container; vm, emulated: slow");
+    // Each has what the other one has not.
+    let neither = wish(Some(Isolation::Container), Some("ubuntu-24.04"));
+    assert!(both.offer(&neither).is_none());
+    assert_eq!(
+        neither.objection(&both.advertisement).unwrap(),
+        "has no image ubuntu-24.04; it has debian-12 (with isolation 'container')"
+    );
+    let container = candidate(2, |_| {}).advertisement;
+    let words = wish(Some(Isolation::Vm), None).objection(&container).unwrap();
+    assert_eq!(words, "offers no VM with isolation 'vm'");
+}
+
+#[test]
+fn an_image_is_wanted_with_its_digest() {
+    let ad = candidate(1, |a| a.offers = vec![machine("kvm")]).advertisement;
+    let objection = |image: &str| {
+        Wish { image: Some(image.parse().unwrap()), ..Wish::default() }.objection(&ad)
+    };
+    let (has, other) = ("a".repeat(64), "b".repeat(64));
+    assert_eq!(objection("ubuntu"), None);
+    assert_eq!(objection(&format!("ubuntu-24.04@sha256:{has}")), None);
+    assert_eq!(
+        objection(&format!("ubuntu-24.04@sha256:{other}")).unwrap(),
+        format!("has the image ubuntu-24.04 as sha256:{has}")
+    );
+    assert_eq!(objection("debian-12").unwrap(), "has no image debian-12; it has ubuntu-24.04");
+    // Who serves only those it trusts says nothing about its images.
+    let silent = candidate(1, |a| a.offers.clear()).advertisement;
+    let wish = Wish { image: Some("debian-12".parse().unwrap()), ..Wish::default() };
+    assert_eq!(wish.objection(&silent), None);
 }
 
 #[test]
 fn a_wish_is_checked_against_the_signed_words() {
-    let wish = |query: AdvertisementQuery| Wish { query, lease: None };
+    let wish = |query: AdvertisementQuery| Wish { query, ..Wish::default() };
     let advertisement = candidate(1, |_| {}).advertisement;
     let objection = |query| wish(query).objection(&advertisement);
     assert_eq!(objection(AdvertisementQuery::default()), None);
@@ -160,5 +221,5 @@ fn remarks_are_short() {
     assert_eq!(remarks(&short), ["at most for 1 d 0 h"]);
     let none = candidate(1, |a| a.offers.clear()).advertisement;
     assert_eq!(remarks(&none), ["trusted requestors only"]);
-    assert_eq!(isolations(&none), "-");
+    assert_eq!(kinds(&none), "-");
 }

@@ -4,8 +4,10 @@
 use golem_vm_protocol::VmResources;
 use golem_vm_protocol::advertisement::{Offer, OfferedImage, Prices};
 use golem_vm_protocol::text::printable;
-use golem_vm_protocol::vm::Vm;
+use golem_vm_protocol::vm::{Vm, canonical_image};
 use serde::{Deserialize, Serialize};
+
+use crate::image::ImageWish;
 
 /// The terms of the advertisement that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +23,7 @@ impl Agreed {
     /// What of a VM is not as agreed, each in a few words that are safe to print. What the provider
     /// does not say counts as not agreed: its silence would be the way around this.
     #[must_use]
-    pub fn broken_by(&self, vm: &Vm, size: &VmResources, image: Option<&str>) -> Vec<String> {
+    pub fn broken_by(&self, vm: &Vm, size: &VmResources, image: Option<&ImageWish>) -> Vec<String> {
         let mut broken = Vec::new();
         if vm.resources != *size {
             broken.push(format!("its size is {}, not {}", words(&vm.resources), words(size)));
@@ -35,7 +37,10 @@ impl Agreed {
             )),
             None => broken.push("it names no price".to_owned()),
         }
-        let Some(offer) = &self.offer else { return broken };
+        let Some(offer) = &self.offer else {
+            broken.extend(image.and_then(|image| wrong_image(None, vm, Some(image))));
+            return broken;
+        };
         match vm.isolation {
             Some(isolation) if isolation == offer.isolation => {}
             Some(isolation) => {
@@ -52,34 +57,30 @@ impl Agreed {
             )),
             None => broken.push("it does not say where its traffic may go".to_owned()),
         }
-        broken.extend(wrong_image(offer, vm, image));
+        broken.extend(wrong_image(Some(offer), vm, image));
         broken
     }
 }
 
 /// What is wrong with the image that a VM was made from.
-fn wrong_image(offer: &Offer, vm: &Vm, asked: Option<&str>) -> Option<String> {
+fn wrong_image(offer: Option<&Offer>, vm: &Vm, asked: Option<&ImageWish>) -> Option<String> {
     let (Some(name), Some(digest)) = (&vm.image, &vm.image_digest) else {
         return Some("it does not say what image it was made from".to_owned());
     };
-    let shown = printable(name, 60);
-    let advertised = |name: &str| offer.images.iter().find(|image| image.name == name);
+    let is_not = |wanted: &str| {
+        Some(format!("its image is {}, not {}", printable(name, 60), printable(wanted, 128)))
+    };
     let expected = match asked {
-        None => offer.images.first(),
-        Some(asked) => advertised(asked),
+        None => offer?.images.first(),
+        Some(asked) => offer.and_then(|offer| asked.among(offer)),
     };
     match (expected, asked) {
-        (Some(expected), _) if expected.name != *name => {
-            Some(format!("its image is {shown}, not {}", printable(&expected.name, 60)))
+        (Some(expected), _) if canonical_image(name) != canonical_image(&expected.name) => {
+            is_not(&expected.name)
         }
         (Some(expected), _) => other_digest(expected, digest),
-        // The provider may know an image by more names than it advertises.
-        (None, Some(asked)) => match advertised(name) {
-            Some(image) => other_digest(image, digest),
-            None if asked == name => None,
-            None => Some(format!("its image is {shown}, not {}", printable(asked, 60))),
-        },
-        (None, None) => None,
+        (None, Some(asked)) if !asked.is(name, digest) => is_not(asked.as_str()),
+        (None, _) => None,
     }
 }
 
@@ -137,7 +138,7 @@ mod tests {
     #[track_caller]
     fn broken(vm: Value, image: Option<&str>) -> String {
         let vm = serde_json::from_value(vm).unwrap();
-        agreed().broken_by(&vm, &SIZE, image).join("; ")
+        agreed().broken_by(&vm, &SIZE, image.map(|text| text.parse().unwrap()).as_ref()).join("; ")
     }
 
     #[test]
@@ -181,7 +182,7 @@ mod tests {
         assert!(broken(vm(), Some("ubuntu-24.04")).contains("not ubuntu-24.04"));
         let mut evil = vm();
         evil["image"] = json!("evil");
-        assert!(broken(evil, Some("noble")).contains("its image is evil, not noble"));
+        assert!(broken(evil, Some("noble")).contains("its image is evil, not ubuntu-24.04"));
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub struct State {
     pub core_month: u64,
     pub isolation: Isolation,
     pub contained: bool,
+    /// The one image that it has.
+    pub image: String,
+    pub digest: String,
     pub ports_verified: bool,
     pub offers: bool,
     pub overcommit: f64,
@@ -119,6 +122,8 @@ impl Provider {
             core_month: 5_000_000,
             isolation: Isolation::Container,
             contained: true,
+            image: "debian-12".into(),
+            digest: "sha256:0123".into(),
             ports_verified: true,
             offers: true,
             overcommit: 1.0,
@@ -217,7 +222,7 @@ impl Provider {
         let state = self.state.lock().unwrap();
         let offers = if state.offers {
             json!([{ "backend": "docker", "isolation": state.isolation,
-                "images": [{"name": "debian-12", "digest": "sha256:0123"}], "egress": "internet",
+                "images": [{"name": state.image, "digest": state.digest}], "egress": "internet",
                 "enforced": ["cpu", "memory"], "contained": state.contained }])
         } else {
             json!([])
@@ -436,8 +441,8 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
                 created_at: now().naive(),
                 updated_at: now().naive(),
                 error_message: None,
-                image: Some(valid.image.unwrap_or_else(|| "debian-12".into())),
-                image_digest: Some("sha256:0123".into()),
+                image: Some(state.image.clone()),
+                image_digest: Some(state.digest.clone()),
                 backend: Some("docker".into()),
                 isolation: Some(state.isolation),
                 egress: Some("internet".into()),

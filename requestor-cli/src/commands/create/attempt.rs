@@ -293,13 +293,13 @@ impl Attempt<'_> {
             }
         }
         let Some(agreed) = &rental.agreed else { return Ok(()) };
-        let image = self.wanted.image.as_deref();
+        let image = self.wanted.wish.image.as_ref();
         let mut broken = agreed.broken_by(vm, &self.wanted.resources, image);
         let lease = self.wanted.wish.lease.as_ref();
         broken.extend(lease::broken(lease, vm.lease.as_ref(), vm.created_at.0));
         // A provider that advertises no offers was not asked which kind it makes, but this is.
         if agreed.offer.is_none()
-            && let Some(wanted) = self.wanted.isolation
+            && let Some(wanted) = self.wanted.wish.query.isolation
             && vm.isolation != Some(wanted)
         {
             broken.push(format!("it is not a {wanted}"));

@@ -30,7 +30,7 @@ pub(super) async fn candidates(
         Some(text) => vec![named(app, discovery, wanted, text).await?],
         None => matching(app, discovery, wanted).await?,
     };
-    Ok(ranked(found, &wanted.resources, wanted.isolation, wanted.image.as_deref()))
+    Ok(ranked(found, &wanted.resources, &wanted.wish))
 }
 
 async fn matching(app: &App<'_>, discovery: &Discovery, wanted: &Wanted) -> Result<Vec<Candidate>> {
@@ -108,6 +108,9 @@ fn more_wishes(wanted: &Wanted) -> String {
     }
     if let Some(isolation) = query.isolation {
         text.push_str(&format!(", isolation {isolation}"));
+    }
+    if let Some(image) = &wanted.wish.image {
+        text.push_str(&format!(", image {}", printable(image.as_str(), 128)));
     }
     if let Some(price) = query.max_usd_per_month {
         text.push_str(&format!(", at most {} per month", dollars(price)));

@@ -302,7 +302,7 @@ fn intend(app: &App<'_>, wanted: &Wanted, candidate: &Candidate) -> Result<(Rent
         resources: wanted.resources,
         usd_micro_month: Some(candidate.price(&wanted.resources)),
         identity: Some(wanted.key.identity.clone()),
-        agreed: Some(candidate.agreed(wanted.isolation)),
+        agreed: Some(candidate.agreed(&wanted.wish)),
     };
     let rentals = app.rentals()?;
     let claim = rentals
@@ -333,7 +333,7 @@ async fn renewed(
     if let Some(objection) = wanted.wish.objection(&new.advertisement) {
         return Err(refused.because(format!("by now it {objection}")));
     }
-    let changes = changes(old, &new, &wanted.resources, wanted.isolation, wanted.image.as_deref());
+    let changes = changes(old, &new, &wanted.resources, &wanted.wish);
     let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
     let worse = changes.iter().any(|change| change.worse);
     if worse && chosen && app.ui.can_ask() {

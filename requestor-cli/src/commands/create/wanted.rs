@@ -2,9 +2,7 @@
 
 use golem_vm_protocol::advertisement::AdvertisementQuery;
 use golem_vm_protocol::signature::Nonce;
-use golem_vm_protocol::vm::{
-    AcceptedOffer, CreateVmRequest, Isolation, LeaseRequest, SshPublicKey,
-};
+use golem_vm_protocol::vm::{AcceptedOffer, CreateVmRequest, LeaseRequest, SshPublicKey};
 use golem_vm_protocol::{VmName, VmResources};
 
 use super::super::keys::warn_if_weak;
@@ -20,8 +18,6 @@ use crate::ssh::keys::{LoginKey, Use};
 pub(super) struct Wanted {
     pub(super) name: VmName,
     pub(super) resources: VmResources,
-    pub(super) image: Option<String>,
-    pub(super) isolation: Option<Isolation>,
     /// From this provider only: an id, the beginning of one, or a name.
     pub(super) provider: Option<String>,
     /// What an advertisement has to offer.
@@ -75,6 +71,7 @@ impl Wanted {
             stop_when_idle_seconds: args.stop_when_idle,
         };
         let wish = Wish {
+            image: args.image.clone(),
             lease: (lease != LeaseRequest::default()).then_some(lease),
             query: AdvertisementQuery {
                 cpu: Some(resources.cpu),
@@ -88,16 +85,8 @@ impl Wanted {
                 cursor: None,
             },
         };
-        let wanted = Self {
-            name,
-            resources,
-            image: args.image.clone(),
-            isolation: args.isolation,
-            provider: args.provider_id.clone(),
-            wish,
-            key,
-            more_keys,
-        };
+        let wanted =
+            Self { name, resources, provider: args.provider_id.clone(), wish, key, more_keys };
         wanted.body(None).validate().map_err(|errors| {
             let mut error = CliError::usage(format!("'{}' can't be asked for", wanted.name));
             for wrong in errors {
@@ -116,7 +105,7 @@ impl Wanted {
             size: None,
             ssh_key: self.key.public.as_str().to_owned(),
             ssh_keys: self.more_keys.iter().map(|key| key.as_str().to_owned()).collect(),
-            image: self.image.clone(),
+            image: self.wish.image.as_ref().map(ToString::to_string),
             stream_id: None,
             offer,
         }
