@@ -23,8 +23,9 @@ use crate::signature::{
 use crate::text::{is_printable, printable};
 use crate::time::{NaiveUtc, Timestamp, seconds_of};
 use crate::vm::{
-    CreateVmRequest, ExtendLease, Operation, SshPublicKey, StreamReader, StreamedEvent, UndeleteVm,
-    Vm, VmAccess, VmEvent, VmEvents, VmStats, event_number,
+    CloneVm, ConsoleInput, ConsoleLog, ConsoleOutput, ConsoleReader, CreateSnapshot,
+    CreateVmRequest, ExtendLease, Operation, ResizeVm, SnapshotName, SshPublicKey, StreamReader,
+    StreamedEvent, UndeleteVm, Vm, VmAccess, VmEvent, VmEvents, VmSnapshots, VmStats, event_number,
 };
 use crate::{KeyId, KeyPair, KeyPrefix, Problem, VmId, VmName, VmRef};
 
@@ -41,8 +42,10 @@ pub const TARGETS: &[Target] = &[
     ("ids", ids),
     ("ssh_public_key", ssh_public_key),
     ("create_vm_request", create_vm_request),
+    ("life_requests", life_requests),
     ("provider_replies", provider_replies),
     ("event_stream", event_stream),
+    ("console_stream", console_stream),
     ("problem", problem),
     ("port_check", port_check),
     ("port_proof", port_proof),
@@ -230,6 +233,10 @@ fn ids(data: &[u8]) {
         assert_eq!(id.to_string(), text, "two spellings");
         assert!(harmless(text) && text.parse::<VmName>().is_err(), "an id is never a name");
     }
+    if let Some(name) = reads_back::<SnapshotName>(text) {
+        assert_eq!(name.as_str(), text);
+        assert!(harmless(text));
+    }
     if let Some(name) = reads_back::<VmName>(text) {
         assert_eq!(name.as_str(), text);
         assert!(harmless(text));
@@ -266,6 +273,8 @@ fn create_vm_request(data: &[u8]) {
         Ok(valid) => {
             assert!(valid.resources.size_errors("").is_empty());
             assert!(valid.image.as_ref().is_none_or(|image| is_printable(image, 400)));
+            assert!(valid.image.as_ref().is_none_or(|image| !image.contains('@')));
+            assert!(valid.cloud_init.as_ref().is_none_or(|text| text.len() <= 32 * 1024));
         }
         Err(errors) => {
             assert!(!errors.is_empty());
@@ -276,6 +285,47 @@ fn create_vm_request(data: &[u8]) {
     }
 }
 
+/// What is asked of a VM that exists: what passes validation is within bounds.
+fn life_requests(data: &[u8]) {
+    if let Some(name) = json_reads_back::<CreateSnapshot>(data).and_then(|it| it.validate().ok()) {
+        assert!(name.as_str().len() <= 32);
+    }
+    if let Some(clone) = json_reads_back::<CloneVm>(data).and_then(|clone| clone.validate().ok()) {
+        assert!(clone.ssh_keys.len() <= 16);
+    }
+    if let Some(size) = json_reads_back::<ResizeVm>(data).and_then(|it| it.validate().ok()) {
+        assert!(size.size_errors("").is_empty());
+    }
+    if let Some(input) = json_reads_back::<ConsoleInput>(data)
+        && input.validate().is_ok()
+    {
+        assert!((1..=4096).contains(&input.data.0.len()));
+    }
+}
+
+/// The stream of a console gives the same however its bytes arrive, in order, and only what is signed.
+fn console_stream(data: &[u8]) {
+    let (Ok(key), Ok(other)) =
+        (KeyPair::from_secret_bytes([1; 32]), KeyPair::from_secret_bytes([2; 32]))
+    else {
+        return;
+    };
+    let read = |signer: KeyId, piece: usize| {
+        let mut reader = ConsoleReader::new(signer, &Nonce::from_bytes([4; 16]));
+        let mut pieces: Vec<ConsoleOutput> = Vec::new();
+        for bytes in data.chunks(piece) {
+            if reader.push(bytes, &mut pieces).is_err() {
+                break;
+            }
+        }
+        pieces
+    };
+    let (slow, whole) = (read(key.id(), 1), read(key.id(), data.len().max(1)));
+    assert_eq!(slow, whole);
+    assert!(slow.iter().zip(1..).all(|(piece, number)| piece.number == number));
+    assert!(read(other.id(), 7).is_empty(), "somebody else's");
+}
+
 /// What a provider says to a requestor, who trusts it with little.
 fn provider_replies(data: &[u8]) {
     json_reads_back::<Vm>(data);
@@ -284,6 +334,9 @@ fn provider_replies(data: &[u8]) {
     json_reads_back::<Operation>(data);
     json_reads_back::<ProviderInfo>(data);
     json_reads_back::<VmEvents>(data);
+    json_reads_back::<VmSnapshots>(data);
+    json_reads_back::<ConsoleLog>(data);
+    json_reads_back::<ConsoleOutput>(data);
     json_reads_back::<StreamedEvent>(data);
     json_reads_back::<ExtendLease>(data);
     if let Some(undelete) = json_reads_back::<UndeleteVm>(data)

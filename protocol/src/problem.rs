@@ -74,6 +74,8 @@ codes! {
     OperationNotFound = "operation_not_found", 404, "Operation not found";
     /// There is no live advertisement of that provider.
     AdvertisementNotFound = "advertisement_not_found", 404, "Advertisement not found";
+    /// The VM has no snapshot of that name.
+    SnapshotNotFound = "snapshot_not_found", 404, "Snapshot not found";
     /// The path knows other methods.
     MethodNotAllowed = "method_not_allowed", 405, "Method Not Allowed";
     /// The request took too long to arrive.
@@ -86,6 +88,12 @@ codes! {
     PortsExhausted = "ports_exhausted", 409, "Ports exhausted";
     /// The VM's state does not allow that now.
     StateConflict = "state_conflict", 409, "State conflict";
+    /// What made the VM can't do that.
+    NotSupported = "not_supported", 409, "Not supported";
+    /// The VM has a snapshot of that name already.
+    SnapshotExists = "snapshot_exists", 409, "Snapshot exists";
+    /// The VM has as many snapshots as it may have.
+    TooManySnapshots = "too_many_snapshots", 409, "Too many snapshots";
     /// It would take the last SSH key from a VM.
     LastKey = "last_key", 409, "Last key";
     /// The terms are worse than those of the advertisement that was accepted.
@@ -102,6 +110,8 @@ codes! {
     DocumentInvalid = "document_invalid", 422, "Document invalid";
     /// The provider gives no lease as long as that.
     LeaseTooLong = "lease_too_long", 422, "Lease too long";
+    /// A disk is never made smaller.
+    DiskCannotShrink = "disk_cannot_shrink", 422, "A disk cannot shrink";
     /// The image is not among those that the provider rents out.
     ImageNotOffered = "image_not_offered", 422, "Image not offered";
     /// The idempotency key was used before, for something else.

@@ -1,6 +1,7 @@
 //! Every path of every service, for servers and clients alike. A route ends in its pattern
 //! (`/api/v1/vms/{name}`), and has a builder where it takes a parameter.
 
+use crate::vm::SnapshotName;
 use crate::{KeyId, VmRef};
 
 /// Liveness of every service.
@@ -44,6 +45,26 @@ pub const VM_UNDELETE: &str = "/api/v1/vms/{name}/undelete";
 pub const VM_EVENTS: &str = "/api/v1/vms/{name}/events";
 /// Provider: the same as it happens.
 pub const VM_EVENT_STREAM: &str = "/api/v1/vms/{name}/events/stream";
+/// Provider: keeps a VM's memory on its disk, and ends it.
+pub const VM_SUSPEND: &str = "/api/v1/vms/{name}/suspend";
+/// Provider: lets a suspended VM go on.
+pub const VM_RESUME: &str = "/api/v1/vms/{name}/resume";
+/// Provider: a VM's snapshots; making one.
+pub const VM_SNAPSHOTS: &str = "/api/v1/vms/{name}/snapshots";
+/// Provider: deletes a snapshot.
+pub const VM_SNAPSHOT: &str = "/api/v1/vms/{name}/snapshots/{snapshot}";
+/// Provider: takes a VM back to a snapshot.
+pub const VM_SNAPSHOT_RESTORE: &str = "/api/v1/vms/{name}/snapshots/{snapshot}/restore";
+/// Provider: creates a VM with another one's disk.
+pub const VM_CLONE: &str = "/api/v1/vms/{name}/clone";
+/// Provider: makes a VM larger or smaller.
+pub const VM_RESIZE: &str = "/api/v1/vms/{name}/resize";
+/// Provider: what a VM's console has said.
+pub const VM_CONSOLE: &str = "/api/v1/vms/{name}/console";
+/// Provider: opens a VM's console; what it says.
+pub const VM_CONSOLE_STREAM: &str = "/api/v1/vms/{name}/console/stream";
+/// Provider: types into a console that is open.
+pub const VM_CONSOLE_INPUT: &str = "/api/v1/vms/{name}/console/input";
 /// Provider: one asynchronous operation (the original calls it a job).
 pub const VM_OPERATION: &str = "/api/v1/vms/jobs/{job_id}";
 
@@ -138,10 +159,21 @@ pub const ROUTES: &[Route] = &[
     route(Service::Provider, "POST", VM_UNDELETE, Caller::Concerned),
     route(Service::Provider, "GET", VM_EVENTS, Caller::Concerned),
     route(Service::Provider, "GET", VM_EVENT_STREAM, Caller::Concerned),
+    route(Service::Provider, "POST", VM_SUSPEND, Caller::Concerned),
+    route(Service::Provider, "POST", VM_RESUME, Caller::Concerned),
+    route(Service::Provider, "GET", VM_SNAPSHOTS, Caller::Concerned),
+    route(Service::Provider, "POST", VM_SNAPSHOTS, Caller::Concerned),
+    route(Service::Provider, "DELETE", VM_SNAPSHOT, Caller::Concerned),
+    route(Service::Provider, "POST", VM_SNAPSHOT_RESTORE, Caller::Concerned),
+    route(Service::Provider, "POST", VM_CLONE, Caller::Concerned),
+    route(Service::Provider, "POST", VM_RESIZE, Caller::Concerned),
+    route(Service::Provider, "GET", VM_CONSOLE, Caller::Concerned),
+    route(Service::Provider, "GET", VM_CONSOLE_STREAM, Caller::Concerned),
+    route(Service::Provider, "POST", VM_CONSOLE_INPUT, Caller::Concerned),
     route(Service::ControlSocket, "GET", SUMMARY, Caller::ServiceOwner),
 ];
 
-/// Fills the one parameter of a route.
+/// Fills the first parameter of a route.
 fn fill(pattern: &str, value: &str) -> String {
     match (pattern.find('{'), pattern.find('}')) {
         (Some(start), Some(end)) => format!("{}{value}{}", &pattern[..start], &pattern[end + 1..]),
@@ -221,6 +253,66 @@ pub fn vm_event_stream(vm: &VmRef) -> String {
     fill(VM_EVENT_STREAM, vm.as_str())
 }
 
+/// Suspends a VM.
+#[must_use]
+pub fn vm_suspend(vm: &VmRef) -> String {
+    fill(VM_SUSPEND, vm.as_str())
+}
+
+/// Lets a suspended VM go on.
+#[must_use]
+pub fn vm_resume(vm: &VmRef) -> String {
+    fill(VM_RESUME, vm.as_str())
+}
+
+/// A VM's snapshots.
+#[must_use]
+pub fn vm_snapshots(vm: &VmRef) -> String {
+    fill(VM_SNAPSHOTS, vm.as_str())
+}
+
+/// Clones a VM.
+#[must_use]
+pub fn vm_clone(vm: &VmRef) -> String {
+    fill(VM_CLONE, vm.as_str())
+}
+
+/// Resizes a VM.
+#[must_use]
+pub fn vm_resize(vm: &VmRef) -> String {
+    fill(VM_RESIZE, vm.as_str())
+}
+
+/// What a VM's console has said.
+#[must_use]
+pub fn vm_console(vm: &VmRef) -> String {
+    fill(VM_CONSOLE, vm.as_str())
+}
+
+/// Opens a VM's console.
+#[must_use]
+pub fn vm_console_stream(vm: &VmRef) -> String {
+    fill(VM_CONSOLE_STREAM, vm.as_str())
+}
+
+/// Types into a VM's console.
+#[must_use]
+pub fn vm_console_input(vm: &VmRef) -> String {
+    fill(VM_CONSOLE_INPUT, vm.as_str())
+}
+
+/// One snapshot of a VM.
+#[must_use]
+pub fn vm_snapshot(vm: &VmRef, snapshot: &SnapshotName) -> String {
+    fill(&fill(VM_SNAPSHOT, vm.as_str()), snapshot.as_str())
+}
+
+/// Takes a VM back to a snapshot.
+#[must_use]
+pub fn vm_snapshot_restore(vm: &VmRef, snapshot: &SnapshotName) -> String {
+    fill(&fill(VM_SNAPSHOT_RESTORE, vm.as_str()), snapshot.as_str())
+}
+
 /// One operation; `id` as the provider gave it.
 #[must_use]
 pub fn vm_operation(id: &str) -> String {
@@ -255,6 +347,8 @@ mod tests {
         let name: VmRef = "box".parse().unwrap();
         assert_eq!(vm(&name), "/api/v1/vms/box");
         assert_eq!(vm_stats(&name), "/api/v1/vms/box/stats");
+        let first = "first".parse().unwrap();
+        assert_eq!(vm_snapshot_restore(&name, &first), "/api/v1/vms/box/snapshots/first/restore");
         assert_eq!(vm_operation("a/../b"), "/api/v1/vms/jobs/ab");
     }
 }

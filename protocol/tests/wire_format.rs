@@ -6,6 +6,8 @@
 
 mod golden_json;
 
+use std::collections::BTreeSet;
+
 use golden_json::Goldens;
 use golem_vm_protocol::advertisement::{
     Advertisement, AdvertisementEntry, AdvertisementQuery, Endpoint, Offer, OfferedImage,
@@ -28,10 +30,12 @@ use golem_vm_protocol::signature::{
 };
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{
-    AcceptedOffer, Actor, Cause, ChangeVmKeys, CreateVmRequest, EventKind, ExtendLease, Isolation,
-    KEEP_ALIVE, Lease, LeaseRequest, LeaseTerms, OnExpiry, Operation, OperationAccepted,
-    OperationStatus, StreamReader, StreamedEvent, UndeleteVm, Vm, VmAccess, VmAccessPending,
-    VmEvent, VmEvents, VmKeys, VmStage, VmStats, VmStatus, stream_frame,
+    Ability, AcceptedOffer, Actor, Bytes, Cause, ChangeVmKeys, CloneVm, ConsoleInput, ConsoleLog,
+    ConsoleOutput, ConsoleTaken, CreateSnapshot, CreateVmRequest, EventKind, ExtendLease,
+    Isolation, KEEP_ALIVE, Lease, LeaseRequest, LeaseTerms, OnExpiry, Operation, OperationAccepted,
+    OperationStatus, ResizeVm, StreamReader, StreamedEvent, UndeleteVm, Vm, VmAccess,
+    VmAccessPending, VmEvent, VmEvents, VmKeys, VmSnapshot, VmSnapshots, VmStage, VmStats,
+    VmStatus, stream_frame,
 };
 use golem_vm_protocol::{ErrorCode, FieldError, KeyPair, Problem, VmId, VmResources};
 use http::HeaderMap;
@@ -142,6 +146,9 @@ fn vm() -> Vm {
         image_digest: Some(DocumentDigest::of(b"image").to_string()),
         backend: Some("docker".into()),
         isolation: Some(Isolation::Container),
+        accel: None,
+        suspended: false,
+        abilities: BTreeSet::new(),
         egress: Some("internet".into()),
         prices: Some(Prices {
             core_month: 5_000_000,
@@ -323,10 +330,22 @@ fn provider_messages(ours: &mut Goldens) {
         ssh_key: SSH_KEY.into(),
         ssh_keys: vec![SSH_KEY.replace("attic", "laptop")],
         image: Some("debian-12".into()),
+        isolation: None,
+        cloud_init: None,
         stream_id: None,
         offer: Some(AcceptedOffer { sequence: 7, digest: DocumentDigest::of(b"document") }),
     };
     ours.pinned("create_request", &create);
+    let demanding = CreateVmRequest {
+        image: Some(format!("debian-12@{}", DocumentDigest::of(b"image"))),
+        isolation: Some(Isolation::Vm),
+        cloud_init: Some("#cloud-config\npackages: [git]\n".into()),
+        ssh_keys: Vec::new(),
+        offer: None,
+        lease: None,
+        ..create.clone()
+    };
+    ours.pinned("create_request_vm", &demanding);
     ours.pinned("vm", &vm());
     let broken = Vm {
         status: VmStatus::Error,
@@ -343,6 +362,17 @@ fn provider_messages(ours: &mut Goldens) {
     };
     let kept = Vm { status: VmStatus::Stopped, ip_address: None, lease: Some(kept), ..vm() };
     ours.pinned("vm_kept", &kept);
+    let suspended = Vm {
+        status: VmStatus::Stopped,
+        ip_address: None,
+        backend: Some("qemu".into()),
+        isolation: Some(Isolation::Vm),
+        accel: Some("kvm".into()),
+        suspended: true,
+        abilities: Ability::ALL.iter().copied().collect(),
+        ..vm()
+    };
+    ours.pinned("vm_suspended", &suspended);
     let accepted =
         OperationAccepted { job_id: "op_1".into(), vm_id: vm().id, status: VmStatus::Creating };
     ours.pinned("create_accepted", &accepted);
@@ -392,6 +422,49 @@ fn provider_messages(ours: &mut Goldens) {
         ChangeVmKeys { add: vec![SSH_KEY.into()], remove: vec![key.fingerprint()], force: false };
     ours.pinned("keys_change", &change);
     lease_messages(ours);
+    life_messages(ours);
+    console_messages(ours);
+}
+
+fn life_messages(ours: &mut Goldens) {
+    ours.pinned("snapshot_request", &CreateSnapshot { name: "before-upgrade".into() });
+    let snapshot = VmSnapshot {
+        name: "before-upgrade".parse().unwrap(),
+        created_at: moment(60),
+        with_memory: true,
+        resources: SIZE,
+        bytes: Some(734_003_200),
+    };
+    ours.pinned("snapshots", &VmSnapshots { vm_id: vm().id, snapshots: vec![snapshot] });
+    let clone = CloneVm {
+        name: "second".into(),
+        ssh_key: SSH_KEY.into(),
+        ssh_keys: Vec::new(),
+        lease: Some(LeaseRequest { duration_seconds: Some(7_200), ..LeaseRequest::default() }),
+    };
+    ours.pinned("clone_request", &clone);
+    let resources = VmResources { cpu: 2, memory: 4, storage: 20 };
+    ours.pinned("resize_request", &ResizeVm { resources });
+}
+
+fn console_messages(ours: &mut Goldens) {
+    let log = Bytes(b"Debian GNU/Linux 12 my-webserver ttyS0\r\n\r\nmy-webserver login: ".to_vec());
+    ours.pinned("console_log", &ConsoleLog { vm_id: vm().id, data: log.clone(), truncated: true });
+    let nonce = Nonce::from_bytes([4; 16]).to_string();
+    let output =
+        ConsoleOutput { nonce: nonce.clone(), number: 1, data: log, skipped: 0, ended: None };
+    ours.pinned("console_output", &output);
+    let end = ConsoleOutput {
+        number: 2,
+        data: Bytes::default(),
+        skipped: 512,
+        ended: Some("the VM has stopped".into()),
+        ..output
+    };
+    ours.pinned("console_end", &end);
+    let input = ConsoleInput { session: nonce, number: 1, data: Bytes(b"root\n".to_vec()) };
+    ours.pinned("console_input", &input);
+    ours.pinned("console_taken", &ConsoleTaken { number: 1 });
 }
 
 fn first_events() -> [VmEvent; 2] {

@@ -3,45 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::VmResources;
+use super::words::words;
 use crate::document::Document;
 use crate::time::Timestamp;
-
-macro_rules! words {
-    ($(#[$outer:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
-        $(#[$outer])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[non_exhaustive]
-        pub enum $name {
-            $($(#[$doc])* #[serde(rename = $text)] $variant,)*
-            /// A word that this version does not know: the other side is newer.
-            #[serde(other, rename = "unknown")]
-            Unknown,
-        }
-
-        impl $name {
-            /// Every word of this version.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The word on the wire.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* Self::Unknown => "unknown" }
-            }
-
-            /// The value of a word; [`Self::Unknown`] for one that is not known.
-            #[must_use]
-            pub fn from_word(word: &str) -> Self {
-                Self::ALL.iter().copied().find(|known| known.as_str() == word).unwrap_or(Self::Unknown)
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-    };
-}
 
 words! {
     /// The states of a VM, as its history names them: finer than [`super::VmStatus`], whose words are the
@@ -57,6 +21,10 @@ words! {
         Stopping = "stopping",
         /// Down; its disk is kept.
         Stopped = "stopped",
+        /// Its memory is being written to its disk.
+        Suspending = "suspending",
+        /// Down, with its memory kept on its disk: it goes on from there when it is started.
+        Suspended = "suspended",
         /// Down, and its lease has ended: kept for the grace period.
         Retained = "retained",
         /// Being removed, with its disk.
@@ -79,6 +47,10 @@ words! {
         Progress = "progress",
         /// Its lease was changed, or is about to end.
         Lease = "lease",
+        /// A snapshot of it was made, restored or deleted.
+        Snapshot = "snapshot",
+        /// Its size was changed: `resources` is the new one.
+        Resize = "resize",
         /// Something else that its owner may want to know.
         Note = "note",
     }
@@ -137,6 +109,14 @@ words! {
         InstanceGone = "instance_gone",
         /// Its instance can't be used.
         InstanceBroken = "instance_broken",
+        /// A snapshot of it was made.
+        SnapshotMade = "snapshot_made",
+        /// It was taken back to a snapshot.
+        SnapshotRestored = "snapshot_restored",
+        /// A snapshot of it was deleted.
+        SnapshotDeleted = "snapshot_deleted",
+        /// It could not go on from the memory that was kept, and boots from its disk.
+        MemoryLost = "memory_lost",
         /// The provider ended in the middle of it, and carries on.
         Recovered = "recovered",
         /// The provider is given up.

@@ -3,6 +3,7 @@
 //! It is `text/event-stream` in the narrow form that is described in `docs/http-api.md`: lines end with a
 //! line feed, and each event has one `data` line, the [`Envelope`] of a [`StreamedEvent`].
 
+use super::frames::Frames;
 use super::{StreamedEvent, VmEvent, VmRef};
 use crate::document::{DocumentError, Envelope};
 use crate::identity::{KeyId, KeyPair};
@@ -84,10 +85,7 @@ pub struct StreamReader {
     last: u64,
     /// Whether an event was read: the next one follows it directly.
     begun: bool,
-    /// The line that has not ended yet.
-    line: Vec<u8>,
-    /// The `data` of the event that has not ended yet.
-    data: Option<Vec<u8>>,
+    frames: Frames,
 }
 
 impl StreamReader {
@@ -99,8 +97,8 @@ impl StreamReader {
             VmRef::Id(_, text) => Some(text.clone()),
             VmRef::Name(_) => None,
         };
-        let (nonce, line) = (nonce.to_string(), Vec::new());
-        Self { signer, nonce, vm, last: after, begun: false, line, data: None }
+        let (nonce, frames) = (nonce.to_string(), Frames::default());
+        Self { signer, nonce, vm, last: after, begun: false, frames }
     }
 
     /// The number of the last event that was read: what to go on behind.
@@ -115,35 +113,10 @@ impl StreamReader {
     /// # Errors
     /// [`StreamError`]; nothing that follows is to be read then. What came before it is in `events`.
     pub fn push(&mut self, bytes: &[u8], events: &mut Vec<VmEvent>) -> Result<(), StreamError> {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ended) = match part.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (part, false),
-            };
-            if self.line.len() + text.len() > MAX_STREAM_LINE {
-                return Err(StreamError::TooLong);
-            }
-            self.line.extend_from_slice(text);
-            if ended {
-                let line = std::mem::take(&mut self.line);
-                events.extend(self.line(&line)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn line(&mut self, line: &[u8]) -> Result<Option<VmEvent>, StreamError> {
-        if line.is_empty() {
-            return self.data.take().map(|data| self.event(&data)).transpose();
-        }
-        if let Some(data) = line.strip_prefix(b"data:") {
-            let data = data.strip_prefix(b" ").unwrap_or(data);
-            if self.data.replace(data.to_vec()).is_some() {
-                return Err(StreamError::Unreadable("it has two lines of data".to_owned()));
-            }
-        }
-        // Comments, and names and numbers that are not signed.
-        Ok(None)
+        let mut frames = std::mem::take(&mut self.frames);
+        let read = frames.push(bytes, |data| self.event(data).map(|event| events.push(event)));
+        self.frames = frames;
+        read
     }
 
     fn event(&mut self, data: &[u8]) -> Result<VmEvent, StreamError> {

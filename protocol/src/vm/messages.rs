@@ -1,9 +1,12 @@
 //! What requestor and provider say to each other about VMs.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Isolation, Lease, LeaseRequest, MAX_SSH_KEYS, SshPublicKey, VmName, VmResources, VmSize,
+    Ability, Isolation, Lease, LeaseRequest, MAX_SSH_KEYS, SshPublicKey, VmName, VmResources,
+    VmSize,
 };
 use crate::KeyId;
 use crate::advertisement::Prices;
@@ -13,6 +16,8 @@ use crate::time::{NaiveUtc, Timestamp};
 
 /// Longest image name in characters.
 const MAX_IMAGE_CHARS: usize = 128;
+/// Largest `cloud_init` in bytes.
+pub const MAX_CLOUD_INIT_BYTES: usize = 32 * 1024;
 
 /// The state of a VM as the wire knows it (the original's words).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,9 +94,17 @@ pub struct CreateVmRequest {
     /// Further keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_keys: Vec<String>,
-    /// The image's name; without one, the provider's default.
+    /// The image's name, or its name, `@` and the digest that it has to have
+    /// (`debian-12@sha256:…`); without one, the provider's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// How the VM is to be kept apart from its host; without it, as the provider has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// The requestor's own cloud-init user data, for the first boot: at most
+    /// [`MAX_CLOUD_INIT_BYTES`] bytes of text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<String>,
     /// The original's payment stream; accepted and ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_id: Option<i64>,
@@ -112,8 +125,14 @@ pub struct ValidCreate {
     pub resources: VmResources,
     /// The keys that may log in: at least one, each once.
     pub ssh_keys: Vec<SshPublicKey>,
-    /// The image asked for, if any; whether it is offered is for the provider to say.
+    /// The name of the image asked for, if any; whether it is offered is for the provider to say.
     pub image: Option<String>,
+    /// The digest that the image has to have, if one was said.
+    pub image_digest: Option<DocumentDigest>,
+    /// How it is to be kept apart from its host, if that was said: never [`Isolation::Unknown`].
+    pub isolation: Option<Isolation>,
+    /// The requestor's own cloud-init user data.
+    pub cloud_init: Option<String>,
     /// The terms that the requestor was shown, if any.
     pub offer: Option<AcceptedOffer>,
     /// For how long, and what happens then; within the wire's bounds, not yet within the provider's.
@@ -142,15 +161,12 @@ impl CreateVmRequest {
                 None
             }
         };
-        let ssh_keys = self.keys(&mut errors);
-        if let Some(image) = &self.image
-            && (image.is_empty() || !crate::text::is_printable(image, MAX_IMAGE_CHARS))
-        {
-            errors.push(FieldError::new(
-                "/image",
-                format!("an image name is 1 to {MAX_IMAGE_CHARS} printable characters"),
-            ));
+        let ssh_keys = valid_keys(&self.ssh_key, &self.ssh_keys, &mut errors);
+        let (image, image_digest) = self.image_and_digest(&mut errors);
+        if self.isolation == Some(Isolation::Unknown) {
+            errors.push(FieldError::new("/isolation", "it is 'vm' or 'container'"));
         }
+        errors.extend(self.cloud_init_error());
         let lease = self.lease.unwrap_or_default();
         errors.extend(lease.errors("/lease"));
         match (name, resources) {
@@ -158,7 +174,10 @@ impl CreateVmRequest {
                 name,
                 resources,
                 ssh_keys,
-                image: self.image.clone(),
+                image,
+                image_digest,
+                isolation: self.isolation,
+                cloud_init: self.cloud_init.clone(),
                 offer: self.offer.clone(),
                 lease,
             }),
@@ -166,30 +185,73 @@ impl CreateVmRequest {
         }
     }
 
-    fn keys(&self, errors: &mut Vec<FieldError>) -> Vec<SshPublicKey> {
-        let mut keys: Vec<SshPublicKey> = Vec::new();
-        if self.ssh_key.is_empty() && self.ssh_keys.is_empty() {
-            errors.push(FieldError::new("/ssh_key", "Field required: a public SSH key"));
-        }
-        if self.ssh_keys.len() + usize::from(!self.ssh_key.is_empty()) > MAX_SSH_KEYS {
+    /// The image's name, and the digest behind its `@`.
+    fn image_and_digest(
+        &self,
+        errors: &mut Vec<FieldError>,
+    ) -> (Option<String>, Option<DocumentDigest>) {
+        let Some(image) = &self.image else { return (None, None) };
+        let (name, digest) = match image.split_once('@') {
+            Some((name, digest)) => (name, Some(digest.parse::<DocumentDigest>())),
+            None => (image.as_str(), None),
+        };
+        if name.is_empty() || !crate::text::is_printable(name, MAX_IMAGE_CHARS) {
             errors.push(FieldError::new(
-                "/ssh_keys",
-                format!("at most {MAX_SSH_KEYS} keys, that of /ssh_key included"),
+                "/image",
+                format!("an image name is 1 to {MAX_IMAGE_CHARS} printable characters"),
             ));
-            return keys;
         }
-        let first = (!self.ssh_key.is_empty()).then_some(("/ssh_key".to_owned(), &self.ssh_key));
-        let more =
-            self.ssh_keys.iter().enumerate().map(|(at, key)| (format!("/ssh_keys/{at}"), key));
-        for (pointer, text) in first.into_iter().chain(more) {
-            match text.parse::<SshPublicKey>() {
-                Ok(key) if keys.iter().any(|k| k.without_comment() == key.without_comment()) => {}
-                Ok(key) => keys.push(key),
-                Err(error) => errors.push(FieldError::new(pointer, error.to_string())),
+        match digest.transpose() {
+            Ok(digest) => (Some(name.to_owned()), digest),
+            Err(error) => {
+                errors.push(FieldError::new("/image", format!("behind the '@': {error}")));
+                (None, None)
             }
         }
-        keys
     }
+
+    fn cloud_init_error(&self) -> Option<FieldError> {
+        let text = self.cloud_init.as_ref()?;
+        let wrong = if text.trim().is_empty() {
+            "it is empty".to_owned()
+        } else if text.len() > MAX_CLOUD_INIT_BYTES {
+            format!("{} bytes are more than {MAX_CLOUD_INIT_BYTES}", text.len())
+        } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+            "it is text, without control characters other than line ends and tabs".to_owned()
+        } else {
+            return None;
+        };
+        Some(FieldError::new("/cloud_init", wrong))
+    }
+}
+
+/// The keys of `ssh_key` and `ssh_keys`, each once; what is wrong with them goes to `errors`.
+pub(super) fn valid_keys(
+    one: &String,
+    further: &[String],
+    errors: &mut Vec<FieldError>,
+) -> Vec<SshPublicKey> {
+    let mut keys: Vec<SshPublicKey> = Vec::new();
+    if one.is_empty() && further.is_empty() {
+        errors.push(FieldError::new("/ssh_key", "Field required: a public SSH key"));
+    }
+    if further.len() + usize::from(!one.is_empty()) > MAX_SSH_KEYS {
+        errors.push(FieldError::new(
+            "/ssh_keys",
+            format!("at most {MAX_SSH_KEYS} keys, that of /ssh_key included"),
+        ));
+        return keys;
+    }
+    let first = (!one.is_empty()).then_some(("/ssh_key".to_owned(), one));
+    let more = further.iter().enumerate().map(|(at, key)| (format!("/ssh_keys/{at}"), key));
+    for (pointer, text) in first.into_iter().chain(more) {
+        match text.parse::<SshPublicKey>() {
+            Ok(key) if keys.iter().any(|k| k.without_comment() == key.without_comment()) => {}
+            Ok(key) => keys.push(key),
+            Err(error) => errors.push(FieldError::new(pointer, error.to_string())),
+        }
+    }
+    keys
 }
 
 /// A VM as its owner sees it. The original's fields come first.
@@ -227,6 +289,16 @@ pub struct Vm {
     /// How it is kept apart from its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// What a virtual machine's processor is: `kvm`, or `tcg` (emulated, and slow).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<String>,
+    /// Whether its memory is kept on its disk, so that it goes on from there when it is started. Its
+    /// status is `stopped` then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
+    /// What else can be done with it, where the backend that made it says so.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub abilities: BTreeSet<Ability>,
     /// Where its traffic may go: `internet` or `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<String>,
@@ -389,6 +461,36 @@ mod tests {
         let errors = request(r#"{"name":"X","ssh_key":"nope","image":""}"#).validate().unwrap_err();
         let pointers: Vec<_> = errors.iter().map(|e| e.pointer.as_str()).collect();
         assert_eq!(pointers, ["/name", "/resources", "/ssh_key", "/image"]);
+    }
+
+    #[test]
+    fn an_image_may_be_named_with_its_digest() {
+        let with = |more: &str| {
+            request(&format!(r#"{{"name":"box","size":"small","ssh_key":"{KEY}",{more}}}"#))
+                .validate()
+        };
+        let digest = DocumentDigest::of(b"disk");
+        let valid = with(&format!(r#""image":"debian-12@{digest}""#)).unwrap();
+        assert_eq!(valid.image.as_deref(), Some("debian-12"));
+        assert_eq!(valid.image_digest, Some(digest));
+        for bad in ["debian-12@", "debian-12@sha256:12", "@sha256:12", "a@b@c"] {
+            let errors = with(&format!(r#""image":"{bad}""#)).unwrap_err();
+            assert!(errors.iter().all(|error| error.pointer == "/image"), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn cloud_init_is_a_bounded_text() {
+        let with = |text: &str| CreateVmRequest {
+            cloud_init: Some(text.to_owned()),
+            ..request(&format!(r#"{{"name":"box","size":"small","ssh_key":"{KEY}"}}"#))
+        };
+        let good = "#cloud-config\npackages: [git]\n";
+        assert_eq!(with(good).validate().unwrap().cloud_init.as_deref(), Some(good));
+        assert!(with(&"x".repeat(MAX_CLOUD_INIT_BYTES)).validate().is_ok());
+        for bad in ["", " \n", "a\0b", &"x".repeat(MAX_CLOUD_INIT_BYTES + 1)] {
+            assert_eq!(with(bad).validate().unwrap_err()[0].pointer, "/cloud_init");
+        }
     }
 
     #[test]

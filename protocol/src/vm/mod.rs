@@ -1,15 +1,25 @@
 //! Rented VMs: what they are called, how big they can be, and what is said about them.
 
+mod ability;
+mod console;
 mod event;
 mod event_stream;
+mod frames;
 mod id;
 mod image_name;
 mod keys;
 mod lease;
+mod life;
 mod messages;
 mod resources;
 mod ssh_key;
+mod words;
 
+pub use ability::Ability;
+pub use console::{
+    Bytes, ConsoleInput, ConsoleLog, ConsoleOutput, ConsoleReader, ConsoleTaken, MAX_CONSOLE_CHUNK,
+    MAX_CONSOLE_INPUT, MAX_CONSOLE_LOG, console_frame,
+};
 pub use event::{Actor, Cause, EventKind, StreamedEvent, VmEvent, VmEvents, VmStage};
 pub use event_stream::{
     KEEP_ALIVE, MAX_STREAM_LINE, StreamError, StreamReader, event_number, stream_frame,
@@ -21,9 +31,13 @@ pub use lease::{
     ExtendLease, Lease, LeaseRequest, LeaseTerms, MAX_IDLE_SECONDS, MAX_LEASE_SECONDS,
     MIN_IDLE_SECONDS, MIN_LEASE_SECONDS, OnExpiry, UndeleteVm,
 };
+pub use life::{
+    CloneVm, CreateSnapshot, MAX_SNAPSHOTS, ResizeVm, SNAPSHOT_NAME_RULE, SnapshotName,
+    SnapshotNameError, ValidClone, VmSnapshot, VmSnapshots,
+};
 pub use messages::{
-    AcceptedOffer, CreateVmRequest, Operation, OperationAccepted, OperationStatus, Owner,
-    ValidCreate, Vm, VmAccess, VmAccessPending, VmStats, VmStatus,
+    AcceptedOffer, CreateVmRequest, MAX_CLOUD_INIT_BYTES, Operation, OperationAccepted,
+    OperationStatus, Owner, ValidCreate, Vm, VmAccess, VmAccessPending, VmStats, VmStatus,
 };
 pub use resources::{CPU_SIZES, MEMORY_SIZES_GB, MIN_STORAGE_GB, VmResources, VmSize};
 pub use ssh_key::{RSA_GOOD_BITS, RSA_MIN_BITS, SshKeyError, SshPublicKey};

@@ -113,6 +113,13 @@ where
     serde_json::from_value(value).map(Some).map_err(serde::de::Error::custom)
 }
 
+/// The same where a size has to be there.
+pub(super) fn whole_size<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<VmResources, D::Error> {
+    whole(deserializer)?.ok_or_else(|| serde::de::Error::custom("resources is null"))
+}
+
 /// An integer, an integer as text, or a number whose fraction is dropped, as pydantic v1 reads it.
 fn lenient_u32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     #[derive(Deserialize)]

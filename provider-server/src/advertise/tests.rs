@@ -76,6 +76,8 @@ pub(super) fn snapshot() -> Snapshot {
                 containment: Containment::Contained,
                 findings: Vec::new(),
                 data_root: None,
+                accel: None,
+                abilities: [].into(),
             },
             egress: Egress::Internet,
         }],

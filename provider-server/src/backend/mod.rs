@@ -8,8 +8,8 @@
 //! [`stop`](Backend::stop) → [`destroy`](Backend::destroy); [`observe`](Backend::observe) at any time.
 //! Calls for one instance never overlap: each VM has one task that makes them.
 //!
-//! Rarer abilities are traits of their own ([`Metering`], [`ImageStore`]); differences between
-//! backends are data ([`Capabilities`]), found by trying.
+//! Rarer abilities are traits of their own ([`Metering`], [`ImageStore`], [`Suspend`], [`Snapshots`], …);
+//! differences between backends are data ([`Capabilities`]), found by trying.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,13 +20,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use golem_vm_protocol::vm::{Isolation, SshPublicKey};
+use golem_vm_protocol::vm::{Ability, Isolation, SnapshotName, SshPublicKey};
 use golem_vm_protocol::{VmId, VmName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::containment::TrafficGuard;
 
+mod abilities;
 pub mod docker;
 mod found;
 pub mod kernel_numbers;
@@ -34,6 +35,9 @@ pub mod memory;
 pub mod open_files;
 mod set;
 
+pub use abilities::{
+    CloneInstance, Console, ConsoleTail, Duplex, Resize, SnapshotInfo, Snapshots, Suspend,
+};
 pub use found::Found;
 pub use set::{Backends, Member, Present, Standing};
 
@@ -212,6 +216,9 @@ pub struct InstanceSpec {
     pub confinement: Confinement,
     /// Who may log in.
     pub access: Option<SshAccess>,
+    /// The requestor's own cloud-init user data, for the first boot; only for a backend with
+    /// [`Ability::CloudInit`].
+    pub user_data: Option<String>,
 }
 
 /// An image as the backend knows it, for ever the same content (`sha256:…`).
@@ -239,6 +246,19 @@ impl fmt::Display for ImageDigest {
     }
 }
 
+/// Who ended an instance that does not run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndedBy {
+    /// That can't be told.
+    #[default]
+    Unknown,
+    /// The guest shut itself down, by its own will: whoever finds it so later does not start it again.
+    Guest,
+    /// It was stopped from outside, or has not run yet.
+    Host,
+}
+
 /// What was seen when a backend was asked about an instance. "Could not ask" is not among them:
 /// that is [`BackendError::Unavailable`], and says nothing about the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,7 +271,11 @@ pub enum Observation {
         exit_code: Option<i64>,
         /// Whether it was ended for using too much memory.
         out_of_memory: bool,
+        /// Who ended it, as far as that can be told.
+        by: EndedBy,
     },
+    /// It is there and does not run, and its memory is kept: it goes on from there when it is started.
+    Suspended,
     /// It runs.
     Running {
         /// Where its sshd listens, as seen from this host; changes from start to start.
@@ -277,6 +301,13 @@ pub enum BackendError {
     /// There is no such instance.
     #[error("there is no instance {0}")]
     NoInstance(InstanceId),
+    /// The instance has no snapshot of that name.
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(SnapshotName),
+    /// The instance can't go on from the memory that is kept, which is still there:
+    /// [`Suspend::forget`] throws it away, and then it boots.
+    #[error("it can't go on from its kept memory: {0}")]
+    MemoryLost(String),
     /// It was asked and refused or failed.
     #[error("{0}")]
     Failed(String),
@@ -345,6 +376,21 @@ pub struct Capabilities {
     /// Where the backend keeps the instances' disks, if that is on this machine.
     #[serde(default)]
     pub data_root: Option<PathBuf>,
+    /// What runs the processors of virtual machines; `None` where there are none, or that can't be told.
+    #[serde(default)]
+    pub accel: Option<Accelerator>,
+    /// What it can do with its instances that not every backend can.
+    #[serde(default)]
+    pub abilities: BTreeSet<Ability>,
+}
+
+/// What runs the processors of virtual machines here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accelerator {
+    /// `kvm`, or `tcg` (emulation, slow): the word in advertisements.
+    pub kind: String,
+    /// Why this one, for the provider's owner.
+    pub why: String,
 }
 
 /// Makes instances. See the module's documentation for the order of calls.
@@ -367,7 +413,8 @@ pub trait Backend: Send + Sync + 'static {
     /// repairs what an interrupted call left half-made, and changes nothing otherwise.
     async fn ensure(&self, spec: &InstanceSpec) -> Result<(), BackendError>;
 
-    /// Starts the instance. Does nothing if it runs.
+    /// Starts the instance; a suspended one goes on where it was, or fails with
+    /// [`BackendError::MemoryLost`]. Does nothing if it runs.
     async fn start(&self, id: InstanceId) -> Result<(), BackendError>;
 
     /// Makes these the keys that may log in, in place of those it was made with, whether it runs or
@@ -430,6 +477,31 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What tells people inside its instances something, if it can.
     fn notifier(&self) -> Option<&dyn NotifyGuest> {
+        None
+    }
+
+    /// What suspends its instances, if it can.
+    fn suspend(&self) -> Option<&dyn Suspend> {
+        None
+    }
+
+    /// What makes snapshots of its instances, if it can.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// What clones its instances, if it can.
+    fn clones(&self) -> Option<&dyn CloneInstance> {
+        None
+    }
+
+    /// What resizes its instances, if it can.
+    fn resizes(&self) -> Option<&dyn Resize> {
+        None
+    }
+
+    /// Its instances' consoles, if they have such a thing.
+    fn console(&self) -> Option<&dyn Console> {
         None
     }
 

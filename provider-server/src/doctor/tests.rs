@@ -66,6 +66,8 @@ fn well() -> Facts {
             containment: Containment::Contained,
             findings: Vec::new(),
             data_root: None,
+            accel: None,
+            abilities: [].into(),
         }),
         trust: Trust { allow_uncontained: false, trusted: 0 },
         images: Ok(vec![image("debian-12", true, true)]),

@@ -21,6 +21,7 @@ impl From<VmError> for ProblemResponse {
             VmError::OfferChanged(_) => ErrorCode::OfferChanged,
             VmError::NotTrusted(_) => ErrorCode::NotTrusted,
             VmError::Conflict { .. } => ErrorCode::StateConflict,
+            VmError::NotSupported { .. } => ErrorCode::NotSupported,
             VmError::LeaseTooLong { .. } => ErrorCode::LeaseTooLong,
             VmError::LastKey => ErrorCode::LastKey,
             VmError::Invalid(fields) => return Problem::validation(fields.clone()).into(),

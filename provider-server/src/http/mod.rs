@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod info;
 mod leases;
+mod life;
 mod vms;
 mod wire;
 
@@ -49,7 +50,8 @@ impl FromRef<ApiState> for Arc<InfoSource> {
 
 /// All routes.
 pub fn router(state: ApiState) -> Router {
-    let rented = vms::router().merge(leases::router()).merge(events::router());
+    let rented =
+        vms::router().merge(leases::router()).merge(life::router()).merge(events::router());
     #[cfg(feature = "fail-points")]
     let rented = rented.layer(axum::middleware::from_fn(marked));
     Router::new().merge(info::router()).merge(rented).with_state(state)

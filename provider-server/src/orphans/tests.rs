@@ -64,6 +64,7 @@ impl Bench {
             limits,
             confinement: Confinement { egress: Egress::Internet },
             access: None,
+            user_data: None,
         };
         self.backend.ensure(&spec).await.unwrap();
         id

@@ -10,7 +10,7 @@ use std::time::Duration;
 use golem_vm_node::clock::Clock;
 use golem_vm_protocol::advertisement::{Overcommit, Prices};
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{LeaseRequest, Owner, ValidCreate};
+use golem_vm_protocol::vm::{Ability, Isolation, LeaseRequest, Owner, ValidCreate};
 use golem_vm_protocol::{KeyId, VmRef};
 use sha2::{Digest as _, Sha256};
 
@@ -172,7 +172,16 @@ impl Rental {
     }
 
     async fn terms(&self, request: &ValidCreate) -> Result<Terms, VmError> {
+        self.check_demands(request)?;
         let image = self.images.resolve(request.image.as_deref()).await?;
+        if let Some(demanded) = request.image_digest
+            && demanded.to_string() != image.digest.as_str()
+        {
+            return Err(VmError::ImageNotOffered {
+                asked: format!("{}@{demanded}", image.name),
+                offered: format!("{}@{}", image.name, image.digest),
+            });
+        }
         Ok(Terms {
             resources: request.resources,
             image: image.name,
@@ -182,6 +191,25 @@ impl Rental {
             egress: self.conditions.egress,
             prices: self.conditions.prices,
         })
+    }
+
+    /// Whether the backend can make what is asked for.
+    fn check_demands(&self, request: &ValidCreate) -> Result<(), VmError> {
+        let capabilities = self.conditions.capabilities.now();
+        let what = match request.isolation {
+            Some(isolation) if isolation != capabilities.isolation => match isolation {
+                Isolation::Vm => "make virtual machines, only containers",
+                _ => "make containers, only virtual machines",
+            },
+            _ if request.cloud_init.is_none()
+                || capabilities.abilities.contains(&Ability::CloudInit) =>
+            {
+                return Ok(());
+            }
+            _ => "boot with cloud-init of your own",
+        };
+        let (name, backend) = (request.name.to_string(), self.conditions.backend);
+        Err(VmError::NotSupported { name, backend, what })
     }
 
     async fn check_offer(&self, request: &ValidCreate, terms: &Terms) -> Result<(), VmError> {
@@ -229,6 +257,17 @@ fn fingerprint(request: &ValidCreate) -> String {
         part(&number(duration_seconds));
         part(on_expiry.unwrap_or_default().as_str());
         part(&number(stop_when_idle_seconds));
+    }
+    // Nor these: each is told apart from the others by its first word.
+    for (what, text) in [
+        ("image-digest", request.image_digest.map(|digest| digest.to_string())),
+        ("isolation", request.isolation.map(|isolation| isolation.to_string())),
+        ("cloud-init", request.cloud_init.clone()),
+    ] {
+        if let Some(text) = text {
+            part(what);
+            part(&text);
+        }
     }
     data_encoding::HEXLOWER.encode(&hash.finalize())
 }

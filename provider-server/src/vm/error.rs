@@ -7,7 +7,7 @@ use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::problem::FieldError;
 use golem_vm_protocol::time::in_words;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, BackendKind};
 
 /// Why a request about a VM was not carried out.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +59,16 @@ pub enum VmError {
         name: String,
         /// Why not.
         reason: String,
+    },
+    /// What made the VM can't do it.
+    #[error("VM {name}: the {backend} backend can't {what}")]
+    NotSupported {
+        /// Which VM.
+        name: String,
+        /// Which backend.
+        backend: BackendKind,
+        /// What it can't, after "can't".
+        what: &'static str,
     },
     /// No lease of this provider is as long as that.
     #[error(

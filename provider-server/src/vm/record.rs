@@ -137,6 +137,7 @@ impl VmRecord {
                 host_key: self.host_key.public.clone(),
                 authorized_keys: self.authorized_keys.clone(),
             }),
+            user_data: None,
         }
     }
 }

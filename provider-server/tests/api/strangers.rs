@@ -29,6 +29,7 @@ impl Subjects {
         assert_ne!(job, never_job);
         let never_job = format!("op_{}", &never_job[..never_job.len() - 3]);
         let of = |parameter: &str, values: [&str; 2]| {
+            let pattern = pattern.replace("{snapshot}", "first");
             values.map(|value| (pattern.replace(parameter, value), value.to_owned()))
         };
         if pattern.contains("{name}") {

@@ -146,6 +146,7 @@ impl Vm {
                 host_key: public(&host_key).parse().unwrap(),
                 authorized_keys: vec![public(&login_key).parse().unwrap()],
             }),
+            user_data: None,
         };
         Self { spec, folder }
     }

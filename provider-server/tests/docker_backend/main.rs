@@ -20,7 +20,8 @@ use fixture::{Provider, Vm, progress, ready};
 use golem_vm_provider::backend::docker::DockerBackend;
 use golem_vm_provider::backend::docker::endpoint::Surroundings;
 use golem_vm_provider::backend::{
-    Backend, BackendError, Containment, Egress, ImageDigest, ImageStore, Metering, Observation,
+    Backend, BackendError, Containment, Egress, EndedBy, ImageDigest, ImageStore, Metering,
+    Observation,
 };
 use golem_vm_provider::containment::{Firewall, Rules};
 use registry::Registry;
@@ -121,7 +122,8 @@ async fn a_vm_lives_and_dies(provider: &Provider, image: &ImageDigest) {
 
     backend.ensure(&vm.spec).await.unwrap();
     backend.ensure(&vm.spec).await.unwrap();
-    let fresh = Observation::Stopped { exit_code: None, out_of_memory: false };
+    let fresh =
+        Observation::Stopped { exit_code: None, out_of_memory: false, by: EndedBy::Unknown };
     assert_eq!(backend.observe(id).await, Ok(fresh));
     assert_eq!(backend.list().await, Ok(vec![id]));
 
@@ -141,7 +143,8 @@ async fn a_vm_lives_and_dies(provider: &Provider, image: &ImageDigest) {
 
     backend.stop(id, GRACE).await.unwrap();
     backend.stop(id, GRACE).await.unwrap();
-    let ended = Observation::Stopped { exit_code: Some(0), out_of_memory: false };
+    let ended =
+        Observation::Stopped { exit_code: Some(0), out_of_memory: false, by: EndedBy::Unknown };
     assert_eq!(backend.observe(id).await, Ok(ended));
     backend.ensure(&vm.spec).await.unwrap();
     backend.start(id).await.unwrap();
@@ -198,7 +201,11 @@ async fn half_made_containers_are_repaired(provider: &Provider, image: &ImageDig
         docker.create_container(Some(options), body).await.unwrap();
         if started {
             backend.start(vm.id()).await.unwrap();
-            let ended = Observation::Stopped { exit_code: Some(78), out_of_memory: false };
+            let ended = Observation::Stopped {
+                exit_code: Some(78),
+                out_of_memory: false,
+                by: EndedBy::Unknown,
+            };
             let begun = Instant::now();
             while backend.observe(vm.id()).await.unwrap() != ended {
                 assert!(begun.elapsed() < GRACE, "it runs without a host key");

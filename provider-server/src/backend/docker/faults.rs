@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::DockerBackend;
 use super::fake_engine::{Answer, FakeEngine, info, no_container};
 use super::identity::Identity;
-use crate::backend::{Backend, BackendError, InstanceId, Observation};
+use crate::backend::{Backend, BackendError, EndedBy, InstanceId, Observation};
 use crate::containment::{Firewall, Rules};
 
 const GRACE: Duration = Duration::from_secs(1);
@@ -111,7 +111,8 @@ async fn nothing_could_be_asked(what: &str, answer: Answer) {
 
 #[tokio::test]
 async fn each_state_of_a_container_has_one_answer() {
-    let stopped = Observation::Stopped { exit_code: Some(0), out_of_memory: false };
+    let stopped =
+        Observation::Stopped { exit_code: Some(0), out_of_memory: false, by: EndedBy::Unknown };
     for (state, broken) in [
         ("exited", false),
         ("paused", true),
@@ -229,7 +230,8 @@ async fn on_another_or_an_emptied_engine_nothing_is_absent() {
 
         // It comes back.
         engine.set(engine_with("A", true, true));
-        let stopped = Observation::Stopped { exit_code: Some(0), out_of_memory: false };
+        let stopped =
+            Observation::Stopped { exit_code: Some(0), out_of_memory: false, by: EndedBy::Unknown };
         assert_eq!(backend.observe(one()).await, Ok(stopped), "{what}");
         assert_eq!(*backend.trouble().unwrap().borrow(), None, "{what}");
         // Now it is gone for sure.

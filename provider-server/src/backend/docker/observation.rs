@@ -10,7 +10,7 @@ use bollard::models::{
 };
 
 use super::spec;
-use crate::backend::{InstanceId, Observation};
+use crate::backend::{EndedBy, InstanceId, Observation};
 use crate::containment::Guest;
 
 /// What was seen of a container, and its end of the network while it runs.
@@ -61,6 +61,8 @@ pub(super) fn inspected(container: &ContainerInspectResponse) -> Seen {
                 .state
                 .as_ref()
                 .is_some_and(|state| state.oom_killed == Some(true)),
+            // The engine does not tell whether a container ended by itself or with the host.
+            by: EndedBy::Unknown,
         },
         Some(Status::PAUSED) => broken(PAUSED),
         Some(Status::RESTARTING) => broken(RESTARTING),
@@ -78,7 +80,8 @@ pub(super) fn inspected(container: &ContainerInspectResponse) -> Seen {
 pub(super) fn listed(container: &ContainerSummary) -> Option<(InstanceId, Seen)> {
     let names = container.names.as_ref()?;
     let id = names.iter().find_map(|name| name.trim_start_matches('/').parse().ok())?;
-    let stopped = |exit_code| Observation::Stopped { exit_code, out_of_memory: false };
+    let stopped =
+        |exit_code| Observation::Stopped { exit_code, out_of_memory: false, by: EndedBy::Unknown };
     let networks = container.network_settings.as_ref().and_then(|net| net.networks.as_ref());
     let observation = match container.state {
         Some(Listed::RUNNING | Listed::STOPPING) => {
@@ -206,7 +209,11 @@ mod tests {
 
     #[test]
     fn every_state_is_understood_in_both_ways_of_asking() {
-        let stopped = |exit_code, out_of_memory| Observation::Stopped { exit_code, out_of_memory };
+        let stopped = |exit_code, out_of_memory| Observation::Stopped {
+            exit_code,
+            out_of_memory,
+            by: EndedBy::Unknown,
+        };
         let running = Observation::Running { ssh: "172.18.0.2:22".parse().unwrap() };
         let table = [
             ("created", NEVER, 0, "Created", stopped(None, false)),

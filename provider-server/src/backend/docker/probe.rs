@@ -3,7 +3,7 @@
 use bollard::models::{SystemInfo, SystemVersion};
 use golem_vm_protocol::KeyId;
 use golem_vm_protocol::text::printable;
-use golem_vm_protocol::vm::Isolation;
+use golem_vm_protocol::vm::{Ability, Isolation};
 
 use super::endpoint::Address;
 use super::engine::{CallError, Engine, QUERY};
@@ -118,6 +118,8 @@ pub(super) async fn probe(
         containment,
         findings,
         data_root: info.docker_root_dir.map(Into::into),
+        accel: None,
+        abilities: [Ability::Notify, Ability::LiveKeys].into(),
     })
 }
 

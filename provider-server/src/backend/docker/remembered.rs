@@ -132,6 +132,8 @@ mod tests {
             containment: Containment::Contained,
             findings: Vec::new(),
             data_root: None,
+            accel: None,
+            abilities: [].into(),
         }
     }
 

@@ -262,6 +262,7 @@ pub(super) mod tests {
                 host_key: key(1),
                 authorized_keys: vec![key(2), key(3)],
             }),
+            user_data: None,
         }
     }
 

@@ -91,6 +91,7 @@ pub(super) async fn guest(
         limits: LIMITS,
         confinement: Confinement { egress: Egress::None },
         access: None,
+        user_data: None,
     };
     let mut body =
         spec::container(&wanted, provider, spec::Network { name: "none", resolvers: &[] }, traits)?;

@@ -46,6 +46,8 @@ struct KeptInstance {
     limits: Limits,
     confinement: Confinement,
     access: Option<KeptAccess>,
+    #[serde(default)]
+    user_data: Option<String>,
     power: Power,
     broken: Option<String>,
 }
@@ -137,6 +139,7 @@ impl KeptInstance {
                 host_key: access.host_key,
                 authorized_keys: access.authorized_keys,
             }),
+            user_data: spec.user_data,
             power,
             broken,
         }
@@ -155,6 +158,7 @@ impl KeptInstance {
             limits: self.limits,
             confinement: self.confinement,
             access,
+            user_data: self.user_data,
         };
         Instance { spec, power: self.power, broken: self.broken }
     }

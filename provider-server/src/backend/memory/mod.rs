@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
-use golem_vm_protocol::vm::{Isolation, SshPublicKey};
+use golem_vm_protocol::vm::{Ability, Isolation, SshPublicKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
     Backend, BackendError, BackendKind, Capabilities, Containment, DiskRoom, DiskUse, DiskWatch,
-    ImageDigest, ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation,
+    EndedBy, ImageDigest, ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation,
     ProgressSender, Usage,
 };
 use crate::fail_point::{self, FailPoint};
@@ -36,7 +36,12 @@ pub use script::{Fault, Method};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Power {
-    Off { exit_code: Option<i64>, out_of_memory: bool },
+    Off {
+        exit_code: Option<i64>,
+        out_of_memory: bool,
+        #[serde(default)]
+        by: EndedBy,
+    },
     On,
 }
 
@@ -86,6 +91,8 @@ impl MemoryBackend {
             containment: Containment::Contained,
             findings: Vec::new(),
             data_root: None,
+            accel: None,
+            abilities: [Ability::Notify, Ability::LiveKeys].into(),
         };
         let state = State {
             keeper: None,
@@ -194,7 +201,8 @@ impl MemoryBackend {
     /// The instance ends by itself. Does nothing if it is not there.
     pub fn set_stopped(&self, id: InstanceId, exit_code: i64, out_of_memory: bool) {
         if let Some(instance) = self.lock().instances.get_mut(&id) {
-            instance.power = Power::Off { exit_code: Some(exit_code), out_of_memory };
+            instance.power =
+                Power::Off { exit_code: Some(exit_code), out_of_memory, by: EndedBy::Unknown };
         }
     }
 
@@ -294,8 +302,9 @@ impl State {
                 let deaf = spec.hostname.as_str().starts_with("deaf-");
                 Observation::Running { ssh: if deaf { NOBODY } else { self.ssh } }
             }
-            Some(Instance { power: Power::Off { exit_code, out_of_memory }, .. }) => {
-                Observation::Stopped { exit_code: *exit_code, out_of_memory: *out_of_memory }
+            Some(Instance { power: Power::Off { exit_code, out_of_memory, by }, .. }) => {
+                let (exit_code, out_of_memory, by) = (*exit_code, *out_of_memory, *by);
+                Observation::Stopped { exit_code, out_of_memory, by }
             }
         }
     }
@@ -334,7 +343,7 @@ impl Backend for MemoryBackend {
             }
             state.instances.entry(spec.id).or_insert_with(|| Instance {
                 spec: spec.clone(),
-                power: Power::Off { exit_code: None, out_of_memory: false },
+                power: Power::Off { exit_code: None, out_of_memory: false, by: EndedBy::Host },
                 broken: None,
             });
             Ok(())
@@ -371,7 +380,8 @@ impl Backend for MemoryBackend {
         self.call(Method::Stop, |state| {
             let instance = state.instance(id)?;
             if instance.power == Power::On {
-                instance.power = Power::Off { exit_code: Some(0), out_of_memory: false };
+                instance.power =
+                    Power::Off { exit_code: Some(0), out_of_memory: false, by: EndedBy::Host };
             }
             Ok(())
         })

@@ -19,6 +19,7 @@ fn spec(number: u8) -> InstanceSpec {
         },
         confinement: Confinement { egress: Egress::Internet },
         access: None,
+        user_data: None,
     }
 }
 
@@ -37,7 +38,8 @@ async fn the_life_of_an_instance() {
     assert_eq!(backend.observe(spec.id).await, Ok(Observation::Running { ssh }));
     assert_eq!(backend.list().await, Ok(vec![spec.id]));
     backend.set_stopped(spec.id, 137, true);
-    let stopped = Observation::Stopped { exit_code: Some(137), out_of_memory: true };
+    let stopped =
+        Observation::Stopped { exit_code: Some(137), out_of_memory: true, by: EndedBy::Unknown };
     assert_eq!(backend.observe(spec.id).await, Ok(stopped));
     backend.destroy(spec.id).await.unwrap();
     backend.destroy(spec.id).await.unwrap();

@@ -88,6 +88,9 @@ impl Bench {
                 resources,
                 ssh_keys: vec![HostKey::generate().unwrap().public],
                 image: None,
+                image_digest: None,
+                isolation: None,
+                cloud_init: None,
                 offer: None,
             },
             terms: Terms {

@@ -167,7 +167,7 @@ impl Task {
         let backend = Arc::clone(&self.backend);
         let target = match deadlined(deadline, backend.observe(record.instance())).await? {
             Observation::Running { ssh } => ssh,
-            Observation::Stopped { exit_code, out_of_memory } => {
+            Observation::Stopped { exit_code, out_of_memory, .. } => {
                 return Err((ErrorCode::CreateFailed, ended_at_once(exit_code, out_of_memory)));
             }
             Observation::Absent => {
@@ -177,6 +177,9 @@ impl Task {
                 ));
             }
             Observation::Broken { reason } => return Err((ErrorCode::CreateFailed, reason)),
+            Observation::Suspended => {
+                return Err((ErrorCode::CreateFailed, "it does not go on".to_owned()));
+            }
         };
         let readiness = tokio::select! {
             // One that is cut off can't answer anybody.
@@ -199,11 +202,12 @@ impl Task {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             match timeout(BACKEND_DEADLINE, self.backend.observe(record.instance())).await {
-                Ok(Ok(Observation::Stopped { exit_code, out_of_memory })) => {
+                Ok(Ok(Observation::Stopped { exit_code, out_of_memory, .. })) => {
                     return ended_at_once(exit_code, out_of_memory);
                 }
                 Ok(Ok(Observation::Absent)) => return "its instance disappeared".to_owned(),
                 Ok(Ok(Observation::Broken { reason })) => return reason,
+                Ok(Ok(Observation::Suspended)) => return "it was suspended".to_owned(),
                 Ok(Ok(Observation::Running { .. }) | Err(_)) | Err(_) => {}
             }
         }

@@ -345,7 +345,10 @@ async fn deadlined<T>(
         let code = match &error {
             BackendError::Unavailable(_) => ErrorCode::BackendUnavailable,
             BackendError::ImageMissing(_) => ErrorCode::ImageNotOffered,
-            BackendError::NoInstance(_) | BackendError::Failed(_) => ErrorCode::CreateFailed,
+            BackendError::NoInstance(_)
+            | BackendError::NoSnapshot(_)
+            | BackendError::MemoryLost(_)
+            | BackendError::Failed(_) => ErrorCode::CreateFailed,
         };
         (code, error.to_string())
     })

@@ -8,7 +8,7 @@ use golem_vm_protocol::vm::{Actor, Cause};
 use tokio::time::Instant;
 
 use super::{BACKEND_DEADLINE, Task, instance_is_gone, within};
-use crate::backend::Observation;
+use crate::backend::{EndedBy, Observation};
 use crate::fail_point::{self, FailPoint};
 use crate::vm::history::Reason;
 use crate::vm::{VmError, VmRecord, VmState};
@@ -120,7 +120,9 @@ impl Task {
                 return self.bring_down(record, next, why).await.map(|_| ());
             }
             // The engine was away and took the VM down with it: it was meant to run.
-            (VmState::Running, Observation::Stopped { .. }) if was_away => {
+            (VmState::Running, Observation::Stopped { by, .. })
+                if was_away && by != EndedBy::Guest =>
+            {
                 tracing::info!(vm = %self.id, "its instance was stopped from outside: starting it again");
                 let reason = Reason::new(Actor::Host, Cause::HostStopped);
                 return self.start(record, reason).await.map(|_| ());
@@ -130,7 +132,7 @@ impl Task {
                 VmState::Stopped { reason: Some(message.clone()) },
                 Reason::own(Cause::Recovered).with("its instance is there, and does not run"),
             ),
-            (VmState::Running, Observation::Stopped { exit_code, out_of_memory }) => {
+            (VmState::Running, Observation::Stopped { exit_code, out_of_memory, .. }) => {
                 self.lead_nowhere(&record).await;
                 self.ended_by_itself = (!out_of_memory).then(Instant::now);
                 let (reason, said) = by_itself(exit_code, out_of_memory);

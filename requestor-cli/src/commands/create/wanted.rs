@@ -106,6 +106,8 @@ impl Wanted {
             ssh_key: self.key.public.as_str().to_owned(),
             ssh_keys: self.more_keys.iter().map(|key| key.as_str().to_owned()).collect(),
             image: self.wish.image.as_ref().map(ToString::to_string),
+            isolation: None,
+            cloud_init: None,
             stream_id: None,
             offer,
         }
