@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use golem_vm_machine::network::host::{self, Changes};
+use golem_vm_machine::network::nft::{self, NftError};
 use golem_vm_protocol::{KeyId, VmId};
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::netlink::Changes;
-use super::nft::{self, NftError};
 use super::ruleset::{Ruleset, without_meters};
-use super::{Guest, Names, Rules, TrafficGuard, on_link};
+use super::{Guest, Names, Rules, TrafficGuard};
 
 /// How often the table is looked at although nothing was said to have changed.
 const LOOK: Duration = Duration::from_secs(3);
@@ -88,7 +88,7 @@ impl Firewall {
     /// Why it can't, and behind a colon what to do about it.
     pub async fn trial(&self) -> Result<(), String> {
         let trial = &self.names.trial;
-        let on_link = on_link::networks().await?;
+        let on_link = host::networks().await?;
         let state = self.state.lock().await;
         let text = self.text(trial, &on_link, &state.heard());
         let loaded = nft::load(&text).await;
@@ -134,7 +134,7 @@ impl Firewall {
         let Some(loaded) = &state.loaded else { return Ok(()) };
         let began = Instant::now();
         bridge_filter()?;
-        let on_link = on_link::networks().await?;
+        let on_link = host::networks().await?;
         let is_current = loaded.text == self.text(&self.names.table, &on_link, &state.heard());
         let is_there = match nft::list(&self.names.table).await {
             Ok(listing) => without_meters(&listing) == loaded.listing,
@@ -202,7 +202,7 @@ impl Firewall {
         if state.loaded.is_none() {
             return Ok(());
         }
-        let on_link = on_link::networks().await?;
+        let on_link = host::networks().await?;
         let update = self.load(state, &on_link, Change::Sets).await;
         match update {
             Ok(()) => Ok(()),
@@ -250,7 +250,7 @@ impl TrafficGuard for Firewall {
     async fn raise(&self, quarantined: BTreeSet<VmId>) -> Result<(), String> {
         let mut state = self.state.lock().await;
         state.quarantined = quarantined;
-        let on_link = on_link::networks().await?;
+        let on_link = host::networks().await?;
         self.load(&mut state, &on_link, Change::Table).await
     }
 

@@ -3,29 +3,22 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`destination`], [`resolvers`], [`rules`] | what the owner set: further destinations, resolvers, caps |
+//! | [`resolvers`] | the host's own resolvers, which guests are given unless the owner names some |
 //! | [`names`] | the table, the bridges, the guests |
 //! | [`ruleset`] | the table's text: pure |
-//! | `on_link`, `netlink` | what the host is connected to, and when that changes |
-//! | `nft` | the program that loads the text |
 //! | [`firewall`] | keeps the table in place |
 //! | [`guard`] | what the provider asks of whatever contains guests, this table or something else |
 //!
+//! What tables of guests have in common with the namespaces of virtual machines is in [`golem_vm_machine::network`].
 //! Why a table of our own and not a chain of the engine's: docs/decisions/0007.
 
-pub mod destination;
 pub mod firewall;
 pub mod guard;
 pub mod names;
-mod netlink;
-mod nft;
-mod on_link;
 pub mod resolvers;
-pub mod rules;
 pub mod ruleset;
 
-pub use destination::Destination;
 pub use firewall::Firewall;
+pub use golem_vm_machine::network::{Caps, Destination, Mac, Rules};
 pub use guard::TrafficGuard;
-pub use names::{Guest, Mac, Names};
-pub use rules::{Caps, Rules};
+pub use names::{Guest, Names};

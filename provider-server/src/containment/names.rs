@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
 
+use golem_vm_machine::network::Mac;
 use golem_vm_protocol::KeyId;
-use golem_vm_protocol::text::printable;
 
 /// Longest name of a Linux network interface (IFNAMSIZ less the NUL).
 const INTERFACE_NAME_MAX: usize = 15;
@@ -61,33 +60,6 @@ impl fmt::Display for Guest {
     }
 }
 
-/// A hardware address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl FromStr for Mac {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("'{}' is not a hardware address", printable(text, 40));
-        let mut bytes = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
-            let digits = part.bytes().all(|digit| digit.is_ascii_hexdigit());
-            *byte = u8::from_str_radix(part, 16).ok().filter(|_| digits).ok_or_else(wrong)?;
-        }
-        if parts.next().is_some() { Err(wrong()) } else { Ok(Self(bytes)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -103,16 +75,5 @@ mod tests {
         assert_eq!(names.internal.len(), INTERFACE_NAME_MAX);
         assert_ne!(names.internet, names.internal);
         assert_eq!(names.table[6..], names.internet[4..], "a bridge's table is known by its name");
-    }
-
-    #[test]
-    fn hardware_addresses_are_read_and_written() {
-        let text = "02:42:ac:11:00:0f";
-        assert_eq!(text.parse::<Mac>().unwrap().to_string(), text);
-        for bad in
-            ["", "02:42:ac:11:00", "02:42:ac:11:00:0f:01", "02:42:ac:11:00:+f", "2:42:ac:11:00:0f"]
-        {
-            assert!(bad.parse::<Mac>().is_err(), "{bad}");
-        }
     }
 }

@@ -7,36 +7,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use golem_vm_machine::network::text::{self, MAIL, ON_LINK, set};
 use ipnet::Ipv4Net;
 
 use super::{Caps, Guest, Names, Rules};
-
-/// Never the internet, wherever this host is: what IANA has set aside (RFC 6890 and its registry),
-/// but for the documentation ranges, which some networks use and nothing is lost by.
-pub const RESERVED: [&str; 12] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.88.99.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-];
-
-/// Mail between servers, and its submission (25, 465, 587): what spam goes through.
-const MAIL: &str = "25, 465, 587";
-
-/// Seconds' worth of new connections that a guest may make at once.
-const NEW_BURST_SECONDS: u32 = 5;
-/// Packets per second for each megabit per second: full use with packets of 500 bytes.
-const PACKETS_PER_MBIT: u32 = 250;
-/// Bytes per second in a megabit per second. (The kernel lets a second's worth through at once.)
-const BYTES_PER_MBIT: u64 = 125_000;
 
 /// The beginning of the names of sets whose content the kernel writes.
 pub(super) const METER: &str = "meter_";
@@ -80,18 +54,7 @@ impl Ruleset<'_> {
 
     fn sets(&self, out: &mut String) {
         set(out, GUESTS, "ipv4_addr . ether_addr", "", self.guests);
-        set(
-            out,
-            "resolvers",
-            "ipv4_addr",
-            "",
-            self.rules.resolvers.iter().collect::<BTreeSet<_>>(),
-        );
-        let whole = self.rules.allowed.iter().filter(|one| one.port.is_none());
-        let whole: BTreeSet<_> = whole.map(|one| one.network).collect();
-        set(out, "allowed", "ipv4_addr", INTERVAL, whole);
-        set(out, "reserved", "ipv4_addr", INTERVAL, RESERVED);
-        set(out, ON_LINK, "ipv4_addr", INTERVAL, self.on_link);
+        text::destinations(out, self.rules, self.on_link);
         for name in ["bytes_up", "bytes_down", "packets_up", "new"] {
             meter(out, name, "flags dynamic,timeout; timeout 1m;");
         }
@@ -101,34 +64,13 @@ impl Ruleset<'_> {
     fn chains(&self, out: &mut String) {
         let Names { internet, internal, .. } = self.names;
         let guests = format!("{{ \"{internet}\", \"{internal}\" }}");
-        let Caps { bandwidth_mbit, new_connections, connections } = self.rules.caps;
-        let rate = u64::from(bandwidth_mbit) * BYTES_PER_MBIT;
-        let rate = format!("limit rate over {rate} bytes/second");
-        let packets = bandwidth_mbit.saturating_mul(PACKETS_PER_MBIT).max(1000);
-        let new_burst = new_connections.saturating_mul(NEW_BURST_SECONDS);
-        let mut ports = String::new();
-        for one in &self.rules.allowed {
-            if let Some(port) = one.port {
-                let _ = write!(
-                    ports,
-                    "\n\t\tip daddr {} meta l4proto {{ tcp, udp }} th dport {port} accept",
-                    one.network
-                );
-            }
-        }
+        let caps @ Caps { new_connections, connections, .. } = self.rules.caps;
+        let rate = format!("limit rate over {} bytes/second", caps.bytes());
+        let (packets, new_burst) = (caps.packets(), caps.new_burst());
+        text::chains(out, self.rules);
         let _ = write!(
             out,
             "
-	chain refuse {{
-		limit rate over 200/second burst 200 packets drop
-		meta l4proto tcp reject with tcp reset
-		reject with icmpx admin-prohibited
-	}}
-
-	chain opened {{
-		ip daddr @allowed accept{ports}
-	}}
-
 	chain from_guest {{
 		meta nfproto != ipv4 drop
 		ip saddr . ether saddr != @{GUESTS} drop
@@ -179,24 +121,6 @@ impl Ruleset<'_> {
 }
 
 const GUESTS: &str = "guests";
-const ON_LINK: &str = "on_link";
-const INTERVAL: &str = "flags interval; auto-merge;";
-
-fn set<T: std::fmt::Display>(
-    out: &mut String,
-    name: &str,
-    kind: &str,
-    flags: &str,
-    elements: impl IntoIterator<Item = T>,
-) {
-    let elements: Vec<String> = elements.into_iter().map(|one| one.to_string()).collect();
-    let _ = write!(out, "\tset {name} {{ type {kind}; {flags}");
-    if !elements.is_empty() {
-        let _ = write!(out, " elements = {{ {} }}", elements.join(", "));
-    }
-    out.push_str(" }\n");
-}
-
 fn refill<T: std::fmt::Display>(
     out: &mut String,
     table: &str,

@@ -29,6 +29,7 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_VIA: u16 = 18;
 const RTA_NH_ID: u16 = 30;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const AF_INET: u8 = 2;
 const MESSAGE_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
@@ -62,13 +63,16 @@ fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
 
 /// Tells when addresses, routes or rules of this network namespace have changed.
 #[derive(Debug)]
-pub(super) struct Changes {
+pub struct Changes {
     changed: mpsc::Receiver<()>,
 }
 
 impl Changes {
     /// Begins to listen, in two threads that end soon after this value has.
-    pub(super) fn listen() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When the kernel can't be listened to.
+    pub fn listen() -> io::Result<Self> {
         // Room for one: several changes are one reason to look.
         let (tell, changed) = mpsc::channel(1);
         for socket in [open(ROUTE, ROUTE_GROUPS)?, open(Some(netlink::NETFILTER), RULE_GROUPS)?] {
@@ -82,7 +86,7 @@ impl Changes {
     }
 
     /// Waits for a change since the last one. `None` when nothing can be heard any more.
-    pub(super) async fn next(&mut self) -> Option<()> {
+    pub async fn next(&mut self) -> Option<()> {
         self.changed.recv().await
     }
 }
@@ -102,7 +106,8 @@ fn listen(socket: &OwnedFd, tell: &mpsc::Sender<()>) {
     }
 }
 
-/// All IPv4 networks that interfaces have an address in, and those that routes say are on the link.
+/// All IPv4 networks that interfaces have an address in, those that routes say are on the link, and what this
+/// host takes for itself: its own addresses, wherever they are.
 pub(super) fn on_link_networks() -> io::Result<Vec<Ipv4Net>> {
     let mut networks = Vec::new();
     dump(RTM_GETADDR, ADDRESS_HEADER, |kind, body| {
@@ -182,10 +187,10 @@ fn address_network(body: &[u8]) -> Option<Ipv4Net> {
     (family == AF_INET && prefix > 0).then(|| network(address, prefix)).flatten()
 }
 
-/// The network of a route (struct rtmsg) whose hosts are reached without a router.
+/// The network of a route (struct rtmsg) whose hosts are reached without a router, or are this one.
 fn route_network(body: &[u8]) -> Option<Ipv4Net> {
     let (family, prefix, kind) = (*body.first()?, *body.get(1)?, *body.get(7)?);
-    if family != AF_INET || kind != RTN_UNICAST || prefix < WIDEST_ROUTE {
+    if family != AF_INET || !matches!(kind, RTN_UNICAST | RTN_LOCAL) || prefix < WIDEST_ROUTE {
         return None;
     }
     let mut destination = None;
@@ -235,10 +240,14 @@ mod tests {
         let link = route(24, RTN_UNICAST, &[(RTA_DST, [203, 0, 113, 0])]);
         assert_eq!(route_network(&link).unwrap().to_string(), "203.0.113.0/24");
         let dst = (RTA_DST, [203, 0, 113, 0]);
+        let own = route(32, RTN_LOCAL, &[dst]);
+        assert_eq!(route_network(&own).unwrap().to_string(), "203.0.113.0/32");
         for other in [
             route(24, RTN_UNICAST, &[dst, (RTA_GATEWAY, [10, 0, 0, 1])]),
             route(24, RTN_UNICAST, &[dst, (RTA_NH_ID, [1, 0, 0, 0])]),
-            route(24, 2, &[dst]),
+            // What is broadcast to, or thrown away.
+            route(24, 3, &[dst]),
+            route(24, 6, &[dst]),
             route(0, RTN_UNICAST, &[]),
             route(1, RTN_UNICAST, &[(RTA_DST, [128, 0, 0, 0])]),
         ] {
