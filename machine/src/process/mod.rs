@@ -1,9 +1,11 @@
 //! Processes that outlive this one: started, proved, limited, ended.
 
+mod group;
 mod identity;
 mod launch;
 mod peer;
 
+pub use group::{Group, GroupLimits, GroupUsage, Groups, Resource};
 pub use identity::ProcessIdentity;
 pub use launch::{Held, Launch, ProcessLimits, RunAs, Seen};
 pub use peer::Peer;
