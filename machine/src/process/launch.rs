@@ -17,8 +17,10 @@ use tokio::time::timeout;
 
 use super::{ProcessIdentity, Signal};
 
-/// What runs before the program itself.
+/// What prepares the mount namespace.
 const LAUNCH: &str = include_str!("launch.sh");
+/// What waits in all namespaces, and becomes the program.
+const WAIT: &str = include_str!("wait.sh");
 
 /// How long the preparations may take, on a host that is busy. Usual are 30 ms.
 const PREPARED: Duration = Duration::from_secs(60);
@@ -154,9 +156,9 @@ impl Launch {
     fn words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["setsid".into()];
         words.extend(self.wrapper.iter().cloned());
-        words.extend(["unshare", "--net", "--mount"].map(OsString::from));
+        words.extend(["unshare", "--mount"].map(OsString::from));
         if self.run_as == RunAs::Myself {
-            words.extend(["--user", "--map-root-user"].map(OsString::from));
+            words.extend(["--net", "--user", "--map-root-user"].map(OsString::from));
         }
         words.extend(["--", "sh", "-c", LAUNCH, "golem-launch"].map(OsString::from));
         words.push(self.stage.clone().into());
@@ -165,7 +167,6 @@ impl Launch {
             RunAs::User { id, .. } => id.to_string().into(),
             RunAs::Myself => "-".into(),
         });
-        words.push(self.input.clone().into());
         for seen in &self.seen {
             words.push(if seen.written { "rw" } else { "ro" }.into());
             words.push(seen.directory.clone().into());
@@ -175,9 +176,29 @@ impl Launch {
             words.extend(["hide".into(), hidden.clone().into()]);
         }
         words.push("--".into());
+        words.extend(self.as_user().into_iter().map(OsString::from));
+        words.extend(["sh", "-c", WAIT, "golem-wait"].map(OsString::from));
+        words.push(self.input.clone().into());
         words.extend(self.without_rights().into_iter().map(OsString::from));
         words.push(self.program.clone().into());
         words.extend(self.arguments.iter().map(OsString::from));
+        words
+    }
+
+    /// What goes on as a user of its own, in a user namespace and a network namespace that are this user's: so
+    /// what has to be done in them can be done by this user too, and root, who may do everything everywhere, is
+    /// needed for nothing. One right is taken along to make them, because many systems allow it to root only.
+    fn as_user(&self) -> Vec<String> {
+        let RunAs::User { id, group } = self.run_as else { return Vec::new() };
+        let groups = group.map_or("--clear-groups".to_owned(), |group| format!("--groups={group}"));
+        let mut words =
+            vec!["setpriv".to_owned(), format!("--reuid={id}"), format!("--regid={id}")];
+        words.push(groups);
+        for caps in ["inh-caps", "ambient-caps", "bounding-set"] {
+            words.push(format!("--{caps}=-all,+sys_admin"));
+        }
+        let unshare = ["--", "unshare", "--user", "--map-root-user", "--net", "--"];
+        words.extend(unshare.map(str::to_owned));
         words
     }
 
@@ -195,12 +216,6 @@ impl Launch {
             words.push(format!("--nproc={threads}"));
         }
         words.extend(["--", "setpriv", "--no-new-privs"].map(str::to_owned));
-        if let RunAs::User { id, group } = self.run_as {
-            words.extend([format!("--reuid={id}"), format!("--regid={id}")]);
-            words.push(
-                group.map_or("--clear-groups".to_owned(), |group| format!("--groups={group}")),
-            );
-        }
         words.extend(["--bounding-set=-all", "--inh-caps=-all", "--"].map(str::to_owned));
         words
     }
@@ -289,16 +304,19 @@ mod tests {
     #[test]
     fn all_rights_are_given_up_before_the_program_begins() {
         let directory = tempfile::tempdir().unwrap();
-        let as_user =
-            launch(directory.path(), RunAs::User { id: 7, group: Some(9) }, "").without_rights();
+        let as_user = launch(directory.path(), RunAs::User { id: 7, group: Some(9) }, "");
         let expected = "prlimit --core=0 --nofile=64 --fsize=1048576 --nproc=16 -- setpriv --no-new-privs \
-                        --reuid=7 --regid=7 --groups=9 --bounding-set=-all --inh-caps=-all --";
-        assert_eq!(as_user.join(" "), expected);
+                        --bounding-set=-all --inh-caps=-all --";
+        assert_eq!(as_user.without_rights().join(" "), expected);
+        let expected = "setpriv --reuid=7 --regid=7 --groups=9 --inh-caps=-all,+sys_admin \
+                        --ambient-caps=-all,+sys_admin --bounding-set=-all,+sys_admin -- \
+                        unshare --user --map-root-user --net --";
+        assert_eq!(as_user.as_user().join(" "), expected);
         let myself = launch(directory.path(), RunAs::Myself, "").words();
         let words: Vec<_> = myself.iter().map(|word| word.to_string_lossy()).collect();
         assert_eq!(
             words[..6],
-            ["setsid", "unshare", "--net", "--mount", "--user", "--map-root-user"]
+            ["setsid", "unshare", "--mount", "--net", "--user", "--map-root-user"]
         );
         assert!(!words.iter().any(|word| word.starts_with("--reuid")));
     }
@@ -328,7 +346,7 @@ mod tests {
         async fn a_process_sees_what_is_its_own_and_has_no_rights() {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path();
-            let script = "cd /mnt/vm; cat /proc/self/status > status; cat /proc/self/mountinfo > mounts; \
+            let script = "cd /mnt/vm; cat /proc/self/status > status; cat /proc/self/uid_map > uids; cat /proc/self/mountinfo > mounts; \
                           (echo x > /mnt/image/x) 2> /dev/null && echo writable > image; \
                           (ls /hidden_here) 2> /dev/null; cat /mnt/image/file > read; ls -d /mnt/* > mnt; \
                           readlink /proc/self/ns/net > net; ps -o sid= -p $$ > session; echo x > /mnt/log/y; ls -l /dev/net > tun; \
@@ -346,8 +364,10 @@ mod tests {
                 |name: &str| std::fs::read_to_string(path.join("machine").join(name)).unwrap();
             assert_eq!(read("done"), "done\n", "{}", last_words(&launch.log, 0));
             let status = read("status");
+            // Who is root in its namespace is this user outside of it.
+            assert!(read("uids").split_whitespace().eq(["0", "1900000001", "1"]));
             for line in [
-                "Uid:\t1900000001\t1900000001\t1900000001\t1900000001",
+                "Uid:\t0\t0\t0\t0",
                 "CapEff:\t0000000000000000",
                 "CapBnd:\t0000000000000000",
                 "CapPrm:\t0000000000000000",

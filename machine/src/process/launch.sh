@@ -1,9 +1,8 @@
-# Becomes a machine's QEMU: prepares what it may see, waits to be told to go on, and gives up all rights.
-# Runs in mount and network namespaces of its own, as root there. Arguments:
+# Prepares what a machine's QEMU may see, and goes on as the program that is named at the end.
+# Runs in a mount namespace of its own, as root there. Arguments:
 #   STAGE      an empty directory
 #   LOG_BYTES  how big the file system for the console's log is
 #   OWNER      the user id that QEMU gets, or - where it keeps the one it has
-#   INPUT      what QEMU reads from, as it sees it
 #   rw|ro DIRECTORY NAME ...    directories of the host, and as what it sees each below /mnt
 #   hide DIRECTORY ...          directories of the host that it does not see
 #   --                          then the program and its arguments
@@ -11,8 +10,8 @@ set -eu
 exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 umask 077
 cd /
-stage=$1 log_bytes=$2 owner=$3 input=$4
-shift 4
+stage=$1 log_bytes=$2 owner=$3
+shift 3
 mount -t tmpfs -o "size=$log_bytes,nr_inodes=64,mode=0755,nosuid,noexec" golem "$stage"
 mkdir -m 0700 "$stage/log"
 [ "$owner" = - ] || chown "$owner:$owner" "$stage/log"
@@ -34,8 +33,4 @@ while [ "$1" = hide ]; do
     shift 2
 done
 shift
-echo ready
-exec 1>&2
-IFS= read -r word || exit 3
-[ "$word" = go ] || exit 3
-exec "$@" <"$input"
+exec "$@"
