@@ -2,14 +2,16 @@
 //!
 //! Each takes any bytes, and panics when something does not hold that has to hold for all bytes.
 
-use crate::{disk, qmp};
+use crate::{agent, disk, qmp, seed};
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
 pub const TARGETS: &[Target] = &[
+    ("agent_answers", agent::fuzzing::read),
     ("disk_snapshots", disk::fuzzing::disk_snapshots),
     ("qcow2_header", disk::fuzzing::qcow2_header),
     ("qmp_lines", qmp::fuzzing::read),
+    ("user_data", seed::fuzzing::read),
 ];

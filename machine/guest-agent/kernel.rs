@@ -1,0 +1,95 @@
+//! What the standard library can't ask the kernel for: two ioctls of the random device, and the clock.
+//!
+//! The only `unsafe` of the agent. It depends on no crate, so that it can be compiled by a build script without
+//! a network; these are the declarations that such a crate would bring.
+
+use std::ffi::{c_int, c_long, c_ulong};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// The most random bytes that are mixed in at once.
+pub(crate) const MAX_SEED: usize = 512;
+
+/// `struct rand_pool_info` of `linux/random.h`, with room for [`MAX_SEED`] bytes.
+#[repr(C)]
+struct PoolInfo {
+    entropy_bits: c_int,
+    bytes: c_int,
+    seed: [u8; MAX_SEED],
+}
+
+/// `struct timespec` on 64-bit Linux.
+#[repr(C)]
+struct Timespec {
+    seconds: i64,
+    nanoseconds: c_long,
+}
+
+/// `_IOW('R', 0x03, int[2])`: mixes bytes in and counts them as random.
+const RNDADDENTROPY: c_ulong = 0x4008_5203;
+/// `_IO('R', 0x07)`: the generator takes a new key from the pool at once, and not when its time has come.
+const RNDRESEEDCRNG: c_ulong = 0x5207;
+const CLOCK_REALTIME: c_int = 0;
+
+#[allow(unsafe_code)] // Functions of the C library that std links already, as their manual pages declare them.
+unsafe extern "C" {
+    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
+    fn clock_settime(clock: c_int, time: *const Timespec) -> c_int;
+}
+
+/// Mixes `seed` into the kernel's random pool, counted as random, and has the generator use it from now on.
+///
+/// # Errors
+/// More than [`MAX_SEED`] bytes; what the kernel says.
+pub(crate) fn reseed(seed: &[u8]) -> io::Result<()> {
+    let mut info = PoolInfo { entropy_bits: 0, bytes: 0, seed: [0; MAX_SEED] };
+    info.seed
+        .get_mut(..seed.len())
+        .ok_or_else(|| io::Error::other("the seed is too long"))?
+        .copy_from_slice(seed);
+    let length = c_int::try_from(seed.len()).map_err(io::Error::other)?;
+    (info.entropy_bits, info.bytes) = (length * 8, length);
+    let device = OpenOptions::new().write(true).open("/dev/urandom")?;
+    // SAFETY: the descriptor is open, and `info` is laid out as the kernel expects it and outlives the call, which
+    // reads `bytes` bytes of `seed`, no more than there are.
+    #[allow(unsafe_code)]
+    let added = unsafe { ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const info) };
+    answered(added)?;
+    // SAFETY: the descriptor is open; this request takes no argument.
+    #[allow(unsafe_code)]
+    let reseeded = unsafe { ioctl(device.as_raw_fd(), RNDRESEEDCRNG) };
+    answered(reseeded)
+}
+
+/// Sets the clock: nanoseconds since 1970.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn set_clock(nanoseconds: u64) -> io::Result<()> {
+    const SECOND: u64 = 1_000_000_000;
+    let time = Timespec {
+        seconds: i64::try_from(nanoseconds / SECOND).map_err(io::Error::other)?,
+        nanoseconds: c_long::try_from(nanoseconds % SECOND).map_err(io::Error::other)?,
+    };
+    // SAFETY: `time` is laid out as the kernel expects it, and is only read during the call.
+    #[allow(unsafe_code)]
+    let set = unsafe { clock_settime(CLOCK_REALTIME, &raw const time) };
+    answered(set)
+}
+
+fn answered(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_that_is_too_long_is_refused_before_the_kernel_is_asked() {
+        assert!(reseed(&[0; MAX_SEED + 1]).is_err());
+        assert_eq!(size_of::<PoolInfo>(), 8 + MAX_SEED);
+        assert_eq!(size_of::<Timespec>(), 16);
+    }
+}
