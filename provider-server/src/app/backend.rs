@@ -12,6 +12,7 @@ use super::AppError;
 use crate::backend::docker::DockerBackend;
 use crate::backend::docker::endpoint::Surroundings;
 use crate::backend::memory::MemoryBackend;
+use crate::backend::multipass::{self, MultipassBackend};
 use crate::backend::{
     Backend, BackendError, BackendKind, Containment, Found, InstanceId, Observation,
 };
@@ -41,7 +42,17 @@ pub async fn connect_backend(
             let backend = backend.map_err(|error| BackendError::Unavailable(error.to_string()))?;
             Ok(Arc::new(backend.keeping(data_dir.path())))
         }
-        Some(kind @ (BackendKind::Qemu | BackendKind::Multipass)) => {
+        Some(BackendKind::Multipass) => {
+            let firewall = Firewall::on_bridge(
+                &key.id(),
+                multipass::BRIDGE,
+                config.network.egress,
+                config.network.rules(),
+            );
+            let backend = MultipassBackend::connect(key.id(), data_dir.path(), firewall);
+            Ok(Arc::new(backend.map_err(|error| BackendError::Unavailable(error.to_string()))?))
+        }
+        Some(kind @ BackendKind::Qemu) => {
             Err(BackendError::Unavailable(format!("{kind} does not answer")))
         }
     }

@@ -30,8 +30,10 @@ use crate::containment::TrafficGuard;
 mod abilities;
 pub mod docker;
 mod found;
+pub(crate) mod kept_file;
 pub mod kernel_numbers;
 pub mod memory;
+pub mod multipass;
 pub mod open_files;
 mod set;
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ruleset::{Ruleset, without_meters};
 use super::{Guest, Names, Rules, TrafficGuard};
+use crate::backend::Egress;
 
 /// How often the table is looked at although nothing was said to have changed.
 const LOOK: Duration = Duration::from_secs(3);
@@ -67,6 +68,13 @@ impl Firewall {
     #[must_use]
     pub fn new(provider: &KeyId, rules: Rules) -> Arc<Self> {
         Arc::new(Self { names: Names::of(provider), rules, state: Mutex::default() })
+    }
+
+    /// That for guests on a bridge that another program has made and serves. Nothing is loaded yet.
+    #[must_use]
+    pub fn on_bridge(provider: &KeyId, bridge: &str, egress: Egress, rules: Rules) -> Arc<Self> {
+        let names = Names::on_bridge(provider, bridge, egress);
+        Arc::new(Self { names, rules, state: Mutex::default() })
     }
 
     /// What the owner decided.

@@ -6,6 +6,7 @@
 //! | [`resolvers`] | the host's own resolvers, which guests are given unless the owner names some |
 //! | [`names`] | the table, the bridges, the guests |
 //! | [`ruleset`] | the table's text: pure |
+//! | [`neighbours`] | who is at an address on a bridge |
 //! | [`firewall`] | keeps the table in place |
 //! | [`guard`] | what the provider asks of whatever contains guests, this table or something else |
 //!
@@ -15,6 +16,7 @@
 pub mod firewall;
 pub mod guard;
 pub mod names;
+pub mod neighbours;
 pub mod resolvers;
 pub mod ruleset;
 

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use golem_vm_machine::network::Mac;
 use golem_vm_protocol::KeyId;
 
+use crate::backend::Egress;
+
 /// Longest name of a Linux network interface (IFNAMSIZ less the NUL).
 const INTERFACE_NAME_MAX: usize = 15;
 
@@ -20,6 +22,8 @@ pub struct Names {
     pub internet: String,
     /// The bridge whose guests reach nothing.
     pub internal: String,
+    /// Whether the host itself hands out addresses on these bridges, and answers for names.
+    pub host_serves: bool,
 }
 
 impl Names {
@@ -33,7 +37,22 @@ impl Names {
             table,
             internet,
             internal: interface("gvi-", provider),
+            host_serves: false,
         }
+    }
+
+    /// Those for a bridge that another program has made and serves, such as Multipass: a table of its own, beside
+    /// the one for bridges of ours.
+    #[must_use]
+    pub fn on_bridge(provider: &KeyId, bridge: &str, egress: Egress) -> Self {
+        let table = format!("{}-{bridge}", Self::of(provider).table);
+        // No interface is ever called so.
+        let nobody = interface("gvn-", provider);
+        let (internet, internal) = match egress {
+            Egress::Internet => (bridge.to_owned(), nobody),
+            Egress::None => (nobody, bridge.to_owned()),
+        };
+        Self { trial: format!("{table}-trial"), table, internet, internal, host_serves: true }
     }
 }
 

@@ -62,12 +62,23 @@ impl Ruleset<'_> {
     }
 
     fn chains(&self, out: &mut String) {
-        let Names { internet, internal, .. } = self.names;
+        let Names { internet, internal, host_serves, .. } = self.names;
         let guests = format!("{{ \"{internet}\", \"{internal}\" }}");
         let caps @ Caps { new_connections, connections, .. } = self.rules.caps;
         let rate = format!("limit rate over {} bytes/second", caps.bytes());
         let (packets, new_burst) = (caps.packets(), caps.new_burst());
         text::chains(out, self.rules);
+        // A guest has no address yet when it asks for one.
+        let (addresses, names) = if *host_serves {
+            (
+                format!(
+                    "\n\t\tiifname {guests} ip protocol udp udp sport 68 udp dport 67 limit rate 50/second accept"
+                ),
+                format!("\n\t\tiifname {guests} meta l4proto {{ tcp, udp }} th dport 53 accept"),
+            )
+        } else {
+            (String::new(), String::new())
+        };
         let _ = write!(
             out,
             "
@@ -105,8 +116,8 @@ impl Ruleset<'_> {
 	}}
 
 	chain input {{
-		type filter hook input priority filter - 10; policy accept;
-		iifname {guests} jump from_guest
+		type filter hook input priority filter - 10; policy accept;{addresses}
+		iifname {guests} jump from_guest{names}
 		iifname {guests} jump opened
 		iifname {guests} jump refuse
 	}}
@@ -167,6 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::backend::Egress;
     use crate::containment::Destination;
 
     fn names() -> Names {
@@ -236,6 +248,33 @@ mod tests {
         let input = chain(&text, "input");
         assert_eq!(input.len(), 4, "{input:#?}");
         assert!(input[3].ends_with("jump refuse"));
+    }
+
+    #[test]
+    fn on_a_bridge_that_the_host_serves_guests_get_addresses_and_names_and_no_more() {
+        let provider = KeyPair::from_secret_bytes([9; 32]).unwrap().id();
+        let (rules, none, guests) = (rules(), BTreeSet::new(), BTreeSet::new());
+        let of = |egress| {
+            let names = Names::on_bridge(&provider, "mpqemubr0", egress);
+            assert_ne!(names.table, super::tests::names().table, "two tables of one name");
+            let set = Ruleset { names: &names, rules: &rules, on_link: &none, guests: &guests };
+            (set.text(&names.table), names)
+        };
+        let (served, names) = of(Egress::Internet);
+        let input = chain(&served, "input");
+        assert!(
+            input[1].contains("\"mpqemubr0\"") && input[1].contains("udp dport 67"),
+            "{input:#?}"
+        );
+        assert!(input[2].ends_with("jump from_guest"), "the rest only from guests that are known");
+        assert!(input[3].ends_with("th dport 53 accept"));
+        assert!(input.last().unwrap().ends_with("jump refuse"));
+        assert_eq!(input.len(), 6);
+        assert_eq!(names.internet, "mpqemubr0");
+        // One that reaches nothing is refused before names are answered.
+        let (closed, names) = of(Egress::None);
+        assert_eq!(names.internal, "mpqemubr0");
+        assert!(chain(&closed, "from_guest").contains(&"iifname \"mpqemubr0\" jump refuse"));
     }
 
     #[test]

@@ -19,3 +19,13 @@ pub async fn networks() -> Result<BTreeSet<Ipv4Net>, String> {
     let found = found.map_err(|error| format!("this host's networks can't be listed: {error}"))?;
     Ok(found.into_iter().collect())
 }
+
+/// The networks in which the interface of that number has an address, the first one first.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub async fn networks_of(interface: u32) -> Result<Vec<Ipv4Net>, String> {
+    let asked = tokio::task::spawn_blocking(move || netlink::networks_of(interface)).await;
+    let found = asked.map_err(|error| error.to_string())?;
+    found.map_err(|error| format!("an interface's networks can't be listed: {error}"))
+}

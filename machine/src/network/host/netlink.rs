@@ -119,6 +119,18 @@ pub(super) fn on_link_networks() -> io::Result<Vec<Ipv4Net>> {
     Ok(networks)
 }
 
+/// The IPv4 networks in which the interface of that number has an address.
+pub(super) fn networks_of(interface: u32) -> io::Result<Vec<Ipv4Net>> {
+    let mut networks = Vec::new();
+    dump(RTM_GETADDR, ADDRESS_HEADER, |kind, body| {
+        let index =
+            body.get(4..8).and_then(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?)));
+        let is_its = kind == RTM_NEWADDR && index == Some(interface);
+        networks.extend(is_its.then(|| address_network(body)).flatten());
+    })?;
+    Ok(networks)
+}
+
 /// Asks for all objects of a kind, and hands each to `take` with the kind of its message.
 fn dump(question: u16, header: usize, mut take: impl FnMut(u16, &[u8])) -> io::Result<()> {
     let socket = open(ROUTE, 0)?;

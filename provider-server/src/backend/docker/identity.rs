@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::engine::{CallError, Engine};
-use super::{kept_file, network, probe};
+use super::{network, probe};
+use crate::backend::kept_file;
 
 /// The file in the provider's directory.
 const FILE: &str = "engine.json";

@@ -9,7 +9,6 @@
 //! | `instance`, `observation` | the life of a container; what the engine tells of it |
 //! | `identity` | which engine has the instances, so that none is taken for gone because another one answers |
 //! | `network` | the provider's networks |
-//! | `kept_file` | small files in the provider's directory |
 //! | `metering` | what a container uses |
 //! | `notice` | a line on its terminals |
 //! | `probe`, `remembered` | what the engine can do; what it could at the last start |
@@ -51,7 +50,6 @@ mod guest;
 mod identity;
 mod images;
 mod instance;
-mod kept_file;
 mod metering;
 mod network;
 mod notice;

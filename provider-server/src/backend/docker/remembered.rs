@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::disk;
 use super::endpoint::Address;
-use super::kept_file;
 use crate::backend::Capabilities;
+use crate::backend::kept_file;
 use crate::containment::Rules;
 
 /// The file in the provider's directory.

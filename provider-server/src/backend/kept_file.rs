@@ -9,12 +9,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// What stands in the file; `None` when there is none, or it can't be read or understood.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 /// Writes the file whole or not at all.
-pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let bytes = serde_json::to_vec_pretty(value)?;
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
