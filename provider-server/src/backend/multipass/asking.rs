@@ -14,7 +14,7 @@ use super::reading::{self, Listed, State};
 use super::said::Trouble;
 use super::version::Version;
 use super::{BRIDGE, Multipass};
-use crate::backend::{BackendError, Observation};
+use crate::backend::{BackendError, EndedBy, Observation};
 use crate::containment::{Guest, neighbours};
 
 /// One of our instances, as Multipass lists it.
@@ -247,6 +247,7 @@ impl Multipass {
 
     /// What our instance amounts to.
     pub(super) fn observation(&self, own: &Own, book: &Book) -> Observation {
+        let stopped = |by| Observation::Stopped { exit_code: None, out_of_memory: false, by };
         let up = |address: Option<Ipv4Addr>| match address {
             Some(address) => {
                 Observation::Running { ssh: SocketAddr::from((address, self.ssh_port)) }
@@ -260,9 +261,10 @@ impl Multipass {
             unknown.remove(own.name.as_str());
         }
         match own.state {
-            State::Stopped | State::Suspended | State::Suspending => {
-                Observation::Stopped { exit_code: None, out_of_memory: false }
-            }
+            State::Suspended | State::Suspending if book.suspended => Observation::Suspended,
+            // The daemon suspends what runs when it ends.
+            State::Suspended | State::Suspending => stopped(EndedBy::Host),
+            State::Stopped => stopped(EndedBy::Unknown),
             State::Running | State::Starting | State::Restarting | State::DelayedShutdown => {
                 up(book.address)
             }

@@ -13,7 +13,7 @@ use golem_vm_protocol::VmId;
 use golem_vm_protocol::vm::SshPublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::kept_file;
+use crate::backend::{Limits, kept_file};
 use crate::containment::{Guest, Mac};
 
 /// How long after it was begun a launch that was given up may still lead to an instance: a download is not
@@ -46,6 +46,23 @@ fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// What makes a clone another machine than its source; given to it when it first runs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// The host name inside.
+    pub(super) hostname: String,
+    /// The host key, private half, in OpenSSH's PEM form.
+    pub(super) host_key_private: String,
+    /// Its public half.
+    pub(super) host_key: SshPublicKey,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}
+
 /// What is written down of one VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -60,6 +77,16 @@ pub(super) struct Book {
     pub(super) mac: Option<String>,
     /// The keys that may log in, while the guest does not have them yet.
     pub(super) keys: Option<Vec<SshPublicKey>>,
+    /// The keys that may log in.
+    pub(super) granted: Option<Vec<SshPublicKey>>,
+    /// Who a clone is, while it does not know.
+    pub(super) identity: Option<Identity>,
+    /// How much it may use.
+    pub(super) limits: Option<Limits>,
+    /// Whether Multipass was told so.
+    pub(super) limits_are_set: bool,
+    /// When snapshots were made, in seconds since 1970.
+    pub(super) snapshots: BTreeMap<String, u64>,
     /// Whether it was we who suspended it.
     pub(super) suspended: bool,
     /// Seconds since 1970 of the last start.
@@ -70,7 +97,7 @@ impl Book {
     /// Gives the current attempt up. Its instance is removed whenever it is seen.
     pub(super) fn abandon(&mut self) {
         self.abandoned.extend(self.current.take());
-        (self.address, self.mac, self.suspended) = (None, None, false);
+        *self = Self { abandoned: std::mem::take(&mut self.abandoned), ..Self::default() };
     }
 
     /// Whether an instance of that name was given up.

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::Multipass;
 use super::asking::Now;
+use super::books::Identity;
 use super::names::Name;
 use super::program::CallError;
 use super::reading::State;
@@ -61,6 +62,47 @@ impl Multipass {
         self.done(name, &script, text.as_bytes(), self.pace.query).await
     }
 
+    /// Makes a running clone another machine than its source was.
+    pub(super) async fn put_identity(&self, name: &Name, who: &Identity) -> Result<(), CallError> {
+        let script = format!(
+            "set -e; umask 077
+cat >/etc/ssh/golem_host_key.new <<'END_OF_KEY'
+{private}
+END_OF_KEY
+rm -f /etc/ssh/ssh_host_*
+mv /etc/ssh/golem_host_key.new /etc/ssh/ssh_host_ed25519_key
+umask 022
+echo '{public}' >/etc/ssh/ssh_host_ed25519_key.pub
+rm -f /etc/machine-id /var/lib/dbus/machine-id /var/lib/systemd/random-seed
+systemd-machine-id-setup >/dev/null 2>&1 || true
+head -c 512 /dev/urandom >/dev/null
+hostnamectl set-hostname '{hostname}' 2>/dev/null || hostname '{hostname}'
+echo '{hostname}' >/etc/hostname
+mkdir -p /etc/cloud/cloud.cfg.d
+echo 'preserve_hostname: true' >/etc/cloud/cloud.cfg.d/99-golem-clone.cfg
+sync
+systemctl restart ssh 2>/dev/null || systemctl restart sshd 2>/dev/null || true
+echo {DONE}
+",
+            private = who.host_key_private.trim_end(),
+            public = who.host_key.as_str(),
+            hostname = who.hostname,
+        );
+        // On standard input, so that no key is among the arguments.
+        let said = self
+            .exec(name, &["sudo", "-n", "sh", "-s"], script.as_bytes(), self.pace.query)
+            .await?;
+        is_done(&said)
+    }
+
+    /// Shows a line to all who are logged in to a running guest.
+    pub(super) async fn show(&self, name: &Name, line: &str) -> Result<(), CallError> {
+        let script = format!("wall -n 2>/dev/null || wall; echo {DONE}");
+        let line = format!("{line}\n");
+        self.done(name, &script, line.as_bytes(), self.pace.query.min(Duration::from_secs(10)))
+            .await
+    }
+
     /// Runs a script as root, which says in the end that it is done.
     pub(super) async fn done(
         &self,
@@ -70,10 +112,7 @@ impl Multipass {
         deadline: Duration,
     ) -> Result<(), CallError> {
         let said = self.exec(name, &["sudo", "-n", "sh", "-c", script], input, deadline).await?;
-        if said.lines().any(|line| line.trim_end().ends_with(DONE)) {
-            return Ok(());
-        }
-        Err(CallError::Unreadable("the guest did not do what it was told".to_owned()))
+        is_done(&said)
     }
 
     /// See [`crate::backend::Backend::authorize`]. A guest that does not run gets the keys when it next does, before
@@ -88,7 +127,10 @@ impl Multipass {
             Now::There(own, attempt) => (own, attempt),
             Now::Nothing | Now::Hidden(_) => return Err(BackendError::NoInstance(id)),
         };
-        self.write(vm, |book| book.keys = Some(keys.to_vec()))?;
+        self.write(vm, |book| {
+            book.granted = Some(keys.to_vec());
+            book.keys.clone_from(&book.granted);
+        })?;
         if own.state != State::Running {
             return Ok(());
         }
@@ -121,4 +163,11 @@ impl Multipass {
         })?;
         Ok(())
     }
+}
+
+fn is_done(said: &str) -> Result<(), CallError> {
+    if said.lines().any(|line| line.trim_end().ends_with(DONE)) {
+        return Ok(());
+    }
+    Err(CallError::Unreadable("the guest did not do what it was told".to_owned()))
 }

@@ -101,6 +101,8 @@ impl Multipass {
         self.write(vm, |book| {
             book.current = Some(Attempt::begun_now(name.to_string()));
             book.has_just_started();
+            book.granted = spec.access.as_ref().map(|access| access.authorized_keys.clone());
+            (book.limits, book.limits_are_set) = (Some(spec.limits), true);
         })
         .map_err(Failure::Final)?;
         // One launch after the other, until Multipass has it: many at once have crashed it.
@@ -220,13 +222,17 @@ impl Multipass {
         if let Some(access) = &spec.access {
             self.verify(name, access, launched).await.map_err(Failure::Final)?;
         }
-        self.write(vm, |book| {
+        self.came_up(name).map_err(Failure::Final)
+    }
+
+    /// Notes that it holds somebody's data from now on.
+    pub(super) fn came_up(&self, name: &Name) -> Result<(), BackendError> {
+        let came_up = |book: &mut super::books::Book| {
             if let Some(current) = book.current.as_mut().filter(|one| one.name == name.as_str()) {
                 current.came_up = true;
             }
-        })
-        .map_err(Failure::Final)?;
-        Ok(())
+        };
+        self.write(name.vm(), came_up).map(drop)
     }
 
     /// Waits until its first boot has given the instance the VM's own host key: the sign that it is ours, and that
@@ -273,7 +279,7 @@ fn arguments(
         "--name",
         name.as_str(),
         "-c",
-        &limits.cpu_millis.div_ceil(1000).max(1).to_string(),
+        &super::vcpus(limits).to_string(),
         "-m",
         &format!("{}M", limits.memory_mib),
         "-d",

@@ -12,6 +12,7 @@
 //! | `asking` | questions |
 //! | `launching`, `power`, `removing` | what changes something |
 //! | `inside`, `user_data` | commands in a guest; what its first boot is told |
+//! | `abilities` | suspend, snapshots, clones, other sizes |
 //! | `images` | what it boots from |
 //! | `probe` | what it can do here |
 
@@ -28,11 +29,12 @@ use golem_vm_protocol::vm::SshPublicKey;
 use tokio::sync::{Mutex, Notify};
 
 use super::{
-    Backend, BackendError, BackendKind, Capabilities, ImageStore, InstanceId, InstanceSpec,
-    Metering, Observation,
+    Backend, BackendError, BackendKind, Capabilities, CloneInstance, ImageStore, InstanceId,
+    InstanceSpec, Limits, Metering, NotifyGuest, Observation, Resize, Snapshots, Suspend,
 };
 use crate::containment::{Firewall, TrafficGuard};
 
+mod abilities;
 mod asking;
 mod books;
 mod images;
@@ -200,6 +202,11 @@ fn same_key(one: &str, other: &str) -> bool {
     key(one).is_some() && key(one) == key(other)
 }
 
+/// Whole processors: Multipass gives no parts of one.
+fn vcpus(limits: &Limits) -> u32 {
+    limits.cpu_millis.div_ceil(1000).max(1)
+}
+
 fn not_contained(reason: String) -> BackendError {
     BackendError::Unavailable(format!("guests can't be contained at the moment: {reason}"))
 }
@@ -268,6 +275,26 @@ impl Backend for MultipassBackend {
     /// Multipass tells what memory and disk are used, and not the CPU.
     fn metering(&self) -> Option<&dyn Metering> {
         None
+    }
+
+    fn notifier(&self) -> Option<&dyn NotifyGuest> {
+        Some(self)
+    }
+
+    fn suspend(&self) -> Option<&dyn Suspend> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn clones(&self) -> Option<&dyn CloneInstance> {
+        Some(self)
+    }
+
+    fn resizes(&self) -> Option<&dyn Resize> {
+        Some(self)
     }
 
     fn interrupted(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

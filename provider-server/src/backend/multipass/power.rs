@@ -34,7 +34,11 @@ impl Multipass {
                     tracing::debug!(instance = %name, "{error}");
                 }
             }
-            State::Stopped | State::Suspended => self.switch_on(vm, &name).await?,
+            State::Stopped => {
+                self.set_limits(&name).await?;
+                self.switch_on(vm, &name).await?;
+            }
+            State::Suspended => self.switch_on(vm, &name).await?,
             State::Suspending => {
                 self.wait_for(&name, self.pace.change, |state| state == State::Suspended).await?;
                 self.switch_on(vm, &name).await?;
@@ -47,6 +51,11 @@ impl Multipass {
             State::Running | State::Starting | State::Restarting | State::Unknown => {}
         }
         self.come_up(vm, &name).await?;
+        if let Err(error) = self.take_identity(&name).await {
+            // It must not be used as the machine that it was cloned from.
+            self.switch_off(&name).await?;
+            return Err(error);
+        }
         if let Err(error) = self.put_pending(id, &name, self.pace.verify).await {
             // A guest that has spoilt its own files still starts; this is tried again.
             tracing::warn!(instance = %name, "{error}");
@@ -142,6 +151,8 @@ impl Multipass {
         if own.state.is_down() {
             return Ok(());
         }
+        // Its address may be another one when it runs again.
+        self.write(vm, |book| book.address = None)?;
         if own.state == State::Running && !grace.is_zero() {
             match self.ask_to_end(&name).await {
                 Ok(()) => {

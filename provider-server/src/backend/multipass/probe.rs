@@ -1,16 +1,18 @@
 //! What Multipass can do here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use golem_vm_protocol::vm::Isolation;
+use golem_vm_protocol::vm::{Ability, Isolation};
 
 use super::asking::Own;
 use super::program::CallError;
 use super::reading::{self, State};
 use super::version::Version;
 use super::{BRIDGE, Multipass};
-use crate::backend::{BackendError, Capabilities, Containment, Finding, InstanceId, Observation};
+use crate::backend::{
+    Accelerator, BackendError, Capabilities, Containment, Finding, InstanceId, Observation,
+};
 use crate::containment::Firewall;
 
 /// Where it keeps the disks, as a snap and otherwise.
@@ -66,6 +68,8 @@ impl Multipass {
             enforced,
             containment,
             findings,
+            accel: accelerator(&driver),
+            abilities: abilities(version),
             data_root: ROOTS.iter().map(PathBuf::from).find(|path| path.is_dir()),
         })
     }
@@ -137,6 +141,21 @@ impl Multipass {
             self.found_at(vm, address).await;
         }
     }
+}
+
+/// What runs its processors. On Linux, its driver qemu refuses to start anything without KVM.
+fn accelerator(driver: &str) -> Option<Accelerator> {
+    (cfg!(target_os = "linux") && driver == "qemu").then(|| Accelerator {
+        kind: "kvm".to_owned(),
+        why: "Multipass launches nothing without it".to_owned(),
+    })
+}
+
+fn abilities(version: Version) -> BTreeSet<Ability> {
+    let always = [Ability::Suspend, Ability::Resize, Ability::Notify, Ability::LiveKeys];
+    let snapshots = version.has_snapshots().then_some(Ability::Snapshots);
+    let clones = version.can_clone().then_some(Ability::Clone);
+    always.into_iter().chain(snapshots).chain(clones).collect()
 }
 
 fn limits_of(version: Version) -> Finding {

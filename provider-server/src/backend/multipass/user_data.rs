@@ -78,6 +78,7 @@ mod tests {
                 open_files: 100,
             },
             confinement: Confinement { egress: Egress::Internet },
+            user_data: None,
             access: Some(SshAccess {
                 host_key_private: key.private.clone(),
                 host_key: key.public.clone(),
