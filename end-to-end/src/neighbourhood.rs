@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, sockopt};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::outcome::Outcome;
@@ -30,6 +31,8 @@ pub enum Behaviour {
     Holds,
     /// Sends zeros without end.
     Sends,
+    /// Sends back what it gets.
+    Echoes,
 }
 
 impl Namespace {
@@ -74,8 +77,9 @@ impl Namespace {
         Outcome::of(&mut command, b"")
     }
 
-    /// Runs `work` in a thread of its own whose sockets are in this namespace.
-    fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    /// Runs `work` in a thread of its own whose sockets are in this namespace, and so those of programs that it
+    /// starts.
+    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let namespace = File::open(format!("/proc/{}/ns/net", self.pid)).unwrap();
         std::thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -148,6 +152,24 @@ impl Namespace {
         count
     }
 
+    /// Whether an ICMP echo request to there is answered, from here.
+    #[must_use]
+    pub fn pings(&self, address: Ipv4Addr) -> bool {
+        self.run("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range");
+        self.inside(move || {
+            let socket =
+                net::socket(AddressFamily::INET, SocketType::DGRAM, Some(ipproto::ICMP)).unwrap();
+            let wait = Some(Duration::from_secs(2));
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, wait).unwrap();
+            // Type 8, code 0; the kernel writes the checksum and the identifier (RFC 792, icmp(7)).
+            let request = [8, 0, 0, 0, 0, 0, 0, 1];
+            let to = SocketAddrV4::new(address, 0);
+            net::sendto(&socket, &request, SendFlags::empty(), &to).is_ok()
+                && net::recv(&socket, &mut [0; 64], RecvFlags::empty())
+                    .is_ok_and(|(length, _)| length > 0)
+        })
+    }
+
     /// Whether TCP to there is answered with `hello`, from here.
     #[must_use]
     pub fn reaches(&self, address: &str, port: u16) -> bool {
@@ -188,6 +210,11 @@ fn behave(mut stream: TcpStream, behaviour: Behaviour) {
             while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
         }
         Behaviour::Sends => while stream.write_all(&buffer).is_ok() {},
+        Behaviour::Echoes => {
+            while let Ok(read @ 1..) = stream.read(&mut buffer)
+                && stream.write_all(&buffer[..read]).is_ok()
+            {}
+        }
     }
 }
 

@@ -17,20 +17,31 @@
 //! | [`text`] | what all tables of guests say alike: pure |
 //! | [`ruleset`] | the rules of a machine's namespace, as text: pure |
 //! | [`host`] | what the host is connected to, and when that changes |
-//! | [`nft`] | the program that loads rules |
+//! | [`nft`], `program` | the program that loads rules, and others |
+//! | [`inside`] | running programs in a machine's namespaces |
+//! | [`uplink`] | the network set up, its rules replaced, its end |
+//! | [`counters`] | what a machine has sent and received |
 
 pub mod addressing;
+pub mod counters;
 pub mod destination;
+mod error;
 pub mod host;
+pub mod inside;
 pub mod mac;
 pub mod nft;
 mod program;
 pub mod rules;
 pub mod ruleset;
 pub mod text;
+pub mod uplink;
 
 pub use addressing::Addressing;
+pub use counters::{Counters, counters};
 pub use destination::Destination;
+pub use error::NetworkError;
+pub use inside::Inside;
 pub use mac::Mac;
 pub use rules::{Caps, Rules};
 pub use ruleset::{Access, Ruleset};
+pub use uplink::{Folder, Uplink, lower, raise, replace_rules};
