@@ -7,6 +7,7 @@ mod peer;
 
 pub use group::{Group, GroupLimits, GroupUsage, Groups, Resource};
 pub use identity::ProcessIdentity;
+pub(crate) use launch::last_words;
 pub use launch::{Held, Launch, ProcessLimits, RunAs, Seen};
 pub use peer::Peer;
 pub use rustix::process::Signal;
