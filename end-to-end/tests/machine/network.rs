@@ -299,11 +299,9 @@ fn speaks_for_itself_only(ground: &Ground, guest: &Guest) {
     );
     assert!(
         !says(
-            &format!(
-                "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip address add 2001:db8::2/64 dev eth0 nodad
+            "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip address add 2001:db8::2/64 dev eth0 nodad
                  ip -6 neighbour add 2001:db8::1 lladdr 02:67:6f:6c:65:6d dev eth0
-                 ip -6 route replace default via 2001:db8::1 dev eth0"
-            ),
+                 ip -6 route replace default via 2001:db8::1 dev eth0",
             "2001:db8:1::1"
         ),
         "it speaks IPv6"
@@ -480,6 +478,22 @@ fn qemu_opens_its_network_card_without_any_right() {
         assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
         owner.does(&json!({ "do": "lower" })).unwrap();
         owner.does(&json!({ "do": "end" })).unwrap();
+        drop(owner);
+        ground.nothing_is_left();
+    }
+}
+
+#[test]
+fn whether_machines_can_have_a_network_is_found_by_trying() {
+    for who in [Who::Root, Who::User(1_900_777_103)] {
+        let ground = ground();
+        let mut owner = ground.owner(who);
+        assert_eq!(
+            owner.does(&json!({ "do": "probe" })).unwrap()["findings"],
+            json!([]),
+            "{who:?}"
+        );
+        assert!(!ground.directory.path().join("trial").exists());
         drop(owner);
         ground.nothing_is_left();
     }

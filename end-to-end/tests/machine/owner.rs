@@ -10,8 +10,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use golem_vm_end_to_end::Namespace;
 use golem_vm_machine::network::{
-    Access, Addressing, Caps, Folder, Inside, Rules, Ruleset, Uplink, counters, lower, raise,
-    replace_rules,
+    Access, Addressing, Caps, Folder, Inside, Rules, Ruleset, Uplink, counters, lower, probe,
+    raise, replace_rules,
 };
 use golem_vm_machine::process::{Held, Launch, ProcessIdentity, ProcessLimits, RunAs, Seen};
 use serde_json::{Value, json};
@@ -209,6 +209,11 @@ impl Machine {
                 let counted = counters(self.process.as_ref().unwrap());
                 let counted = counted.map_err(|error| error.to_string())?;
                 Ok(json!({ "sent": counted.sent_bytes, "received": counted.received_bytes }))
+            }
+            "probe" => {
+                let findings = probe(Self::run_as(), &self.directory.join("trial")).await;
+                let shown = findings.iter().map(|one| format!("{}: {}", one.what, one.remedy));
+                Ok(json!({ "findings": shown.collect::<Vec<_>>() }))
             }
             "end" => {
                 drop(self.held.take());

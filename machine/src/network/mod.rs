@@ -8,7 +8,7 @@
 //! The guest's network card is a tap in a namespace that belongs to an unprivileged user, also where the
 //! provider is root. The namespace routes to a second tap, behind which slirp4netns makes ordinary sockets of
 //! the host out of packets. What is not let through in the namespace never reaches it. Nothing is changed in
-//! the host's own namespace: no interface, no route, no rule. Why: docs/decisions (a note on one uplink for both).
+//! the host's own namespace: no interface, no route, no rule. Why: docs/decisions/0014.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -20,6 +20,7 @@
 //! | [`nft`], `program` | the program that loads rules, and others |
 //! | [`inside`] | running programs in a machine's namespaces |
 //! | [`uplink`] | the network set up, its rules replaced, its end |
+//! | [`probe`] | whether machines can have a network here, by raising one |
 //! | [`counters`] | what a machine has sent and received |
 
 pub mod addressing;
@@ -30,6 +31,7 @@ pub mod host;
 pub mod inside;
 pub mod mac;
 pub mod nft;
+pub mod probe;
 mod program;
 pub mod rules;
 pub mod ruleset;
@@ -42,6 +44,7 @@ pub use destination::Destination;
 pub use error::NetworkError;
 pub use inside::Inside;
 pub use mac::Mac;
+pub use probe::{Finding, probe};
 pub use rules::{Caps, Rules};
 pub use ruleset::{Access, Ruleset};
 pub use uplink::{Folder, Uplink, lower, raise, replace_rules};
