@@ -1,6 +1,6 @@
 //! What this machine has and uses.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
@@ -36,6 +36,16 @@ pub enum HostError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// Of these directories, which need not exist, the one on the file system with the least room.
+#[must_use]
+pub fn tightest(directories: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    let free = |path: &PathBuf| {
+        let disk = rustix::fs::statvfs(existing_ancestor(path)).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    };
+    directories.min_by_key(|path| free(path).unwrap_or(u64::MAX))
 }
 
 /// Measures the machine; `data` is a directory on the file system that holds the VMs' data.

@@ -47,6 +47,7 @@ impl Home {
             .env("XDG_DATA_HOME", self.path().join("share"))
             .env("XDG_CONFIG_HOME", self.path().join("config"))
             .env("DOCKER_HOST", NO_ENGINE)
+            .env("GOLEM_PROVIDER_BACKEND", "docker")
             .current_dir(self.path())
             .stdin(Stdio::null())
             .args(args);

@@ -99,6 +99,7 @@ fn record(number: usize, kind: BackendKind, owner: KeyId, image: &ImageDigest) -
             image_digest: image.clone(),
             backend: kind,
             isolation: Isolation::Container,
+            accel: None,
             egress: Egress::Internet,
             prices: Prices { core_month: 5, gb_ram_month: 2, gb_storage_month: 1 },
         },

@@ -86,6 +86,8 @@ pub struct BackendOffer {
     pub capabilities: Capabilities,
     /// Where its guests' traffic may go.
     pub egress: Egress,
+    /// Why nothing can be made on it at the moment, where that is so.
+    pub trouble: Option<String>,
 }
 
 /// An image that can be rented.
@@ -116,14 +118,12 @@ pub struct Snapshot {
     pub api_port: u16,
     /// The ports.
     pub ports: PortsSummary,
-    /// Why no VM can be made at the moment, where that is so.
-    pub trouble: Option<String>,
 }
 
 /// Why nothing is advertised, in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NothingToOffer {
-    /// The backend is not the one that has the VMs.
+    /// No backend can make VMs: none is the one that has the VMs.
     #[error("{0}")]
     Backend(String),
     /// As many VMs as are allowed.
@@ -188,8 +188,10 @@ pub fn terms(
     snapshot: &Snapshot,
 ) -> Result<AdvertisedTerms, NothingToOffer> {
     let resources = snapshot.free.whole();
-    if let Some(trouble) = &snapshot.trouble {
-        return Err(NothingToOffer::Backend(trouble.clone()));
+    let well = || snapshot.backends.iter().filter(|backend| backend.trouble.is_none());
+    if well().next().is_none() {
+        let troubles = snapshot.backends.iter().filter_map(|backend| backend.trouble.clone());
+        return Err(NothingToOffer::Backend(troubles.collect::<Vec<_>>().join("; ")));
     }
     if snapshot.vms_left == 0 {
         return Err(NothingToOffer::MaxVms);
@@ -198,7 +200,7 @@ pub fn terms(
         return Err(NothingToOffer::TooLittle { free: resources, minimum: settings.minimum });
     }
     let rentable: Vec<Offer> =
-        snapshot.backends.iter().filter_map(|backend| offer(settings, snapshot, backend)).collect();
+        well().filter_map(|backend| offer(settings, snapshot, backend)).collect();
     if rentable.is_empty() {
         return Err(NothingToOffer::NoImages);
     }
@@ -255,7 +257,7 @@ fn offer(settings: &TermsSettings, snapshot: &Snapshot, backend: &BackendOffer) 
     (!images.is_empty()).then(|| Offer {
         backend: backend.kind.as_str().to_owned(),
         isolation: backend.capabilities.isolation,
-        accel: None,
+        accel: backend.capabilities.accel_word().map(str::to_owned),
         images,
         egress: match backend.egress {
             Egress::Internet => "internet",

@@ -65,7 +65,6 @@ pub(super) fn snapshot() -> Snapshot {
         backend: BackendKind::Memory,
     };
     Snapshot {
-        trouble: None,
         free: Amount { cpu_millis: 3500, memory_mib: 7000, storage_mib: 50 * 1024 },
         backends: vec![BackendOffer {
             kind: BackendKind::Memory,
@@ -80,6 +79,7 @@ pub(super) fn snapshot() -> Snapshot {
                 abilities: [].into(),
             },
             egress: Egress::Internet,
+            trouble: None,
         }],
         images: vec![image("alpine"), image("debian-12")],
         vms_left: 3,

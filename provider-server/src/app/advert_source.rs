@@ -1,12 +1,10 @@
 //! What there is to advertise, gathered from all over the provider.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::advertise::{AdvertSource, BackendOffer, RentableImage, Snapshot};
-use crate::backend::Backend;
 use crate::ports::{PortBoard, PublicAddress};
 use crate::rental::Rental;
 use crate::store::ProviderStore;
@@ -14,7 +12,6 @@ use crate::vm::repository::VmRepository as _;
 
 /// What there is to advertise.
 pub(super) struct WhatThereIs {
-    pub(super) backend: Arc<dyn Backend>,
     pub(super) rental: Rental,
     pub(super) store: ProviderStore,
     pub(super) board: PortBoard,
@@ -35,20 +32,22 @@ impl AdvertSource for WhatThereIs {
             digest: row.digest.to_string(),
             backend: row.backend,
         });
+        let there = conditions.backends.there();
+        let backends = there.iter().map(|present| BackendOffer {
+            kind: present.kind(),
+            capabilities: (*present.found.now()).clone(),
+            egress: conditions.egress,
+            trouble: present.trouble(),
+        });
         let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
         Ok(Snapshot {
             free: conditions.offered.less(reserved),
-            backends: vec![BackendOffer {
-                kind: conditions.backend,
-                capabilities: (*conditions.capabilities.now()).clone(),
-                egress: conditions.egress,
-            }],
+            backends: backends.collect(),
             images: images.collect(),
             vms_left: conditions.max_vms.saturating_sub(count),
             address: self.address.current(),
             api_port: self.api.port(),
             ports: self.board.summary(records.iter().map(|record| record.ssh_port)),
-            trouble: self.backend.trouble().and_then(|trouble| trouble.borrow().clone()),
         })
     }
 }

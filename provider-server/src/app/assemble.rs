@@ -14,13 +14,12 @@ use golem_vm_protocol::time::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::AppError;
 use super::advert_source::WhatThereIs;
-use super::backend::{self, connect_backend};
-use super::{AppError, backend::AtStart};
+use super::backend::Arrived;
+use super::backends::{self, Begun, Way};
 use crate::advertise::{Advertiser, AdvertiserParts, HttpDiscovery, Pace, TermsSettings};
-use crate::backend::{
-    Backends, Capabilities, Member, Present, Standing, kernel_numbers, open_files,
-};
+use crate::backend::{Backends, kernel_numbers, open_files};
 use crate::capacity;
 use crate::config::Config;
 use crate::control::Running;
@@ -46,7 +45,7 @@ pub(super) struct Provider {
     pub(super) running: Arc<Running>,
     pub(super) forwarded: ForwardedPorts,
     pub(super) address: PublicAddress,
-    pub(super) at_start: AtStart,
+    pub(super) arrived: Vec<Arrived>,
 }
 
 impl Provider {
@@ -58,11 +57,11 @@ impl Provider {
         clock: Arc<dyn Clock>,
         token: CancellationToken,
     ) -> Result<Self, AppError> {
-        let backend = connect_backend(&config, &key, data_dir).await?;
         open_files::let_memory_bound_them();
         kernel_numbers::let_memory_bound_them();
-        let at_start = backend::look(&*backend, &store).await?;
-        let vm_data = vm_data_dir(&at_start.found.now(), data_dir);
+        let way = Way { config: &config, key: &key, data_dir, store: &store };
+        let Begun { backends, arrived } = backends::begin(way).await?;
+        let vm_data = vm_data(&backends, data_dir);
         let offered =
             capacity::offered(&config.offer, &host::measure(host::existing_ancestor(&vm_data))?)?;
         let conditions = Arc::new(Conditions {
@@ -77,8 +76,7 @@ impl Provider {
             trusted: config.trusted_requestors.clone(),
             allow_uncontained: config.allow_uncontained,
             egress: config.network.egress,
-            backend: backend.kind(),
-            capabilities: at_start.found.clone(),
+            backends: backends.clone(),
             leases: config.leases,
         });
 
@@ -99,19 +97,13 @@ impl Provider {
 
         let images = ImageCatalog::new(
             Arc::new(store.clone()),
-            Arc::clone(&backend),
+            backends.clone(),
             config.images.as_ref(),
             &config.default_image,
         );
         let vms = VmManager::new(Arc::new(World {
             repository: Arc::new(store.clone()),
-            backends: Backends::new(vec![Member {
-                kind: backend.kind(),
-                standing: Standing::There(Present {
-                    backend: Arc::clone(&backend),
-                    found: at_start.found.clone(),
-                }),
-            }]),
+            backends: backends.clone(),
             ports: Arc::new(forwarded.clone()),
             launch_timeout: config.launch_timeout,
             steady: store.steady(),
@@ -130,7 +122,6 @@ impl Provider {
             settings: TermsSettings::new(&config, key.id()),
             key: key.clone(),
             source: Arc::new(WhatThereIs {
-                backend: Arc::clone(&backend),
                 rental: rental.clone(),
                 store: store.clone(),
                 board: board.clone(),
@@ -147,7 +138,6 @@ impl Provider {
             id: key.id(),
             name: config.name.clone(),
             country: config.country.clone(),
-            trusted_only: conditions.open_to_strangers().is_err(),
             address: address.changes(),
         });
         let running = Arc::new(Running {
@@ -155,12 +145,13 @@ impl Provider {
             data_dir: data_dir.clone(),
             clock: Arc::clone(&clock),
             id: key.id(),
+            key: key.clone(),
             started_at: now(&*clock),
             api,
             info,
             rental,
             store,
-            backend,
+            backends,
             ports: board,
             verifier,
             advertiser,
@@ -168,7 +159,7 @@ impl Provider {
             shutdown: token.clone(),
             purged: AtomicBool::new(false),
         });
-        Ok(Self { config, key, clock, token, listener, running, forwarded, address, at_start })
+        Ok(Self { config, key, clock, token, listener, running, forwarded, address, arrived })
     }
 }
 
@@ -190,12 +181,12 @@ async fn start_forwarding(
     Ok(ForwardedPorts::start(Arc::new(program), config.host, board.clone(), expected).await?)
 }
 
-/// Where the VMs' data is: the engine's own directory when it is on this machine.
-fn vm_data_dir(capabilities: &Capabilities, data_dir: &DataDir) -> PathBuf {
-    capabilities
-        .data_root
-        .clone()
-        .filter(|path| path.is_dir())
+/// Where the VMs' data is: of all backends' directories the one on the file system with the least room,
+/// because what is promised is one pool.
+fn vm_data(backends: &Backends, data_dir: &DataDir) -> PathBuf {
+    let there = backends.there();
+    let found: Vec<_> = there.iter().map(|present| present.found.now()).collect();
+    host::tightest(found.iter().map(|found| found.vm_data(data_dir.path())))
         .unwrap_or_else(|| data_dir.path().to_owned())
 }
 

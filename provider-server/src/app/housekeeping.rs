@@ -1,5 +1,6 @@
 //! What is done every now and then.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use golem_vm_node::data_dir::DataDir;
@@ -39,7 +40,10 @@ async fn tidy(store: ProviderStore, images: ImageCatalog, token: CancellationTok
         }
         let tidied = async {
             let records = store.all().await.map_err(|error| error.to_string())?;
-            let of_vms = records.into_iter().map(|record| record.terms.image_digest).collect();
+            let mut of_vms = BTreeMap::<_, BTreeSet<_>>::new();
+            for record in records {
+                of_vms.entry(record.terms.backend).or_default().insert(record.terms.image_digest);
+            }
             images.tidy(of_vms).await.map_err(|error| error.to_string())
         };
         tokio::select! {

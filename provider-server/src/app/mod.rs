@@ -25,12 +25,14 @@ use crate::vm::VmError;
 mod advert_source;
 mod assemble;
 mod backend;
+mod backends;
 mod housekeeping;
 pub(crate) mod own_log;
 mod serve;
 
 use assemble::Provider;
 pub use backend::connect_backend;
+pub use backends::{connect_all, first_of};
 
 /// What [`run`] needs.
 pub struct StartOptions {

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use crate::containment::TrafficGuard;
 
 mod abilities;
+pub mod choice;
 pub mod docker;
 mod found;
 pub(crate) mod kept_file;
@@ -40,8 +41,9 @@ mod set;
 pub use abilities::{
     CloneInstance, Console, ConsoleTail, Duplex, Resize, SnapshotInfo, Snapshots, Suspend,
 };
+pub use choice::BackendChoice;
 pub use found::Found;
-pub use set::{Backends, Member, Present, Standing};
+pub use set::{Backends, Connected, Member, Present, Standing};
 
 /// Which program makes the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -386,6 +388,9 @@ pub struct Capabilities {
     pub abilities: BTreeSet<Ability>,
 }
 
+/// The word for an accelerator that is none.
+const EMULATED: &str = "tcg";
+
 /// What runs the processors of virtual machines here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accelerator {
@@ -393,6 +398,42 @@ pub struct Accelerator {
     pub kind: String,
     /// Why this one, for the provider's owner.
     pub why: String,
+}
+
+impl Capabilities {
+    /// What is known of a backend that nobody has asked yet.
+    #[must_use]
+    pub fn untried() -> Self {
+        Self {
+            isolation: Isolation::Unknown,
+            version: String::new(),
+            enforced: Vec::new(),
+            containment: Containment::Uncontained("it was not tried".to_owned()),
+            findings: Vec::new(),
+            data_root: None,
+            accel: None,
+            abilities: BTreeSet::new(),
+        }
+    }
+
+    /// Where the instances' disks are, if that is on this machine; else `otherwise`.
+    #[must_use]
+    pub fn vm_data(&self, otherwise: &Path) -> PathBuf {
+        let root = self.data_root.clone().filter(|path| path.is_dir());
+        root.unwrap_or_else(|| otherwise.to_owned())
+    }
+
+    /// The word for what runs its virtual machines' processors.
+    #[must_use]
+    pub fn accel_word(&self) -> Option<&str> {
+        self.accel.as_ref().map(|accel| accel.kind.as_str())
+    }
+
+    /// Whether its virtual machines are emulated: the same in everything but speed.
+    #[must_use]
+    pub fn is_emulated(&self) -> bool {
+        self.accel_word() == Some(EMULATED)
+    }
 }
 
 /// Makes instances. See the module's documentation for the order of calls.

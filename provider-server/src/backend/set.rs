@@ -46,6 +46,9 @@ impl fmt::Debug for Present {
     }
 }
 
+/// A backend that was connected to and not asked anything, or why it could not be.
+pub type Connected = (BackendKind, Result<Arc<dyn Backend>, String>);
+
 /// Whether a backend makes VMs now.
 #[derive(Debug, Clone)]
 pub enum Standing {
@@ -82,6 +85,19 @@ impl Backends {
     pub fn one(backend: Arc<dyn Backend>, capabilities: Capabilities) -> Self {
         let (kind, found) = (backend.kind(), Found::new(capabilities));
         Self::new(vec![Member { kind, standing: Standing::There(Present { backend, found }) }])
+    }
+
+    /// Backends that were connected to, and not asked what they can do: for work beside a running provider, or
+    /// without one.
+    #[must_use]
+    pub fn untried(connected: Vec<Connected>) -> Self {
+        let member = |(kind, backend): Connected| {
+            let there = |backend| {
+                Standing::There(Present { backend, found: Found::new(Capabilities::untried()) })
+            };
+            Member { kind, standing: backend.map_or_else(Standing::Away, there) }
+        };
+        Self::new(connected.into_iter().map(member).collect())
     }
 
     /// How all of them are now.

@@ -72,12 +72,12 @@ async fn look(place: &PlaceArgs) -> anyhow::Result<Vec<Check>> {
         Ok(Some(key)) => key,
         Ok(None) | Err(_) => KeyPair::generate()?,
     };
-    let backend = app::connect_backend(&config, &key, &data_dir).await;
+    let backends = app::connect_all(&config, &key, &data_dir, store.as_ref()).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let facts = doctor::gather(Subject {
         config: &config,
         data_dir: &data_dir,
-        backend: backend.map_err(|error| error.to_string()),
+        backends,
         store: store.clone(),
         running: None,
         clock,

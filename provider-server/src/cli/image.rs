@@ -17,9 +17,9 @@ use super::place::PlaceArgs;
 use super::remote::Remote;
 use super::status::image_table;
 use super::terminal::{Style, print, print_json};
+use crate::backend::BackendKind;
 use crate::control::messages::{self, BuildImage, JobOutcome, JobProgress, JobStarted, PullImage};
-use crate::images::ImageInfo;
-use crate::images::ImageRow;
+use crate::images::{ImageError, ImageInfo, ImageName, ImageRow};
 
 pub(super) const EXAMPLES: &str = "\
 These work whether or not the provider runs. What was built can be rented; what was pulled can be
@@ -49,6 +49,9 @@ pub(super) enum ImageCommand {
         /// debian-12, ubuntu-24.04, or another name of these
         #[arg(value_name = "NAME", default_value = "debian-12")]
         name: String,
+        /// For which backend [default: the provider's first]
+        #[arg(long, value_name = "BACKEND")]
+        backend: Option<BackendKind>,
     },
     /// Fetch an image from a registry
     #[command(
@@ -61,6 +64,9 @@ pub(super) enum ImageCommand {
         /// What to call it here [default: the last part of REF]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+        /// For which backend [default: the provider's first]
+        #[arg(long, value_name = "BACKEND")]
+        backend: Option<BackendKind>,
     },
     /// Show the images, and which of them can be rented
     #[command(visible_alias = "ls", after_help = "Example:\n  golem-provider image list --json")]
@@ -71,6 +77,9 @@ pub(super) enum ImageCommand {
         /// Its name
         #[arg(value_name = "NAME")]
         name: String,
+        /// Of which backend, where several have one of that name
+        #[arg(long, value_name = "BACKEND")]
+        backend: Option<BackendKind>,
     },
 }
 
@@ -112,7 +121,7 @@ pub(super) async fn run(place: &PlaceArgs, command: &ImageCommand) -> anyhow::Re
 async fn carry_out(place: &PlaceArgs, command: &ImageCommand, way: &Way) -> anyhow::Result<()> {
     match command {
         ImageCommand::List => list(place, &way.images().await?),
-        ImageCommand::Rm { name } => remove(place, way, name).await,
+        ImageCommand::Rm { name, backend } => remove(place, way, name, *backend).await,
         ImageCommand::Build { .. } | ImageCommand::Pull { .. } => {
             let mut lines = LiveLines::new();
             let made = match way {
@@ -121,7 +130,9 @@ async fn carry_out(place: &PlaceArgs, command: &ImageCommand, way: &Way) -> anyh
             };
             lines.end(made.is_err());
             let row = made?;
-            let info = way.images().await?.into_iter().find(|info| info.row.name == row.name);
+            let is_it =
+                |info: &ImageInfo| info.row.name == row.name && info.row.backend == row.backend;
+            let info = way.images().await?.into_iter().find(is_it);
             told(place, &row, info.as_ref())
         }
     }
@@ -139,7 +150,12 @@ fn list(place: &PlaceArgs, images: &[ImageInfo]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn remove(place: &PlaceArgs, way: &Way, name: &str) -> anyhow::Result<()> {
+async fn remove(
+    place: &PlaceArgs,
+    way: &Way,
+    name: &str,
+    backend: Option<BackendKind>,
+) -> anyhow::Result<()> {
     // A name goes into a path: what can't be one is refused before it is sent anywhere.
     let canonical = crate::images::canonical(name);
     let parsed: crate::images::ImageName = canonical
@@ -147,10 +163,13 @@ async fn remove(place: &PlaceArgs, way: &Way, name: &str) -> anyhow::Result<()> 
         .map_err(|error: crate::images::ImageNameError| Coded::usage(error.to_string()))?;
     match way {
         Way::Running(remote) => {
-            let path = messages::IMAGE.replace("{name}", parsed.as_str());
+            let mut path = messages::IMAGE.replace("{name}", parsed.as_str());
+            if let Some(kind) = backend {
+                path.push_str(&format!("?backend={kind}"));
+            }
             remote.delete(&path, SHORT).await?;
         }
-        Way::Offline(offline) => offline.images.remove(parsed.as_str()).await?,
+        Way::Offline(offline) => offline.images.remove(parsed.as_str(), backend).await?,
     }
     if place.json {
         return print_json(&json!({"removed": parsed.as_str()}));
@@ -185,12 +204,14 @@ async fn make_there(
     lines: &mut LiveLines,
 ) -> anyhow::Result<ImageRow> {
     let JobStarted { job } = match command {
-        ImageCommand::Pull { reference, name } => {
-            let body = PullImage { reference: reference.clone(), name: name.clone() };
+        ImageCommand::Pull { reference, name, backend } => {
+            let (reference, name) = (reference.clone(), name.clone());
+            let body = PullImage { reference, name, backend: *backend };
             remote.post(messages::PULL_IMAGE, &body, SHORT).await?
         }
-        ImageCommand::Build { name } => {
-            remote.post(messages::BUILD_IMAGE, &BuildImage { name: name.clone() }, SHORT).await?
+        ImageCommand::Build { name, backend } => {
+            let body = BuildImage { name: name.clone(), backend: *backend };
+            remote.post(messages::BUILD_IMAGE, &body, SHORT).await?
         }
         ImageCommand::List | ImageCommand::Rm { .. } => bail!("nothing to make"),
     };
@@ -240,10 +261,17 @@ async fn make_here(
     let images = &offline.images;
     let making = async {
         match command {
-            ImageCommand::Pull { reference, name } => {
-                Ok(images.pull(reference, name.as_deref(), sender).await?)
+            ImageCommand::Pull { reference, name, backend } => {
+                let backend = offline.backend_for_images(*backend).await?;
+                Ok(images.pull(reference, name.as_deref(), backend, sender).await?)
             }
-            ImageCommand::Build { name } => Ok(images.build(name, sender).await?),
+            ImageCommand::Build { name, backend } => {
+                // Before anything is asked or tried for it.
+                let _: ImageName =
+                    crate::images::canonical(name).parse().map_err(ImageError::Name)?;
+                let backend = offline.backend_for_images(*backend).await?;
+                Ok(images.build(name, backend, sender).await?)
+            }
             ImageCommand::List | ImageCommand::Rm { .. } => bail!("nothing to make"),
         }
     };

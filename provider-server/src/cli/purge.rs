@@ -17,10 +17,10 @@ use super::stop::wait_until_gone;
 use super::terminal::{confirm, print, print_json};
 use golem_vm_protocol::vm::{Actor, Cause};
 
-use crate::backend::InstanceId;
+use crate::backend::BackendKind;
 use crate::control::messages::{self, Purged, Status};
 use crate::forwarder::{ClientError, ForwarderClient};
-use crate::images::ImageRegister as _;
+use crate::images::{ImageRegister as _, ImageRow};
 use crate::vm::history::Reason;
 use crate::vm::repository::VmRepository as _;
 
@@ -131,35 +131,69 @@ async fn purge_here(place: &PlaceArgs) -> anyhow::Result<Purged> {
 }
 
 async fn remove_all(offline: &Offline) -> anyhow::Result<Purged> {
-    let backend = &offline.backend;
-    // Asked first: with an engine that does not answer, nothing is begun.
-    let mut instances: Vec<InstanceId> = backend.list().await?;
-    let mut purged = nothing();
     let records = offline.store.all().await?;
-    instances.extend(records.iter().map(|record| record.instance()));
-    instances.sort_unstable();
-    instances.dedup();
-    let destroyed = join_all(instances.iter().map(|id| backend.destroy(*id))).await;
-    for (id, outcome) in instances.iter().zip(destroyed) {
-        match outcome {
-            Ok(()) => {
-                let reason = Reason::new(Actor::ProviderOwner, Cause::Purged);
-                offline.store.remove(id.vm(), reason).await?;
-                purged.vms.push(id.vm().to_string());
+    let images = offline.store.images().await?;
+    let in_use = |kind| {
+        records.iter().any(|record| record.terms.backend == kind)
+            || images.iter().any(|image| image.backend == kind)
+    };
+    // Asked first: with one that does not answer and has something, nothing is begun.
+    let (mut asked, mut away) = (Vec::new(), None);
+    for member in &*offline.backends.now() {
+        let listed = match offline.backends.of(member.kind) {
+            Ok(present) => present.backend.list().await.map(|listed| (present.backend, listed)),
+            Err(error) => Err(error),
+        };
+        match listed {
+            Ok(one) => asked.push(one),
+            Err(error) if in_use(member.kind) || offline.names(member.kind) => {
+                return Err(error.into());
             }
-            Err(error) => purged.problems.push(format!("{id}: {error}")),
+            Err(error) => away = away.or(Some(error)),
         }
     }
-    for image in offline.store.images().await? {
-        match offline.images.remove(&image.name).await {
-            Ok(()) => purged.images.push(image.name),
+    if asked.is_empty()
+        && let Some(error) = away
+    {
+        return Err(error.into());
+    }
+    let mut purged = nothing();
+    for (backend, mut instances) in asked {
+        let of_it = records.iter().filter(|record| record.terms.backend == backend.kind());
+        instances.extend(of_it.map(|record| record.instance()));
+        instances.sort_unstable();
+        instances.dedup();
+        let destroyed = join_all(instances.iter().map(|id| backend.destroy(*id))).await;
+        for (id, outcome) in instances.iter().zip(destroyed) {
+            match outcome {
+                Ok(()) => {
+                    let reason = Reason::new(Actor::ProviderOwner, Cause::Purged);
+                    offline.store.remove(id.vm(), reason).await?;
+                    purged.vms.push(id.vm().to_string());
+                }
+                Err(error) => purged.problems.push(format!("{id}: {error}")),
+            }
+        }
+        remove_images(offline, &images, backend.kind(), &mut purged).await;
+        if let Err(error) = backend.clean_up().await {
+            purged.problems.push(error.to_string());
+        }
+    }
+    Ok(purged)
+}
+
+async fn remove_images(
+    offline: &Offline,
+    images: &[ImageRow],
+    backend: BackendKind,
+    purged: &mut Purged,
+) {
+    for image in images.iter().filter(|image| image.backend == backend) {
+        match offline.images.remove(&image.name, Some(backend)).await {
+            Ok(()) => purged.images.push(image.name.clone()),
             Err(error) => purged.problems.push(format!("image {}: {error}", image.name)),
         }
     }
-    if let Err(error) = backend.clean_up().await {
-        purged.problems.push(error.to_string());
-    }
-    Ok(purged)
 }
 
 async fn end_forwarder(offline: &Offline, purged: &mut Purged) {

@@ -70,7 +70,7 @@ pub(super) struct StartArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         visible_alias = "skip-port-verification", alias = "no-verify-port")]
     no_verify_ports: Option<String>,
-    /// What makes the VMs: auto or docker [env: GOLEM_PROVIDER_BACKEND] [default: auto]
+    /// What makes the VMs: auto, or a list of docker, qemu, multipass [env: GOLEM_PROVIDER_BACKEND] [default: auto]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Most VMs at a time [env: GOLEM_PROVIDER_MAX_VMS] [default: 10]

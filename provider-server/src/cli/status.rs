@@ -1,5 +1,6 @@
 //! `golem-provider status`.
 
+mod backends;
 mod vms;
 
 use std::fmt::Write as _;
@@ -13,7 +14,6 @@ use super::place::PlaceArgs;
 use super::remote::Remote;
 use super::table::Rows;
 use super::terminal::{Style, Tone, print, print_json};
-use crate::backend::Containment;
 use crate::capacity::{cores, gib};
 use crate::control::messages::{self, DiscoveryStatus, PortsStatus, Status};
 use crate::images::ImageInfo;
@@ -93,31 +93,9 @@ fn who(out: &mut String, status: &Status, now: Timestamp, style: Style) {
             ),
         },
     );
-    line(out, "backend", &printable(&status.backend_version, 200));
-    if let Some(trouble) = &status.backend_trouble {
-        line(out, "", &style.paint(Tone::Bad, &printable(trouble, 1000)));
+    for backend in &status.backends {
+        backends::show(out, backend, style);
     }
-    let enforced = if status.enforced.is_empty() {
-        style.paint(Tone::Warning, "nothing is enforced")
-    } else {
-        format!("enforced: {}", status.enforced.join(", "))
-    };
-    line(out, "isolation", &format!("{}; {enforced}", status.isolation));
-    let containment = match (&status.containment, status.open_to_strangers) {
-        (Containment::Contained, _) => style.paint(Tone::Good, "guests are contained"),
-        (Containment::Uncontained(reason), true) => style.paint(
-            Tone::Warning,
-            &format!(
-                "guests are not contained, and strangers are served: {}",
-                printable(reason, 300)
-            ),
-        ),
-        (Containment::Uncontained(reason), false) => style.paint(
-            Tone::Warning,
-            &format!("only trusted requestors are served: {}", printable(reason, 300)),
-        ),
-    };
-    line(out, "containment", &containment);
 }
 
 fn host(out: &mut String, status: &Status, style: Style) {
@@ -259,7 +237,8 @@ fn images(out: &mut String, images: &[ImageInfo], style: Style) {
 
 /// The images as a table.
 pub(super) fn image_table(images: &[ImageInfo], style: Style) -> String {
-    let mut rows = Rows::new(&["IMAGE", "FOR RENT", "SIZE", "SOURCE", "MADE", "DIGEST"], style);
+    let mut rows =
+        Rows::new(&["IMAGE", "BACKEND", "FOR RENT", "SIZE", "SOURCE", "MADE", "DIGEST"], style);
     for image in images {
         let rent = if image.offered {
             ("yes".to_owned(), Some(Tone::Good))
@@ -272,6 +251,7 @@ pub(super) fn image_table(images: &[ImageInfo], style: Style) -> String {
         };
         rows.add([
             (printable(&image.row.name, 64), None),
+            (image.row.backend.to_string(), None),
             rent,
             size,
             (if image.row.built { "built" } else { "pulled" }.to_owned(), None),
@@ -312,7 +292,6 @@ fn age(span: Duration) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use golem_vm_protocol::KeyPair;
-    use golem_vm_protocol::vm::Isolation;
 
     use super::*;
     use crate::backend::{BackendKind, ImageDigest};
@@ -341,12 +320,7 @@ mod tests {
             started_at: at(0),
             api: "0.0.0.0:7466".to_owned(),
             public_host: Some("203.0.113.7".to_owned()),
-            backend: BackendKind::Docker,
-            backend_trouble: None,
-            backend_version: "Docker Engine 20.10 (API 1.41)".to_owned(),
-            isolation: Isolation::Container,
-            enforced: vec!["cpu".to_owned(), "memory".to_owned()],
-            containment: Containment::Uncontained("no firewall".to_owned()),
+            backends: backends::tests::each(),
             open_to_strangers: false,
             host: HostUse {
                 resources: HostResources {
@@ -407,8 +381,11 @@ mod tests {
             "lovelace\n",
             "running for   60 min (process 42, version 0.1.0)",
             "advertised at 203.0.113.7",
+            "  docker        Docker Engine 20.10",
             "container; enforced: cpu, memory",
             "only trusted requestors are served: no firewall",
+            "  qemu          away, and with it 2 VMs: no /usr/bin/qemu",
+            "vm, emulated (slow): KVM hangs; nothing is enforced",
             " 12 %  of 4 CPUs",
             " 25 %  2 of 8 GB in use",
             " vCPUs     4        1.5       2.5\n",
@@ -416,7 +393,7 @@ mod tests {
             "from outside, at 2027-01-15T08:00:05Z",
             "! 50801 is closed\u{fffd}[2J",
             "http://d:9001  took advertisement 3 100 s ago",
-            " debian-12  yes       124 MB  built",
+            " debian-12  docker   yes       124 MB  built",
             "sha256:0123456789ab\n",
         ] {
             assert!(shown.contains(part), "{part:?} is not in\n{shown}");

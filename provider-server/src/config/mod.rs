@@ -16,7 +16,7 @@ use golem_vm_protocol::text::is_printable;
 use golem_vm_protocol::time::seconds_of;
 use golem_vm_protocol::vm::{MAX_LEASE_SECONDS, MIN_LEASE_SECONDS};
 
-use crate::backend::{BackendKind, Egress};
+use crate::backend::{BackendChoice, Egress};
 use crate::containment::{Caps, Destination, Rules, resolvers};
 use crate::vm::lease::LeasePolicy;
 
@@ -52,8 +52,8 @@ pub struct Config {
     pub port_check_quorum: usize,
     /// Whether ports are verified at all.
     pub verify_ports: bool,
-    /// What makes the VMs; `None` to take the first that passes its probe.
-    pub backend: Option<BackendKind>,
+    /// What makes the VMs.
+    pub backend: BackendChoice,
     /// Most VMs at a time.
     pub max_vms: u32,
     /// Most VMs at a time of one requestor.
@@ -236,12 +236,7 @@ impl Config {
             port_checkers: urls(settings, "GOLEM_PROVIDER_PORT_CHECKERS")?,
             port_check_quorum: quorum(settings)?,
             verify_ports: !settings.flag("GOLEM_PROVIDER_SKIP_PORT_VERIFICATION")?,
-            backend: settings
-                .parsed("GOLEM_PROVIDER_BACKEND", |text| match text {
-                    "auto" => Ok(None),
-                    other => other.parse().map(Some),
-                })?
-                .flatten(),
+            backend: settings.parsed("GOLEM_PROVIDER_BACKEND", str::parse)?.unwrap_or_default(),
             max_vms: settings.get("GOLEM_PROVIDER_MAX_VMS")?,
             max_vms_per_requestor: Some(settings.get("GOLEM_PROVIDER_MAX_VMS_PER_REQUESTOR")?)
                 .filter(|most| *most > 0),

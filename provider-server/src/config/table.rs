@@ -122,8 +122,8 @@ pub static TABLE: SettingsTable = SettingsTable {
             &["GOLEM_PROVIDER_BACKEND"],
             "backend",
             Some("auto"),
-            "auto or docker",
-            "what makes the VMs",
+            "auto, or a list of docker, qemu, multipass",
+            "what makes the VMs; the first of a list is what a requestor gets who asks for nothing else",
         ),
         setting(
             &["GOLEM_PROVIDER_MAX_VMS"],

@@ -1,12 +1,14 @@
 //! What the owner's commands and the running provider say to each other over the control socket.
 
+use std::collections::BTreeSet;
+
 use golem_vm_protocol::problem::Problem;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, Lease, VmEvent, VmStatus};
+use golem_vm_protocol::vm::{Ability, Isolation, Lease, VmEvent, VmStatus};
 use golem_vm_protocol::{KeyId, VmResources};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{BackendKind, Containment};
+use crate::backend::{Accelerator, BackendKind, Containment};
 use crate::capacity::Amount;
 use crate::host::HostResources;
 use crate::images::ImageInfo;
@@ -23,7 +25,7 @@ pub const IMAGES: &str = "/images";
 pub const BUILD_IMAGE: &str = "/images/build";
 /// `POST` [`PullImage`]: [`JobStarted`].
 pub const PULL_IMAGE: &str = "/images/pull";
-/// `DELETE`: `null`.
+/// `DELETE` with the query [`ImageQuery`]: `null`.
 pub const IMAGE: &str = "/images/{name}";
 /// `GET ?from=N`: [`JobProgress`]. `DELETE`: cancels it.
 pub const JOB: &str = "/jobs/{id}";
@@ -133,6 +135,8 @@ pub struct VmLine {
     pub resources: VmResources,
     /// What it boots from.
     pub image: String,
+    /// What made it.
+    pub backend: BackendKind,
     /// The name of its instance in the backend's own tools.
     pub instance: String,
     /// When it was asked for.
@@ -238,6 +242,44 @@ pub struct DiscoveryStatus {
     pub problem: Option<String>,
 }
 
+/// One backend of the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Which.
+    pub backend: BackendKind,
+    /// How many VMs it made that there are.
+    pub vms: usize,
+    /// Why it makes no VMs now, and those that it made can't be handled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
+    /// What it can do, unless it is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub can: Option<BackendCan>,
+}
+
+/// What a backend can do here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendCan {
+    /// Its version, in its own words.
+    pub version: String,
+    /// How its VMs are kept apart from the host.
+    pub isolation: Isolation,
+    /// What runs virtual machines' processors, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<Accelerator>,
+    /// Which limits are enforced.
+    pub enforced: Vec<String>,
+    /// What it can do that not every backend can.
+    pub abilities: BTreeSet<Ability>,
+    /// Whether guests are contained.
+    pub containment: Containment,
+    /// Whether strangers get VMs of it.
+    pub serves_strangers: bool,
+    /// Why nothing can be said of VMs that are not seen on it, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
 /// How the provider is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -255,19 +297,8 @@ pub struct Status {
     pub api: String,
     /// The advertised host, once known.
     pub public_host: Option<String>,
-    /// What makes VMs, with its version.
-    pub backend: BackendKind,
-    /// The backend's version, in its own words.
-    pub backend_version: String,
-    /// Why nothing can be said of VMs that are not seen on the backend, where that is so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend_trouble: Option<String>,
-    /// How VMs are kept apart from the host.
-    pub isolation: Isolation,
-    /// Which limits are enforced.
-    pub enforced: Vec<String>,
-    /// Whether guests are contained.
-    pub containment: Containment,
+    /// What makes VMs, the first one for those who ask for nothing else.
+    pub backends: Vec<BackendStatus>,
     /// Whether strangers are served.
     pub open_to_strangers: bool,
     /// This machine.
@@ -292,6 +323,9 @@ pub struct Status {
 pub struct BuildImage {
     /// Its name, or one of its other names.
     pub name: String,
+    /// For which backend; else for the provider's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendKind>,
 }
 
 /// Fetches an image from a registry.
@@ -302,6 +336,17 @@ pub struct PullImage {
     /// What to call it; else a name that follows from the reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// For which backend; else for the provider's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendKind>,
+}
+
+/// Of which backend an image is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageQuery {
+    /// Which; needed only where several have one of that name.
+    #[serde(default)]
+    pub backend: Option<BackendKind>,
 }
 
 /// Long work has begun.

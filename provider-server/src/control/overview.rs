@@ -7,10 +7,13 @@ use golem_vm_node::http::ProblemResponse;
 use golem_vm_protocol::provider::{ResourceSummary, Summary, SummaryEnvironment, SummaryVm};
 
 use super::messages::{
-    CapacityStatus, Check, DiscoveryStatus, HostUse, OrphanLine, PortsStatus, Status, VmLine,
+    BackendCan, BackendStatus, CapacityStatus, Check, DiscoveryStatus, HostUse, OrphanLine,
+    PortsStatus, Status, VmLine,
 };
 use super::running::Running;
 use crate::advertise::Offering;
+use crate::app;
+use crate::backend::{Connected, Standing};
 use crate::doctor;
 use crate::host;
 use crate::orphans::OrphanRegister as _;
@@ -24,7 +27,6 @@ const CPU_SAMPLE: Duration = Duration::from_millis(250);
 
 pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse> {
     let conditions = &running.rental.conditions;
-    let capabilities = conditions.capabilities.now();
     let records = running.rental.vms.all().await?;
     let reserved = running.store.reserved().await?;
     let images =
@@ -37,12 +39,7 @@ pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse>
         started_at: running.started_at,
         api: running.api.to_string(),
         public_host: running.info.public_host(),
-        backend: conditions.backend,
-        backend_version: capabilities.version.clone(),
-        backend_trouble: running.backend.trouble().and_then(|trouble| trouble.borrow().clone()),
-        isolation: capabilities.isolation,
-        enforced: capabilities.enforced.clone(),
-        containment: capabilities.containment.clone(),
+        backends: backends(running, &records),
         open_to_strangers: conditions.open_to_strangers().is_ok(),
         host: host_use(running).await?,
         capacity: CapacityStatus {
@@ -56,6 +53,33 @@ pub(super) async fn status(running: &Running) -> Result<Status, ProblemResponse>
         vms: records.into_iter().map(|record| line(running, record)).collect(),
         orphans: orphans(running).await?,
     })
+}
+
+fn backends(running: &Running, records: &[VmRecord]) -> Vec<BackendStatus> {
+    let allows = running.rental.conditions.allow_uncontained;
+    let of_each = running.backends.now();
+    let of_each = of_each.iter().map(|member| {
+        let made = records.iter().filter(|record| record.terms.backend == member.kind);
+        let (away, can) = match &member.standing {
+            Standing::Away(reason) => (Some(reason.clone()), None),
+            Standing::There(present) => {
+                let found = (*present.found.now()).clone();
+                let can = BackendCan {
+                    version: found.version,
+                    isolation: found.isolation,
+                    accel: found.accel,
+                    enforced: found.enforced,
+                    abilities: found.abilities,
+                    serves_strangers: allows || present.contained(),
+                    containment: found.containment,
+                    trouble: present.trouble(),
+                };
+                (None, Some(can))
+            }
+        };
+        BackendStatus { backend: member.kind, vms: made.count(), away, can }
+    });
+    of_each.collect()
 }
 
 async fn orphans(running: &Running) -> Result<Vec<OrphanLine>, ProblemResponse> {
@@ -143,6 +167,7 @@ pub(super) fn line(running: &Running, record: VmRecord) -> VmLine {
         instance: record.instance().to_string(),
         created_at: record.created_at,
         image: record.terms.image,
+        backend: record.terms.backend,
         name: record.name.to_string(),
     }
 }
@@ -153,7 +178,7 @@ pub(super) async fn checks(running: &Running) -> Result<Vec<Check>, ProblemRespo
     let facts = doctor::gather(doctor::Subject {
         config: &running.config,
         data_dir: &running.data_dir,
-        backend: Ok(Arc::clone(&running.backend)),
+        backends: connected(running).await?,
         store: Some(running.store.clone()),
         running: Some(doctor::Running {
             ports: ports(running, &records),
@@ -163,6 +188,20 @@ pub(super) async fn checks(running: &Running) -> Result<Vec<Check>, ProblemRespo
         clock: Arc::clone(&running.clock),
     });
     Ok(doctor::examine(&facts.await))
+}
+
+/// The backends that are there, and anew those that are not, those that `auto` did not take included.
+async fn connected(running: &Running) -> Result<Vec<Connected>, ProblemResponse> {
+    let (config, data_dir, store) = (&running.config, &running.data_dir, &running.store);
+    let mut connected = app::connect_all(config, &running.key, data_dir, Some(store))
+        .await
+        .map_err(|error| ProblemResponse::internal(&error))?;
+    for (kind, backend) in &mut connected {
+        if let Ok(present) = running.backends.of(*kind) {
+            *backend = Ok(present.backend);
+        }
+    }
+    Ok(connected)
 }
 
 /// The original's overview for a GUI.

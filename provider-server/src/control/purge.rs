@@ -6,6 +6,7 @@ use golem_vm_protocol::vm::Actor;
 
 use super::messages::Purged;
 use super::running::Running;
+use crate::backend::{BackendError, Standing};
 use crate::images::ImageRegister as _;
 use crate::vm::policy::Request;
 
@@ -17,9 +18,7 @@ pub(super) async fn purge(running: &Running) -> Purged {
     destroy_vms(running, &mut purged).await;
     destroy_instances(running, &mut purged).await;
     remove_images(running, &mut purged).await;
-    if let Err(error) = running.backend.clean_up().await {
-        purged.problems.push(error.to_string());
-    }
+    clean_up(running, &mut purged).await;
     running.purged.store(purged.problems.is_empty(), Ordering::SeqCst);
     running.shutdown.cancel();
     purged
@@ -44,15 +43,33 @@ async fn destroy_vms(running: &Running, purged: &mut Purged) {
 
 /// Instances that carry this provider's label and have no VM.
 async fn destroy_instances(running: &Running, purged: &mut Purged) {
-    match running.backend.list().await {
-        Ok(left) => {
-            for id in left {
-                if let Err(error) = running.backend.destroy(id).await {
-                    purged.problems.push(format!("instance {id}: {error}"));
+    for present in running.backends.there() {
+        let backend = present.backend;
+        match backend.list().await {
+            Ok(left) => {
+                for id in left {
+                    if let Err(error) = backend.destroy(id).await {
+                        purged.problems.push(format!("instance {id}: {error}"));
+                    }
                 }
             }
+            Err(error) => purged.problems.push(error.to_string()),
         }
-        Err(error) => purged.problems.push(error.to_string()),
+    }
+}
+
+async fn clean_up(running: &Running, purged: &mut Purged) {
+    for member in &*running.backends.now() {
+        let cleaned = match &member.standing {
+            Standing::There(present) => present.backend.clean_up().await,
+            Standing::Away(reason) => Err(BackendError::Unavailable(format!(
+                "the backend {} is away, so what it has of this provider is still there: {reason}",
+                member.kind
+            ))),
+        };
+        if let Err(error) = cleaned {
+            purged.problems.push(error.to_string());
+        }
     }
 }
 
@@ -62,7 +79,7 @@ async fn remove_images(running: &Running, purged: &mut Purged) {
         Err(error) => return purged.problems.push(error.to_string()),
     };
     for image in images {
-        match running.rental.images.remove(&image.name).await {
+        match running.rental.images.remove(&image.name, Some(image.backend)).await {
             Ok(()) => purged.images.push(image.name),
             Err(error) => purged.problems.push(format!("image {}: {error}", image.name)),
         }

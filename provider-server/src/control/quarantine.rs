@@ -15,10 +15,12 @@ pub(super) async fn quarantine(
     wanted: &Quarantine,
 ) -> Result<VmLine, ProblemResponse> {
     let failed = |reason: String| ProblemResponse::new(ErrorCode::BackendFailed, reason);
-    let guard = running.backend.traffic_guard().ok_or_else(|| {
-        failed(format!("the backend {} can't cut a VM off", running.backend.kind()))
-    })?;
     let record = find(running.rental.vms.all().await?, &wanted.vm)?;
+    let backend = running.backends.of(record.terms.backend);
+    let backend = backend.map_err(|error| failed(error.to_string()))?.backend;
+    let guard = backend.traffic_guard().ok_or_else(|| {
+        failed(format!("the backend {} can't cut a VM off", record.terms.backend))
+    })?;
     if !guard.is_raised().await {
         let reason = "guests are not contained on this host, so none can be cut off: see \
                       'golem-provider doctor'";

@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 
 use golem_vm_node::clock::Clock;
 use golem_vm_node::data_dir::DataDir;
-use golem_vm_protocol::KeyId;
 use golem_vm_protocol::time::Timestamp;
+use golem_vm_protocol::{KeyId, KeyPair};
 use tokio_util::sync::CancellationToken;
 
 use crate::advertise::Advertiser;
-use crate::backend::Backend;
+use crate::backend::Backends;
 use crate::config::Config;
 use crate::http::InfoSource;
 use crate::ports::{PortBoard, PortVerifier};
@@ -29,6 +29,8 @@ pub struct Running {
     pub clock: Arc<dyn Clock>,
     /// The provider's key.
     pub id: KeyId,
+    /// That key itself.
+    pub key: KeyPair,
     /// Since when it runs.
     pub started_at: Timestamp,
     /// Where the API listens.
@@ -40,7 +42,7 @@ pub struct Running {
     /// The database.
     pub store: ProviderStore,
     /// What makes VMs.
-    pub backend: Arc<dyn Backend>,
+    pub backends: Backends,
     /// The access ports.
     pub ports: PortBoard,
     /// Verifies them.

@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::jobs::Jobs;
 use super::messages::{
-    self, BuildImage, Check, EventsQuery, JobProgress, JobStarted, OwnerEvents, PullImage, Purged,
-    Quarantine, Status, VmLine,
+    self, BuildImage, Check, EventsQuery, ImageQuery, JobProgress, JobStarted, OwnerEvents,
+    PullImage, Purged, Quarantine, Status, VmLine,
 };
 use super::running::Running;
 use super::{events, overview, purge, quarantine};
@@ -82,7 +82,8 @@ async fn build_image(
     JsonBody(body): JsonBody<BuildImage>,
 ) -> Json<JobStarted> {
     let catalog = running.rental.images.clone();
-    let job = jobs.begin(|lines| async move { catalog.build(&body.name, lines).await });
+    let job =
+        jobs.begin(|lines| async move { catalog.build(&body.name, body.backend, lines).await });
     Json(JobStarted { job })
 }
 
@@ -93,7 +94,7 @@ async fn pull_image(
 ) -> Json<JobStarted> {
     let catalog = running.rental.images.clone();
     let job = jobs.begin(|lines| async move {
-        catalog.pull(&body.reference, body.name.as_deref(), lines).await
+        catalog.pull(&body.reference, body.name.as_deref(), body.backend, lines).await
     });
     Json(JobStarted { job })
 }
@@ -101,8 +102,9 @@ async fn pull_image(
 async fn remove_image(
     State(running): State<Arc<Running>>,
     Path(name): Path<String>,
+    QueryParams(query): QueryParams<ImageQuery>,
 ) -> Result<Json<()>, ProblemResponse> {
-    running.rental.images.remove(&name).await?;
+    running.rental.images.remove(&name, query.backend).await?;
     Ok(Json(()))
 }
 
@@ -110,7 +112,9 @@ impl From<ImageError> for ProblemResponse {
     fn from(error: ImageError) -> Self {
         match &error {
             ImageError::Unknown(_) => Self::new(ErrorCode::NotFound, error.to_string()),
-            ImageError::Name(_) => Self::new(ErrorCode::ValidationFailed, error.to_string()),
+            ImageError::Name(_) | ImageError::Several { .. } => {
+                Self::new(ErrorCode::ValidationFailed, error.to_string())
+            }
             ImageError::Backend(BackendError::Unavailable(_)) => {
                 Self::new(ErrorCode::BackendUnavailable, error.to_string())
             }

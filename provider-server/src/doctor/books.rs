@@ -11,7 +11,7 @@ use crate::store::ProviderStore;
 use crate::vm::repository::VmRepository as _;
 use crate::vm::{VmRecord, VmState};
 
-/// Compares instances with VMs. Rows are read before and after the backend is asked, so that what just
+/// Compares the instances of a backend with its VMs. Rows are read before and after the backend is asked, so that what just
 /// comes or goes is neither missing nor too much.
 pub(super) async fn compare(
     store: &ProviderStore,
@@ -19,7 +19,8 @@ pub(super) async fn compare(
     grace: Duration,
 ) -> Result<InstanceFacts, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let before = store.all().await.map_err(|error| text(&error))?;
+    let mut before = store.all().await.map_err(|error| text(&error))?;
+    before.retain(|record| record.terms.backend == backend.kind());
     let there = orphans::in_time(backend.list()).await.map_err(|error| text(&error))?;
     let there: BTreeSet<InstanceId> = there.into_iter().collect();
     let mut missing = Vec::new();

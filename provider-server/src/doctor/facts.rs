@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use golem_vm_protocol::time::Timestamp;
 
-use crate::backend::{Capabilities, InstanceId};
+use crate::backend::{BackendChoice, BackendKind, Capabilities, InstanceId, choice};
 use crate::capacity::{Amount, Books};
 use crate::control::messages::{DiscoveryStatus, PortsStatus};
 use crate::forwarder::wire::Hello;
@@ -15,8 +15,10 @@ use crate::images::ImageInfo;
 /// Everything that was found, with "could not be found out" kept apart from "is not so".
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The backend, or why it could not be asked.
-    pub backend: Result<Capabilities, String>,
+    /// What the owner set to make VMs.
+    pub choice: BackendChoice,
+    /// The backends that this could be, and those that have something of this provider.
+    pub backends: Vec<BackendFacts>,
     /// Who is served.
     pub trust: Trust,
     /// The images, or why they could not be listed.
@@ -37,8 +39,8 @@ pub struct Facts {
     pub capacity: CapacityFacts,
     /// What the database says of what is reserved; `None` when it could not be read.
     pub books: Option<Books>,
-    /// The instances compared with the VMs, or why they could not be; `None` without a database.
-    pub instances: Option<Result<InstanceFacts, String>>,
+    /// The instances of each backend compared with its VMs, or why they could not be; none without a database.
+    pub instances: Vec<(BackendKind, Result<InstanceFacts, String>)>,
     /// VMs that the provider itself has stopped: name and reason.
     pub stopped: Vec<(String, String)>,
     /// The forwarder.
@@ -53,6 +55,41 @@ pub struct Facts {
     pub advertised: Vec<DiscoveryStatus>,
     /// Whether the provider runs.
     pub running: bool,
+}
+
+/// One backend, asked.
+#[derive(Debug, Clone)]
+pub struct BackendFacts {
+    /// Which.
+    pub kind: BackendKind,
+    /// What it can do, or why it could not be asked.
+    pub found: Result<Capabilities, String>,
+    /// Whether it has VMs or images of this provider.
+    pub in_use: bool,
+}
+
+impl Facts {
+    /// What was found of each backend.
+    #[must_use]
+    pub fn asked(&self) -> Vec<(BackendKind, Result<Capabilities, String>)> {
+        self.backends.iter().map(|one| (one.kind, one.found.clone())).collect()
+    }
+
+    /// The backends that this provider uses, or would use if it were started now.
+    #[must_use]
+    pub fn used(&self) -> Vec<&BackendFacts> {
+        let taken = match &self.choice {
+            BackendChoice::Named(kinds) => kinds.clone(),
+            BackendChoice::Auto => choice::take(&self.asked()).into_iter().collect(),
+        };
+        self.backends.iter().filter(|one| one.in_use || taken.contains(&one.kind)).collect()
+    }
+
+    /// Whether that backend could be asked.
+    #[must_use]
+    pub fn answers(&self, kind: BackendKind) -> bool {
+        self.backends.iter().any(|one| one.kind == kind && one.found.is_ok())
+    }
 }
 
 /// Who is served where guests are not contained.

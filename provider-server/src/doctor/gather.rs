@@ -12,18 +12,20 @@ use golem_vm_node::data_dir::DataDir;
 use golem_vm_node::key_file;
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::{KeyPair, route};
+use tokio::time::timeout;
 
 use super::facts::{
-    CapacityFacts, ClockFacts, DiskFacts, Facts, ForwarderFacts, KeyFacts, Peer, PortsFacts, Trust,
+    BackendFacts, CapacityFacts, ClockFacts, DiskFacts, Facts, ForwarderFacts, KeyFacts, Peer,
+    PortsFacts, Trust,
 };
 use super::{books, http_date, local_ports};
-use crate::backend::{Backend, Capabilities};
+use crate::backend::{BackendChoice, Backends, Connected};
 use crate::capacity::{self, Amount};
 use crate::config::Config;
 use crate::control::messages::{DiscoveryStatus, PortsStatus};
 use crate::forwarder::{self, ClientError as ForwarderError, ForwarderClient};
 use crate::host::{self, HostResources};
-use crate::images::{ImageCatalog, ImageInfo};
+use crate::images::{ImageCatalog, ImageInfo, ImageRegister as _};
 use crate::store::ProviderStore;
 use crate::vm::VmState;
 use crate::vm::repository::VmRepository as _;
@@ -39,8 +41,8 @@ pub struct Subject<'a> {
     pub config: &'a Config,
     /// The provider's directory.
     pub data_dir: &'a DataDir,
-    /// What makes VMs, or why there is nothing.
-    pub backend: Result<Arc<dyn Backend>, String>,
+    /// What makes VMs or could, each connected to.
+    pub backends: Vec<Connected>,
     /// The database, where it could be opened.
     pub store: Option<ProviderStore>,
     /// What only the running provider knows; `None` when it does not run.
@@ -63,15 +65,15 @@ pub struct Running {
 /// Finds everything out that [`examine`](super::examine) judges.
 pub async fn gather(subject: Subject<'_>) -> Facts {
     let config = subject.config;
-    let (backend, peers, forwarder) = tokio::join!(
-        ask_backend(&subject),
+    let (backends, images, peers, forwarder) = tokio::join!(
+        ask_backends(&subject),
+        list_images(&subject),
         ask_peers(config, &subject.clock),
         ask_forwarder(config, subject.data_dir),
     );
-    let (capabilities, images) = backend;
     let (discovery, checkers) = peers;
     let (forwarder, held) = forwarder;
-    let vm_data = vm_data(capabilities.as_ref().ok(), subject.data_dir.path());
+    let vm_data = vm_data(config, &backends, subject.data_dir.path());
     let (running, advertised, known_ports, offered) = match subject.running {
         Some(running) => (true, running.discovery, Some(running.ports), Some(running.offered)),
         None => (false, Vec::new(), None, None),
@@ -86,19 +88,29 @@ pub async fn gather(subject: Subject<'_>) -> Facts {
         Some(store) => store.reserved().await.ok(),
         None => None,
     };
-    let (books, instances) = match (&subject.store, &subject.backend) {
-        (None, _) => (None, None),
-        (Some(store), Err(reason)) => (store.books().await.ok(), Some(Err(reason.clone()))),
-        (Some(store), Ok(backend)) => tokio::join!(async { store.books().await.ok() }, async {
-            Some(books::compare(store, backend, config.orphan_grace).await)
-        }),
+    let (books, instances) = match &subject.store {
+        None => (None, Vec::new()),
+        Some(store) => {
+            let in_use = subject.backends.iter().filter(|(kind, _)| {
+                backends.iter().any(|one| one.kind == *kind && (one.in_use || one.found.is_ok()))
+            });
+            let compare = in_use.map(|(kind, backend)| async move {
+                let compared = match backend {
+                    Ok(backend) => books::compare(store, backend, config.orphan_grace).await,
+                    Err(reason) => Err(reason.clone()),
+                };
+                (*kind, compared)
+            });
+            tokio::join!(async { store.books().await.ok() }, join_all(compare))
+        }
     };
     let stopped = match &subject.store {
         Some(store) => stopped(store).await,
         None => Vec::new(),
     };
     Facts {
-        backend: capabilities,
+        choice: config.backend.clone(),
+        backends,
         trust: Trust {
             allow_uncontained: config.allow_uncontained,
             trusted: config.trusted_requestors.len(),
@@ -137,37 +149,42 @@ async fn stopped(store: &ProviderStore) -> Vec<(String, String)> {
     stopped.collect()
 }
 
-async fn ask_backend(
-    subject: &Subject<'_>,
-) -> (Result<Capabilities, String>, Result<Vec<ImageInfo>, String>) {
-    let backend = match &subject.backend {
-        Ok(backend) => Arc::clone(backend),
-        Err(reason) => {
-            // What was built is known without the engine; only whether it is still there is not.
-            return (Err(reason.clone()), Err("the engine can't be asked".to_owned()));
+async fn ask_backends(subject: &Subject<'_>) -> Vec<BackendFacts> {
+    let in_use = match &subject.store {
+        Some(store) => {
+            let vms = store.all().await.unwrap_or_default().into_iter();
+            let images = store.images().await.unwrap_or_default().into_iter();
+            vms.map(|vm| vm.terms.backend).chain(images.map(|image| image.backend)).collect()
+        }
+        None => BTreeSet::new(),
+    };
+    let ask = |(kind, backend): &Connected| {
+        let (kind, backend, in_use) = (*kind, backend.clone(), in_use.contains(kind));
+        async move {
+            let found = match backend {
+                Ok(backend) => match timeout(PROBE_DEADLINE, backend.probe()).await {
+                    Ok(probed) => probed.map_err(|error| error.to_string()),
+                    Err(_) => Err(format!("no answer within {} s", PROBE_DEADLINE.as_secs())),
+                },
+                Err(reason) => Err(reason),
+            };
+            BackendFacts { kind, found, in_use }
         }
     };
-    let probe = async {
-        match tokio::time::timeout(PROBE_DEADLINE, backend.probe()).await {
-            Ok(probed) => probed.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", PROBE_DEADLINE.as_secs())),
-        }
-    };
-    let images = async {
-        let Some(store) = subject.store.clone() else { return Ok(Vec::new()) };
-        let config = subject.config;
-        let catalog = ImageCatalog::new(
-            Arc::new(store),
-            Arc::clone(&backend),
-            config.images.as_ref(),
-            &config.default_image,
-        );
-        match tokio::time::timeout(PROBE_DEADLINE, catalog.list()).await {
-            Ok(list) => list.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", PROBE_DEADLINE.as_secs())),
-        }
-    };
-    tokio::join!(probe, images)
+    join_all(subject.backends.iter().map(ask)).await
+}
+
+/// What was built is known without the backends; only whether it is still there is not.
+async fn list_images(subject: &Subject<'_>) -> Result<Vec<ImageInfo>, String> {
+    let Some(store) = subject.store.clone() else { return Ok(Vec::new()) };
+    let config = subject.config;
+    let backends = Backends::untried(subject.backends.clone());
+    let (allowed, default) = (config.images.as_ref(), &config.default_image);
+    let catalog = ImageCatalog::new(Arc::new(store), backends, allowed, default);
+    match timeout(PROBE_DEADLINE, catalog.list()).await {
+        Ok(list) => list.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PROBE_DEADLINE.as_secs())),
+    }
 }
 
 async fn ask_peers(config: &Config, clock: &Arc<dyn Clock>) -> (Vec<Peer>, Vec<Peer>) {
@@ -227,11 +244,15 @@ async fn ask_forwarder(config: &Config, data_dir: &DataDir) -> (ForwarderFacts, 
     }
 }
 
-/// Where the VMs' data is: the engine's own directory when it is on this machine.
-fn vm_data(capabilities: Option<&Capabilities>, data_dir: &Path) -> PathBuf {
-    capabilities
-        .and_then(|capabilities| capabilities.data_root.clone())
-        .filter(|path| path.is_dir())
+/// Where the VMs' data is: of all backends' directories the one with the least room.
+fn vm_data(config: &Config, backends: &[BackendFacts], data_dir: &Path) -> PathBuf {
+    let is_named = |kind| match &config.backend {
+        BackendChoice::Named(kinds) => kinds.contains(&kind),
+        BackendChoice::Auto => true,
+    };
+    let used = backends.iter().filter(|one| one.in_use || is_named(one.kind));
+    let found = used.filter_map(|one| one.found.as_ref().ok());
+    host::tightest(found.map(|found| found.vm_data(data_dir)))
         .unwrap_or_else(|| data_dir.to_owned())
 }
 

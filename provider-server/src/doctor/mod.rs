@@ -14,15 +14,15 @@ mod local_ports;
 use crate::control::messages::{Check, Verdict};
 
 pub use facts::{
-    CapacityFacts, ClockFacts, DiskFacts, Facts, ForwarderFacts, InstanceFacts, KeyFacts,
-    LookedAtPorts, Peer, PortsFacts, TakenPort, Trust,
+    BackendFacts, CapacityFacts, ClockFacts, DiskFacts, Facts, ForwarderFacts, InstanceFacts,
+    KeyFacts, LookedAtPorts, Peer, PortsFacts, TakenPort, Trust,
 };
 pub use gather::{Running, Subject, gather};
 
 /// Judges what was found. The checks come in the order in which things depend on each other.
 #[must_use]
 pub fn examine(facts: &Facts) -> Vec<Check> {
-    let mut checks = checks::backend(facts);
+    let mut checks = checks::backends(facts);
     checks.push(checks::images(facts));
     checks.push(checks::clock(facts));
     checks.extend(checks::disk(facts));

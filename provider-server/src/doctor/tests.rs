@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 //! Every sentence, over facts that no machine has to have.
 
+mod backends;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,9 @@ use golem_vm_protocol::vm::Isolation;
 
 use super::*;
 use crate::backend::memory::MemoryBackend;
-use crate::backend::{Backend, BackendKind, Capabilities, Containment, Finding, ImageDigest};
+use crate::backend::{
+    Backend, BackendChoice, BackendKind, Capabilities, Containment, Finding, ImageDigest,
+};
 use crate::capacity::{Amount, Booked, Books};
 use crate::config::{Config, TABLE};
 use crate::control::messages::{DiscoveryStatus, PortsStatus};
@@ -56,19 +60,14 @@ fn one_vm() -> Books {
 
 /// A machine on which everything is well.
 fn well() -> Facts {
-    let enforced = ["cpu", "memory", "processes"].map(str::to_owned).to_vec();
     let peer = |url: &str| Peer { url: url.to_owned(), answer: Ok(Some(0)) };
     Facts {
-        backend: Ok(Capabilities {
-            isolation: Isolation::Container,
-            version: "Docker Engine 20.10".to_owned(),
-            enforced,
-            containment: Containment::Contained,
-            findings: Vec::new(),
-            data_root: None,
-            accel: None,
-            abilities: [].into(),
-        }),
+        choice: BackendChoice::Named(vec![BackendKind::Docker]),
+        backends: vec![BackendFacts {
+            kind: BackendKind::Docker,
+            found: Ok(backends::can(Isolation::Container, "Docker Engine 20.10")),
+            in_use: true,
+        }],
         trust: Trust { allow_uncontained: false, trusted: 0 },
         images: Ok(vec![image("debian-12", true, true)]),
         default_image: "debian-12".to_owned(),
@@ -92,7 +91,10 @@ fn well() -> Facts {
             overcommit_storage: 1.0,
         },
         books: Some(Books { reserved: amount(1, 1, 10), ..one_vm() }),
-        instances: Some(Ok(InstanceFacts { count: 1, grace: DAY, ..InstanceFacts::default() })),
+        instances: vec![(
+            BackendKind::Docker,
+            Ok(InstanceFacts { count: 1, grace: DAY, ..InstanceFacts::default() }),
+        )],
         stopped: Vec::new(),
         forwarder: ForwarderFacts {
             program: Ok("/bin/golem-forwarder".into()),
@@ -118,9 +120,12 @@ fn amount(cpu: u64, memory: u64, storage: u64) -> Amount {
     Amount { cpu_millis: cpu * 1000, memory_mib: memory * GIB, storage_mib: storage * GIB }
 }
 
+fn engine(facts: &mut Facts) -> &mut Capabilities {
+    facts.backends[0].found.as_mut().unwrap()
+}
+
 fn uncontained(facts: &mut Facts) {
-    facts.backend.as_mut().unwrap().containment =
-        Containment::Uncontained("guests can reach this host".to_owned());
+    engine(facts).containment = Containment::Uncontained("guests can reach this host".to_owned());
 }
 
 fn known_ports(bound: u32, usable: u32, problems: &[&str]) -> PortsFacts {
@@ -205,7 +210,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
             |f| {
                 let orphan = "golem-vm_00000000000000000000000000".parse().unwrap();
                 let hour = Duration::from_secs(3600);
-                let found = f.instances.as_mut().unwrap().as_mut().unwrap();
+                let found = f.instances[0].1.as_mut().unwrap();
                 found.orphans = vec![(orphan, Some(hour))];
             },
             "instances",
@@ -215,23 +220,23 @@ fn what_is_wrong_is_said_with_what_to_do() {
         ),
         (
             |f| {
-                let found = f.instances.as_mut().unwrap().as_mut().unwrap();
+                let found = f.instances[0].1.as_mut().unwrap();
                 found.missing = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
             },
             "instances",
             Verdict::Warning,
-            "gone from the engine, with their disks: a; b; c; and 1 more",
+            "gone from the backend docker, with their disks: a; b; c; and 1 more",
             "on another engine",
         ),
         (
-            |f| f.instances = Some(Err("away".to_owned())),
+            |f| f.instances[0].1 = Err("away".to_owned()),
             "instances",
             Verdict::Warning,
             "could not be compared with the VMs: away",
             "put that right",
         ),
         (
-            |f| f.backend = Err("the Docker Engine does not answer".to_owned()),
+            |f| f.backends[0].found = Err("the Docker Engine does not answer".to_owned()),
             "engine",
             Verdict::Bad,
             "does not answer",
@@ -240,7 +245,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
         (
             |f| {
                 let found = Finding::bad("swap limit", "guests can use swap", "turn it off");
-                f.backend.as_mut().unwrap().findings.push(found);
+                engine(f).findings.push(found);
             },
             "swap limit",
             Verdict::Warning,
@@ -250,7 +255,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
         (
             |f| {
                 let found = Finding::bad("networks", "no network can be made", "look at the log");
-                f.backend.as_mut().unwrap().findings.push(found);
+                engine(f).findings.push(found);
             },
             "networks",
             Verdict::Bad,
@@ -258,7 +263,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
             "look at the log",
         ),
         (
-            |f| f.backend.as_mut().unwrap().enforced = vec!["cpu".to_owned()],
+            |f| engine(f).enforced = vec!["cpu".to_owned()],
             "limits",
             Verdict::Warning,
             "not enforced, and advertised so: memory, processes",
@@ -309,7 +314,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
             |f| f.images = Ok(vec![image("debian-12", true, false)]),
             "images",
             Verdict::Bad,
-            "no longer on the engine",
+            "no longer on the backend docker",
             "image build debian-12",
         ),
         (
@@ -613,14 +618,16 @@ async fn facts_are_gathered_from_a_real_machine() {
     let subject = |clock: Arc<dyn Clock>| Subject {
         config: &config,
         data_dir: &data_dir,
-        backend: Ok(Arc::clone(&backend)),
+        backends: vec![(BackendKind::Memory, Ok(Arc::clone(&backend)))],
         store: Some(store.clone()),
         running: None,
         clock,
     };
     let facts = gather(subject(clock)).await;
     assert_eq!(facts.key.state, Ok(false));
-    assert!(facts.backend.is_ok() && facts.host.is_ok() && facts.capacity.offered.is_ok());
+    assert!(
+        facts.backends[0].found.is_ok() && facts.host.is_ok() && facts.capacity.offered.is_ok()
+    );
     assert_eq!(facts.capacity.reserved, Some(Amount::default()));
     assert_eq!(facts.discovery[0].answer, Ok(Some(0)));
     assert!(facts.forwarder.program.as_ref().unwrap_err().contains("/nonexistent"));

@@ -21,8 +21,6 @@ pub struct InfoSource {
     pub name: String,
     /// Its country.
     pub country: String,
-    /// Whether it serves only requestors it trusts.
-    pub trusted_only: bool,
     /// Its public address, once known.
     pub address: watch::Receiver<Option<String>>,
 }
@@ -57,6 +55,6 @@ async fn info(
         platform: std::env::consts::ARCH.to_owned(),
         name: Some(source.name.clone()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        trusted_only: source.trusted_only,
+        trusted_only: rental.conditions.open_to_strangers().is_err(),
     })
 }

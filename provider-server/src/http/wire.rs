@@ -26,7 +26,7 @@ pub(super) fn vm(rental: &Rental, record: VmRecord) -> Vm {
         image_digest: Some(record.terms.image_digest.to_string()),
         backend: Some(record.terms.backend.to_string()),
         isolation: Some(record.terms.isolation),
-        accel: None,
+        accel: record.terms.accel,
         suspended: false,
         abilities: [].into(),
         egress: Some(record.terms.egress.as_str().to_owned()),

@@ -3,7 +3,7 @@
 mod name;
 mod register;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::backend::{Backend, BackendError, ImageDigest, ProgressSender};
-use crate::vm::VmError;
+use crate::backend::{BackendError, BackendKind, Backends, ImageDigest, Present, ProgressSender};
 
 pub use name::{ImageName, ImageNameError, canonical};
 pub use register::{ImageRegister, ImageRow};
@@ -31,12 +30,24 @@ pub enum ImageError {
     /// There is none of that name.
     #[error("there is no image named {0} here: see 'golem-provider image list'")]
     Unknown(String),
+    /// Several backends have one of that name.
+    #[error("the image {name} is there for {}: say which one is meant with --backend", words(.backends))]
+    Several {
+        /// The name.
+        name: String,
+        /// Which.
+        backends: Vec<BackendKind>,
+    },
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn words(backends: &[BackendKind]) -> String {
+    backends.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" and ")
 }
 
 /// An image as its owner sees it.
@@ -55,7 +66,7 @@ pub struct ImageInfo {
 #[derive(Clone)]
 pub struct ImageCatalog {
     register: Arc<dyn ImageRegister>,
-    backend: Arc<dyn Backend>,
+    backends: Backends,
     allowed: Option<BTreeSet<String>>,
     default: String,
     changes: watch::Sender<u64>,
@@ -67,14 +78,14 @@ impl ImageCatalog {
     #[must_use]
     pub fn new(
         register: Arc<dyn ImageRegister>,
-        backend: Arc<dyn Backend>,
+        backends: Backends,
         allowed: Option<&BTreeSet<String>>,
         default: &str,
     ) -> Self {
         let allowed = allowed.map(|names| names.iter().map(|name| canonical(name)).collect());
         Self {
             register,
-            backend,
+            backends,
             allowed,
             default: canonical(default),
             changes: watch::Sender::new(0),
@@ -87,46 +98,31 @@ impl ImageCatalog {
         self.changes.subscribe()
     }
 
-    /// The images that can be rented, the default one first.
+    /// What a VM boots from when nothing is asked for.
+    #[must_use]
+    pub fn default_name(&self) -> &str {
+        &self.default
+    }
+
+    /// The images that can be rented: those of the provider's first backend first, and of each the default one.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn offered(&self) -> Result<Vec<ImageRow>, StoreError> {
         let mut rows = self.register.images().await?;
-        rows.retain(|row| self.is_offered(row));
-        rows.sort_by_key(|row| (row.name != self.default, row.name.clone()));
+        let order: Vec<BackendKind> = self.backends.there().iter().map(Present::kind).collect();
+        rows.retain(|row| self.is_offered(row, &order));
+        let place = |row: &ImageRow| order.iter().position(|kind| *kind == row.backend);
+        rows.sort_by_key(|row| (place(row), row.name != self.default, row.name.clone()));
         Ok(rows)
     }
 
-    fn is_offered(&self, row: &ImageRow) -> bool {
-        row.backend == self.backend.kind()
+    fn is_offered(&self, row: &ImageRow, there: &[BackendKind]) -> bool {
+        there.contains(&row.backend)
             && match &self.allowed {
                 Some(names) => names.contains(&row.name),
                 None => row.built,
             }
-    }
-
-    /// The image that a requestor asks for, by name or by one of its other names (`24.04`,
-    /// `noble`); without a name, the default, or the only one.
-    ///
-    /// # Errors
-    /// [`VmError::ImageNotOffered`] with what is.
-    pub async fn resolve(&self, asked: Option<&str>) -> Result<ImageRow, VmError> {
-        let offered = self.offered().await?;
-        let wanted = asked.map_or_else(|| self.default.clone(), canonical);
-        if let Some(row) = offered.iter().find(|row| row.name == wanted) {
-            return Ok(row.clone());
-        }
-        if asked.is_none()
-            && let Some(first) = offered.first()
-        {
-            return Ok(first.clone());
-        }
-        let names: Vec<_> = offered.iter().map(|row| row.name.as_str()).collect();
-        Err(VmError::ImageNotOffered {
-            asked: golem_vm_protocol::text::printable(asked.unwrap_or(&self.default), 128),
-            offered: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
-        })
     }
 
     /// All images, with their sizes.
@@ -134,29 +130,46 @@ impl ImageCatalog {
     /// # Errors
     /// When the database fails. A backend that can't be asked leaves the sizes out.
     pub async fn list(&self) -> Result<Vec<ImageInfo>, StoreError> {
+        let there = self.backends.there();
+        let order: Vec<BackendKind> = there.iter().map(Present::kind).collect();
         let of = async |row: ImageRow| {
-            let size = timeout(SIZE_DEADLINE, self.backend.images().size(&row.digest)).await;
-            let size_bytes = size.ok().and_then(Result::ok).flatten();
-            ImageInfo { size_bytes, offered: self.is_offered(&row), row }
+            let size = async {
+                let present = there.iter().find(|present| present.kind() == row.backend)?;
+                let size = present.backend.images().size(&row.digest);
+                timeout(SIZE_DEADLINE, size).await.ok()?.ok()?
+            };
+            let size_bytes = size.await;
+            ImageInfo { size_bytes, offered: self.is_offered(&row, &order), row }
         };
         Ok(join_all(self.register.images().await?.into_iter().map(of)).await)
     }
 
-    /// Builds one of the images that this program knows how to build.
+    /// The backend that is meant: the provider's first one where none is named.
+    fn meant(&self, named: Option<BackendKind>) -> Result<Present, BackendError> {
+        let first = self.backends.now().first().map(|member| member.kind);
+        match named.or(first) {
+            Some(kind) => self.backends.of(kind),
+            None => Err(BackendError::Unavailable("this provider has no backend".to_owned())),
+        }
+    }
+
+    /// Builds one of the images that this program knows how to build, for one backend.
     ///
     /// # Errors
     /// [`ImageError`].
     pub async fn build(
         &self,
         name: &str,
+        backend: Option<BackendKind>,
         progress: ProgressSender,
     ) -> Result<ImageRow, ImageError> {
         let name: ImageName = canonical(name).parse()?;
-        let digest = self.backend.images().build(name.as_str(), progress).await?;
-        self.put(name, digest, true).await
+        let backend = self.meant(backend)?.backend;
+        let digest = backend.images().build(name.as_str(), progress).await?;
+        self.put(name, digest, backend.kind(), true).await
     }
 
-    /// Fetches an image from a registry. It can be rented once it is named in `GOLEM_PROVIDER_IMAGES`.
+    /// Fetches an image for one backend. It can be rented once it is named in `GOLEM_PROVIDER_IMAGES`.
     ///
     /// # Errors
     /// [`ImageError`].
@@ -164,53 +177,71 @@ impl ImageCatalog {
         &self,
         reference: &str,
         name: Option<&str>,
+        backend: Option<BackendKind>,
         progress: ProgressSender,
     ) -> Result<ImageRow, ImageError> {
         let name: ImageName = match name {
             Some(name) => canonical(name).parse()?,
             None => ImageName::from_reference(reference)?,
         };
-        let digest = self.backend.images().pull(reference, progress).await?;
-        self.put(name, digest, false).await
+        let backend = self.meant(backend)?.backend;
+        let digest = backend.images().pull(reference, progress).await?;
+        self.put(name, digest, backend.kind(), false).await
     }
 
     async fn put(
         &self,
         name: ImageName,
         digest: ImageDigest,
+        backend: BackendKind,
         built: bool,
     ) -> Result<ImageRow, ImageError> {
-        let kind = self.backend.kind();
-        self.register.put_image(name.as_str().to_owned(), digest, kind, built).await?;
+        self.register.put_image(name.as_str().to_owned(), digest, backend, built).await?;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
-        self.row(name.as_str()).await
+        self.row(name.as_str(), Some(backend)).await
     }
 
-    async fn row(&self, name: &str) -> Result<ImageRow, ImageError> {
-        let rows = self.register.images().await?;
-        rows.into_iter()
-            .find(|row| row.name == name)
-            .ok_or_else(|| ImageError::Unknown(name.to_owned()))
+    /// The image of that name, of that backend or of the only one that has it.
+    async fn row(&self, name: &str, backend: Option<BackendKind>) -> Result<ImageRow, ImageError> {
+        let mut rows = self.register.images().await?;
+        rows.retain(|row| row.name == name && backend.is_none_or(|kind| row.backend == kind));
+        if rows.len() > 1 {
+            let backends = rows.into_iter().map(|row| row.backend).collect();
+            return Err(ImageError::Several { name: name.to_owned(), backends });
+        }
+        rows.pop().ok_or_else(|| ImageError::Unknown(name.to_owned()))
     }
 
-    /// Removes images that no name leads to and none of these VMs was made from, after a while.
+    /// Removes images that no name leads to and none of these VMs was made from, after a while. Every backend is
+    /// tidied by itself: one that hangs keeps no other waiting.
     ///
     /// # Errors
-    /// What the database or the backend said.
-    pub async fn tidy(&self, of_vms: BTreeSet<ImageDigest>) -> Result<(), ImageError> {
+    /// What the database said, or the first backend that failed, when all are done.
+    pub async fn tidy(
+        &self,
+        of_vms: BTreeMap<BackendKind, BTreeSet<ImageDigest>>,
+    ) -> Result<(), ImageError> {
         let mut needed = of_vms;
-        needed.extend(self.register.images().await?.into_iter().map(|row| row.digest));
-        Ok(self.backend.images().tidy(&needed).await?)
+        for row in self.register.images().await? {
+            needed.entry(row.backend).or_default().insert(row.digest);
+        }
+        let tidied = self.backends.there().into_iter().map(|present| {
+            let needed = needed.remove(&present.kind()).unwrap_or_default();
+            async move { present.backend.images().tidy(&needed).await }
+        });
+        let tidied = join_all(tidied.collect::<Vec<_>>()).await;
+        Ok(tidied.into_iter().collect::<Result<(), _>>()?)
     }
 
     /// Gives an image up. VMs that were made from it go on.
     ///
     /// # Errors
-    /// [`ImageError::Unknown`], or what the backend said.
-    pub async fn remove(&self, name: &str) -> Result<(), ImageError> {
-        let row = self.row(&canonical(name)).await?;
-        self.backend.images().remove(&row.name, &row.digest).await?;
-        self.register.forget_image(row.name).await?;
+    /// [`ImageError::Unknown`], [`ImageError::Several`], or what the backend said.
+    pub async fn remove(&self, name: &str, backend: Option<BackendKind>) -> Result<(), ImageError> {
+        let row = self.row(&canonical(name), backend).await?;
+        let images = self.backends.of(row.backend)?.backend;
+        images.images().remove(&row.name, &row.digest).await?;
+        self.register.forget_image(row.name, row.backend).await?;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
     }

@@ -25,7 +25,7 @@ pub struct ImageRow {
 /// Remembers which images were built or pulled here.
 #[async_trait]
 pub trait ImageRegister: Send + Sync + 'static {
-    /// Writes an image down, in the place of an older one of that name.
+    /// Writes an image down, in the place of an older one of that name of the same backend.
     ///
     /// # Errors
     /// When the database fails.
@@ -37,7 +37,7 @@ pub trait ImageRegister: Send + Sync + 'static {
         built: bool,
     ) -> Result<(), StoreError>;
 
-    /// All images, by name.
+    /// All images, by name and backend.
     ///
     /// # Errors
     /// When the database fails.
@@ -47,5 +47,5 @@ pub trait ImageRegister: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the database fails.
-    async fn forget_image(&self, name: String) -> Result<bool, StoreError>;
+    async fn forget_image(&self, name: String, backend: BackendKind) -> Result<bool, StoreError>;
 }

@@ -3,20 +3,24 @@
 //! This is where the provider's conditions meet a requestor's wishes: who is served, which images
 //! there are, whether the terms are those that were accepted, and how much may be promised.
 
+mod choice;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use golem_vm_node::clock::Clock;
-use golem_vm_protocol::advertisement::{Overcommit, Prices};
+use golem_vm_protocol::advertisement::{Advertisement, Offer, Overcommit, Prices};
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Ability, Isolation, LeaseRequest, Owner, ValidCreate};
+use golem_vm_protocol::vm::{LeaseRequest, Owner, ValidCreate};
 use golem_vm_protocol::{KeyId, VmRef};
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{BackendKind, Containment, Egress, Found};
+use choice::Candidate;
+
+use crate::backend::{BackendError, Backends, Capabilities, Containment, Egress, Present};
 use crate::capacity::Amount;
-use crate::images::ImageCatalog;
+use crate::images::{ImageCatalog, ImageRow};
 use crate::vm::admission::{Bounds, Idempotency, RepeatedRequest};
 use crate::vm::lease::LeasePolicy;
 use crate::vm::manager::Creation;
@@ -43,10 +47,8 @@ pub struct Conditions {
     pub allow_uncontained: bool,
     /// Where new VMs' traffic may go.
     pub egress: Egress,
-    /// Which backend makes new VMs.
-    pub backend: BackendKind,
-    /// What that backend can do.
-    pub capabilities: Found,
+    /// What makes them, the first one for those who ask for nothing else.
+    pub backends: Backends,
     /// What leases are given.
     pub leases: LeasePolicy,
 }
@@ -55,18 +57,17 @@ impl Conditions {
     /// Whether anybody is served, or why only trusted requestors are.
     ///
     /// # Errors
-    /// Why guests are not contained.
+    /// Why no backend contains its guests.
     pub fn open_to_strangers(&self) -> Result<(), String> {
-        match &self.capabilities.now().containment {
-            Containment::Uncontained(reason) if !self.allow_uncontained => Err(reason.clone()),
-            _ => Ok(()),
+        let there = self.backends.there();
+        if self.allow_uncontained || there.is_empty() || there.iter().any(Present::contained) {
+            return Ok(());
         }
-    }
-
-    /// Whether guests are contained.
-    #[must_use]
-    pub fn contained(&self) -> bool {
-        self.capabilities.now().containment == Containment::Contained
+        let reasons = there.iter().filter_map(|present| match &present.found.now().containment {
+            Containment::Uncontained(reason) => Some(reason.clone()),
+            Containment::Contained => None,
+        });
+        Err(reasons.collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -106,10 +107,8 @@ impl Rental {
         {
             return Ok(operation);
         }
-        self.check_trust(owner)?;
         let lease = self.conditions.leases.grant(owner, &request.lease)?;
-        let terms = self.terms(&request).await?;
-        self.check_offer(&request, &terms).await?;
+        let terms = self.terms(owner, &request).await?;
         let bounds = Bounds {
             offered: self.conditions.offered,
             max_vms: self.conditions.max_vms,
@@ -160,79 +159,87 @@ impl Rental {
         Timestamp::from_unix_micros(i64::try_from(self.clock.now_micros()).unwrap_or(i64::MAX))
     }
 
-    fn check_trust(&self, owner: Owner) -> Result<(), VmError> {
-        let trusted = match owner {
+    fn is_trusted(&self, owner: Owner) -> bool {
+        match owner {
             Owner::Key(id) => self.conditions.trusted.contains(&id),
             Owner::Unsigned => false,
-        };
-        match self.conditions.open_to_strangers() {
-            Err(reason) if !trusted => Err(VmError::NotTrusted(reason)),
-            _ => Ok(()),
         }
     }
 
-    async fn terms(&self, request: &ValidCreate) -> Result<Terms, VmError> {
-        self.check_demands(request)?;
-        let image = self.images.resolve(request.image.as_deref()).await?;
-        if let Some(demanded) = request.image_digest
-            && demanded.to_string() != image.digest.as_str()
-        {
-            return Err(VmError::ImageNotOffered {
-                asked: format!("{}@{demanded}", image.name),
-                offered: format!("{}@{}", image.name, image.digest),
-            });
+    /// The terms of the VM that is asked for: of the ways to make it, the first that is no worse than what was
+    /// accepted.
+    async fn terms(&self, owner: Owner, request: &ValidCreate) -> Result<Terms, VmError> {
+        let there = self.conditions.backends.there();
+        if there.is_empty() {
+            let reason = "no backend of this provider can be asked now: try again in a minute";
+            return Err(BackendError::Unavailable(reason.to_owned()).into());
         }
-        Ok(Terms {
+        let images = self.images.offered().await?;
+        let candidate = |present: &Present| Candidate {
+            kind: present.kind(),
+            found: present.found.now(),
+            images: images.iter().filter(|row| row.backend == present.kind()).cloned().collect(),
+        };
+        let candidates: Vec<_> = there.iter().map(candidate).collect();
+        let serves_uncontained = self.conditions.allow_uncontained || self.is_trusted(owner);
+        let ways = choice::ways(&candidates, request, serves_uncontained)?;
+        let accepted = self.accepted(request).await?;
+        let mut ways: Vec<_> =
+            ways.into_iter().map(|(one, image)| self.terms_of(request, one, image)).collect();
+        // What was seen first is what was expected.
+        if let Some(accepted) = &accepted {
+            ways.sort_by_key(|(terms, _)| position(accepted, terms));
+        }
+        let mut worst = None;
+        for (terms, found) in ways {
+            let overcommit = self.conditions.overcommit.cpu;
+            let worse = accepted
+                .as_ref()
+                .and_then(|accepted| worse_than_accepted(accepted, &terms, overcommit, &found));
+            match worse {
+                None => return Ok(terms),
+                Some(what) => worst = worst.or(Some(what)),
+            }
+        }
+        Err(VmError::OfferChanged(worst.unwrap_or_else(|| "it is not made here now".to_owned())))
+    }
+
+    fn terms_of(
+        &self,
+        request: &ValidCreate,
+        candidate: Candidate,
+        image: ImageRow,
+    ) -> (Terms, Arc<Capabilities>) {
+        let terms = Terms {
             resources: request.resources,
             image: image.name,
             image_digest: image.digest,
-            backend: self.conditions.backend,
-            isolation: self.conditions.capabilities.now().isolation,
+            backend: candidate.kind,
+            isolation: candidate.found.isolation,
+            accel: candidate.found.accel_word().map(str::to_owned),
             egress: self.conditions.egress,
             prices: self.conditions.prices,
-        })
-    }
-
-    /// Whether the backend can make what is asked for.
-    fn check_demands(&self, request: &ValidCreate) -> Result<(), VmError> {
-        let capabilities = self.conditions.capabilities.now();
-        let what = match request.isolation {
-            Some(isolation) if isolation != capabilities.isolation => match isolation {
-                Isolation::Vm => "make virtual machines, only containers",
-                _ => "make containers, only virtual machines",
-            },
-            _ if request.cloud_init.is_none()
-                || capabilities.abilities.contains(&Ability::CloudInit) =>
-            {
-                return Ok(());
-            }
-            _ => "boot with cloud-init of your own",
         };
-        let (name, backend) = (request.name.to_string(), self.conditions.backend);
-        Err(VmError::NotSupported { name, backend, what })
+        (terms, candidate.found)
     }
 
-    async fn check_offer(&self, request: &ValidCreate, terms: &Terms) -> Result<(), VmError> {
-        let Some(offer) = &request.offer else { return Ok(()) };
-        let Some(accepted) = self.offers.advertised(offer).await? else {
-            return Err(VmError::OfferChanged(format!(
+    /// The advertisement that the requestor goes by, if it named one.
+    async fn accepted(&self, request: &ValidCreate) -> Result<Option<Advertisement>, VmError> {
+        let Some(offer) = &request.offer else { return Ok(None) };
+        let accepted = self.offers.advertised(offer).await?;
+        accepted.map(Some).ok_or_else(|| {
+            VmError::OfferChanged(format!(
                 "this provider did not make advertisement {} with that digest, or has forgotten it",
                 offer.sequence
-            )));
-        };
-        // A provider that serves only those it trusts advertises no offers, only its prices.
-        if accepted.offers.is_empty() && !terms.prices.any_higher_than(&accepted.prices) {
-            return Ok(());
-        }
-        let worse = worse_than_accepted(
-            &accepted,
-            terms,
-            self.conditions.overcommit.cpu,
-            &self.conditions.capabilities.now().enforced,
-            self.conditions.contained(),
-        );
-        worse.map_or(Ok(()), |what| Err(VmError::OfferChanged(what)))
+            ))
+        })
     }
+}
+
+/// Where among the accepted offers these terms stand.
+fn position(accepted: &Advertisement, terms: &Terms) -> usize {
+    let of_backend = |offer: &Offer| offer.backend == terms.backend.as_str();
+    accepted.offers.iter().position(of_backend).unwrap_or(usize::MAX)
 }
 
 /// What a request means, whatever its spelling: the terms it accepts are not part of it, so that

@@ -25,7 +25,7 @@ pub(super) const VM_COLUMNS: &str = "vm.id, vm.owner, vm.name, vm.state, vm.mess
     vm.gb_ram_month, vm.gb_storage_month, vm.host_key_private, vm.host_key, vm.authorized_keys, \
     vm.operation, vm.created_at, vm.updated_at, coalesce(port.host_port, 0), vm.egress, vm.quarantined_at, \
     vm.keys_pending, vm.lease_seconds, vm.lease_expires, vm.lease_warned, vm.on_expiry, vm.grace_seconds, \
-    vm.idle_seconds, vm.next, vm.retained_since, vm.retained_until";
+    vm.idle_seconds, vm.next, vm.retained_since, vm.retained_until, vm.accel";
 
 /// `vm` with the port of its SSH.
 pub(super) const VM_FROM: &str = "vm LEFT JOIN port ON port.vm = vm.id AND port.purpose = 'ssh'";
@@ -96,6 +96,7 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
             image_digest: ImageDigest::new(row.get::<_, String>(10)?),
             backend: parsed(row, 11)?,
             isolation: parsed::<Isolation>(row, 12)?,
+            accel: row.get(35)?,
             egress: parsed(row, 23)?,
             prices: Prices {
                 core_month: unsigned(row, 13)?,

@@ -42,7 +42,7 @@ impl ImageRegister for ProviderStore {
         self.store
             .read("image.list", |db| {
                 let mut statement = db.prepare_cached(
-                    "SELECT name, digest, backend, source, created_at FROM image ORDER BY name",
+                    "SELECT name, digest, backend, source, created_at FROM image ORDER BY name, backend",
                 )?;
                 let rows = statement.query_map([], |row| {
                     let backend: String = row.get(2)?;
@@ -59,10 +59,11 @@ impl ImageRegister for ProviderStore {
             .await
     }
 
-    async fn forget_image(&self, name: String) -> Result<bool, StoreError> {
+    async fn forget_image(&self, name: String, backend: BackendKind) -> Result<bool, StoreError> {
         self.store
             .write("image.forget", move |db| {
-                Ok(db.execute("DELETE FROM image WHERE name = ?1", params![name])? > 0)
+                let of = params![name, backend.as_str()];
+                Ok(db.execute("DELETE FROM image WHERE name = ?1 AND backend = ?2", of)? > 0)
             })
             .await
     }

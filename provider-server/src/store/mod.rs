@@ -161,6 +161,22 @@ const MIGRATIONS: &[&str] = &["
         steady     INTEGER NOT NULL,
         wall       INTEGER NOT NULL
     ) STRICT;
+", "
+    -- Several backends may have an image of one name.
+    CREATE TABLE image_of_backend (
+        name       TEXT NOT NULL,
+        backend    TEXT NOT NULL,
+        digest     TEXT NOT NULL,
+        source     TEXT NOT NULL CHECK (source IN ('built', 'pulled')),
+        created_at INTEGER NOT NULL,
+        PRIMARY KEY (name, backend)
+    ) STRICT;
+    INSERT INTO image_of_backend (name, backend, digest, source, created_at)
+        SELECT name, backend, digest, source, created_at FROM image;
+    DROP TABLE image;
+    ALTER TABLE image_of_backend RENAME TO image;
+    -- What runs the processors of a virtual machine.
+    ALTER TABLE vm ADD COLUMN accel TEXT;
 "];
 
 /// A handle to the provider's database. Cheap to clone.

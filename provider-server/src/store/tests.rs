@@ -54,6 +54,7 @@ pub(crate) fn record(owner: Owner, name: &str) -> VmRecord {
             image_digest: ImageDigest::new("sha256:aa"),
             backend: BackendKind::Memory,
             isolation: Isolation::Container,
+            accel: None,
             egress: crate::backend::Egress::Internet,
             prices: Prices::default(),
         },
@@ -234,9 +235,13 @@ async fn images_are_kept_by_name() {
     put("debian-12", "sha256:1", true).await.unwrap();
     put("debian-12", "sha256:2", true).await.unwrap();
     put("other", "sha256:3", false).await.unwrap();
+    let of_another = ImageDigest::new("sha256:4");
+    store.put_image("debian-12".into(), of_another, BackendKind::Qemu, true).await.unwrap();
     let images = store.images().await.unwrap();
-    assert_eq!(images.len(), 2);
+    assert_eq!(images.len(), 3);
+    assert_eq!(images[1].backend, BackendKind::Qemu);
     assert_eq!(images[0].digest.as_str(), "sha256:2");
-    assert!(store.forget_image("other".into()).await.unwrap());
-    assert!(!store.forget_image("other".into()).await.unwrap());
+    assert!(!store.forget_image("other".into(), BackendKind::Qemu).await.unwrap());
+    assert!(store.forget_image("other".into(), BackendKind::Docker).await.unwrap());
+    assert!(!store.forget_image("other".into(), BackendKind::Docker).await.unwrap());
 }

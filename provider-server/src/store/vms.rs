@@ -401,9 +401,9 @@ pub(super) fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> 
         "INSERT INTO vm (id, owner, name, state, cpu, memory_gb, storage_gb, image, image_digest, backend, \
          isolation, core_month, gb_ram_month, gb_storage_month, host_key_private, host_key, authorized_keys, \
          operation, created_at, updated_at, egress, lease_seconds, lease_expires, on_expiry, grace_seconds, \
-         idle_seconds) \
+         idle_seconds, accel) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?19, ?20, \
-         ?21, ?22, ?23, ?24, ?25)",
+         ?21, ?22, ?23, ?24, ?25, ?26)",
         params![
             record.id.to_string(),
             OwnerColumn(record.owner).to_string(),
@@ -430,6 +430,7 @@ pub(super) fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> 
             lease.grant.on_expiry.as_str(),
             signed(lease.grant.grace.as_secs()),
             lease.grant.stop_when_idle.map(|span| signed(span.as_secs())),
+            terms.accel,
         ],
     )?;
     db.execute(

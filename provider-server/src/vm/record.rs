@@ -61,6 +61,8 @@ pub struct Terms {
     pub backend: BackendKind,
     /// How it is kept apart from the host.
     pub isolation: Isolation,
+    /// What runs the processors of a virtual machine (`kvm`, `tcg`), where its backend said so.
+    pub accel: Option<String>,
     /// Where its traffic may go.
     pub egress: Egress,
     /// What it costs.

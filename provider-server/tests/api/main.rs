@@ -25,7 +25,7 @@ use golem_vm_protocol::vm::{
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmId, route};
 use golem_vm_provider::backend::memory::{Fault, MemoryBackend, Method};
 use golem_vm_provider::backend::{
-    Backend, BackendError, BackendKind, Backends, Capabilities, Containment, Found, ImageDigest,
+    Backend, BackendError, BackendKind, Backends, Capabilities, Containment, ImageDigest,
     InstanceId, Observation,
 };
 use golem_vm_provider::capacity::Amount;
@@ -106,7 +106,7 @@ impl Ground {
         let digest = ImageDigest::new("sha256:aa");
         store.put_image("debian-12".into(), digest, BackendKind::Memory, true).await.unwrap();
         let backend: Arc<dyn Backend> = Arc::new(self.backend.clone());
-        let capabilities = backend.probe().await.unwrap();
+        let backends = Backends::one(Arc::clone(&backend), backend.probe().await.unwrap());
         let mut conditions = Conditions {
             offered: Amount { cpu_millis: 4000, memory_mib: 4096, storage_mib: 100 * 1024 },
             max_vms: 10,
@@ -116,15 +116,14 @@ impl Ground {
             trusted: BTreeSet::new(),
             allow_uncontained: false,
             egress: golem_vm_provider::backend::Egress::Internet,
-            backend: BackendKind::Memory,
-            capabilities: Found::new(capabilities),
+            backends: backends.clone(),
             leases: LeasePolicy::default(),
         };
         change(&mut conditions);
         let token = CancellationToken::new();
         let vms = VmManager::new(Arc::new(World {
             repository: Arc::new(store.clone()),
-            backends: Backends::one(Arc::clone(&backend), backend.probe().await.unwrap()),
+            backends: backends.clone(),
             ports: self.ports.clone(),
             launch_timeout: Duration::from_secs(20),
             steady: store.steady(),
@@ -134,7 +133,7 @@ impl Ground {
         let rental = Rental {
             conditions: Arc::new(conditions),
             vms,
-            images: ImageCatalog::new(Arc::new(store.clone()), backend, None, "debian-12"),
+            images: ImageCatalog::new(Arc::new(store.clone()), backends, None, "debian-12"),
             ports: self.ports.clone(),
             offers: Arc::new(store.clone()),
             clock: clock.clone(),
@@ -144,7 +143,6 @@ impl Ground {
             id: self.key.id(),
             name: "attic".into(),
             country: "SE".into(),
-            trusted_only: false,
             address: watch::Sender::new(Some("127.0.0.1".to_owned())).subscribe(),
         };
         let state = ApiState { rental: rental.clone(), info: Arc::new(info), allow_unsigned };

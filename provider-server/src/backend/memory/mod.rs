@@ -54,6 +54,7 @@ struct Instance {
 
 #[derive(Debug)]
 struct State {
+    kind: BackendKind,
     keeper: Option<Keeper>,
     instances: BTreeMap<InstanceId, Instance>,
     images: HashMap<ImageDigest, u64>,
@@ -95,6 +96,7 @@ impl MemoryBackend {
             abilities: [Ability::Notify, Ability::LiveKeys].into(),
         };
         let state = State {
+            kind: BackendKind::Memory,
             keeper: None,
             instances: BTreeMap::new(),
             images: HashMap::new(),
@@ -153,6 +155,22 @@ impl MemoryBackend {
     /// Where the sshd of every running instance is from now on: a test's own listener.
     pub fn set_ssh(&self, address: SocketAddr) {
         self.lock().ssh = address;
+    }
+
+    /// What [`Backend::probe`] finds.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.lock().capabilities.clone()
+    }
+
+    /// The same in the place of a backend of that kind, with that isolation.
+    #[must_use]
+    pub fn standing_for(self, kind: BackendKind, isolation: Isolation) -> Self {
+        let mut state = self.lock();
+        state.kind = kind;
+        state.capabilities.isolation = isolation;
+        drop(state);
+        self
     }
 
     /// What [`Backend::probe`] finds from now on.
@@ -329,7 +347,7 @@ const IMAGE_SIZE: u64 = 1 << 20;
 #[async_trait]
 impl Backend for MemoryBackend {
     fn kind(&self) -> BackendKind {
-        BackendKind::Memory
+        self.lock().kind
     }
 
     async fn probe(&self) -> Result<Capabilities, BackendError> {

@@ -19,7 +19,8 @@ pub(super) fn show(out: &mut String, vms: &[VmLine], now: Timestamp, style: Styl
         out.push_str("No VMs are rented.\n");
         return;
     }
-    let headings = ["VM", "STATUS", "SIZE", "IMAGE", "PORT", "OWNER", "AGE", "LEASE", "INSTANCE"];
+    let headings =
+        ["VM", "STATUS", "SIZE", "BACKEND", "IMAGE", "PORT", "OWNER", "AGE", "LEASE", "INSTANCE"];
     let mut rows = Rows::new(&headings, style);
     for vm in vms {
         let size = vm.resources;
@@ -28,6 +29,7 @@ pub(super) fn show(out: &mut String, vms: &[VmLine], now: Timestamp, style: Styl
             (printable(&vm.name, 64), None),
             status(vm),
             (format!("{} vCPU, {} GB, {} GB", size.cpu, size.memory, size.storage), None),
+            (vm.backend.to_string(), None),
             (printable(&vm.image, 64), None),
             (vm.ssh_port.to_string(), None),
             (owner, None),
@@ -125,6 +127,7 @@ pub(super) mod tests {
     use golem_vm_protocol::vm::Lease;
 
     use super::*;
+    use crate::backend::BackendKind;
 
     const PLAIN: Style = Style { terminal: false, colour: false };
 
@@ -152,6 +155,7 @@ pub(super) mod tests {
             ssh_port: 50_800,
             resources: VmResources { cpu: 1, memory: 2, storage: 10 },
             image: "debian-12".to_owned(),
+            backend: BackendKind::Docker,
             instance: "golem-vm_1".to_owned(),
             created_at: at(0),
         }

@@ -1,37 +1,122 @@
-//! What makes the VMs: the engine, what it enforces, whether it contains guests, the images.
+//! What makes the VMs: which backend and why, what it enforces, whether it contains guests.
 
-use crate::backend::{Capabilities, Containment, Finding};
+use crate::backend::{BackendChoice, BackendKind, Capabilities, Containment, Finding, choice};
 use crate::control::messages::{Check, Verdict};
-use crate::doctor::Facts;
-use crate::images::ImageInfo;
+use crate::doctor::{BackendFacts, Facts};
 
 /// Findings without which no VM can be made or reached; the others are drawbacks.
 const ESSENTIAL: &[&str] = &["engine", "engine's identity", "networks", "reach"];
 /// The subject that is judged together with who is served.
 const CONTAINMENT: &str = "containment";
 
-pub(in crate::doctor) fn backend(facts: &Facts) -> Vec<Check> {
-    let capabilities = match &facts.backend {
-        Ok(capabilities) => capabilities,
-        Err(reason) => {
-            let remedy = "install and start the Docker Engine (Debian and Ubuntu: 'apt-get install \
-                          docker.io'), make sure that this user may use its socket, and run \
-                          'golem-provider doctor' again";
-            return vec![Check::bad("engine", reason.clone(), remedy)];
+pub(in crate::doctor) fn backends(facts: &Facts) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if facts.choice == BackendChoice::Auto {
+        checks.extend(automatic(facts));
+    }
+    let used = facts.used();
+    if used.is_empty() {
+        checks.extend(facts.backends.iter().map(|one| away(one, false)));
+        return checks;
+    }
+    let any_answers = used.iter().any(|one| one.found.is_ok());
+    let several = used.len() > 1;
+    for one in used {
+        let of_it = match &one.found {
+            Ok(capabilities) => present(facts, one.kind, capabilities),
+            Err(_) => vec![away(one, any_answers)],
+        };
+        checks.extend(of_it.into_iter().map(|check| match several {
+            true => Check { subject: of_several(one.kind, &check.subject), ..check },
+            false => check,
+        }));
+    }
+    checks
+}
+
+/// What `auto` took, and why not the others. Nothing is wrong with one that was not taken.
+fn automatic(facts: &Facts) -> Vec<Check> {
+    let asked = facts.asked();
+    let mut asked: Vec<_> =
+        asked.into_iter().filter(|(kind, _)| choice::AUTO.contains(kind)).collect();
+    asked.sort_by_key(|(kind, found)| choice::place(*kind, found.as_ref().ok()));
+    let said = choice::reasons(&asked).into_iter().map(|(kind, taken, why)| {
+        let word = if taken { "taken" } else { "not taken" };
+        Check::good("auto", format!("{kind} is {word}: {why}"))
+    });
+    said.collect()
+}
+
+/// The subject of a check that several backends have.
+fn of_several(kind: BackendKind, subject: &str) -> String {
+    if subject == kind.as_str() { subject.to_owned() } else { format!("{kind}: {subject}") }
+}
+
+/// What its own check is called.
+fn name_of(kind: BackendKind) -> &'static str {
+    match kind {
+        BackendKind::Docker => "engine",
+        kind => kind.as_str(),
+    }
+}
+
+fn away(one: &BackendFacts, others_answer: bool) -> Check {
+    let found = one.found.as_ref().err().cloned().unwrap_or_default();
+    let remedy = match one.kind {
+        BackendKind::Docker => {
+            "install and start the Docker Engine (Debian and Ubuntu: 'apt-get install docker.io'), make sure \
+             that this user may use its socket, and run 'golem-provider doctor' again"
         }
+        BackendKind::Qemu => {
+            "install what is missing (Debian and Ubuntu: 'apt-get install qemu-system-x86 qemu-utils \
+             slirp4netns nftables'; docs/backends.md has the others), and run 'golem-provider doctor' again"
+        }
+        BackendKind::Multipass => {
+            "install Multipass ('snap install multipass', macOS: 'brew install --cask multipass'), make sure that \
+             this user may use it, and run 'golem-provider doctor' again"
+        }
+        BackendKind::Memory => "nothing: this backend is for tests",
     };
+    let subject = name_of(one.kind);
+    if others_answer {
+        Check::warning(subject, found, remedy)
+    } else {
+        Check::bad(subject, found, remedy)
+    }
+}
+
+fn present(facts: &Facts, kind: BackendKind, capabilities: &Capabilities) -> Vec<Check> {
     let mut checks: Vec<Check> = capabilities
         .findings
         .iter()
         .filter(|finding| finding.subject != CONTAINMENT)
         .map(from_finding)
         .collect();
-    if !checks.iter().any(|check| check.subject == "engine") {
-        checks.insert(0, Check::good("engine", capabilities.version.clone()));
+    let name = name_of(kind);
+    if !checks.iter().any(|check| check.subject == name) {
+        checks.insert(0, Check::good(name, capabilities.version.clone()));
     }
+    checks.extend(acceleration(capabilities));
     checks.push(limits(capabilities));
     checks.push(containment(facts, capabilities));
     checks
+}
+
+fn acceleration(capabilities: &Capabilities) -> Option<Check> {
+    const SUBJECT: &str = "acceleration";
+    let accel = capabilities.accel.as_ref()?;
+    if capabilities.is_emulated() {
+        return Some(Check::warning(
+            SUBJECT,
+            format!(
+                "virtual machines are emulated, which is slow, and advertised so: {}",
+                accel.why
+            ),
+            "use a machine whose processor and kernel offer KVM, or switch it on in the firmware or, in a virtual \
+             machine, in its host",
+        ));
+    }
+    Some(Check::good(SUBJECT, format!("{}: {}", accel.kind, accel.why)))
 }
 
 fn from_finding(finding: &Finding) -> Check {
@@ -108,69 +193,4 @@ fn containment(facts: &Facts, capabilities: &Capabilities) -> Check {
          one's own), or GOLEM_PROVIDER_ALLOW_UNCONTAINED=true where this host and its network are \
          expendable",
     )
-}
-
-pub(in crate::doctor) fn images(facts: &Facts) -> Check {
-    const SUBJECT: &str = "images";
-    let images = match &facts.images {
-        Ok(images) => images,
-        Err(reason) => {
-            return Check::warning(
-                SUBJECT,
-                format!("the images could not be listed: {reason}"),
-                "put that right, and run 'golem-provider doctor' again",
-            );
-        }
-    };
-    let offered: Vec<&ImageInfo> = images.iter().filter(|image| image.offered).collect();
-    if offered.is_empty() {
-        let (found, remedy) = if images.is_empty() {
-            ("there is no image, so nothing can be rented".to_owned(), build_remedy(facts))
-        } else {
-            let names: Vec<_> = images.iter().map(|image| image.row.name.as_str()).collect();
-            (
-                format!("none of the images ({}) can be rented", names.join(", ")),
-                "name those that may be in GOLEM_PROVIDER_IMAGES, or unset it to rent out all that \
-                 were built here"
-                    .to_owned(),
-            )
-        };
-        return Check::bad(SUBJECT, found, remedy);
-    }
-    // Without an engine every image looks lost; that is said once, by the engine's check.
-    if facts.backend.is_ok()
-        && let Some(lost) = offered.iter().find(|image| image.size_bytes.is_none())
-    {
-        let name = &lost.row.name;
-        let again = if lost.row.built {
-            format!("'golem-provider image build {name}'")
-        } else {
-            format!("'golem-provider image rm {name}' and 'golem-provider image pull'")
-        };
-        return Check::bad(
-            SUBJECT,
-            format!("the image {name} is no longer on the engine"),
-            format!("make it again with {again}"),
-        );
-    }
-    let names: Vec<_> = offered.iter().map(|image| image.row.name.as_str()).collect();
-    let list = names.join(", ");
-    let default = crate::images::canonical(&facts.default_image);
-    if names.contains(&default.as_str()) {
-        return Check::good(SUBJECT, format!("for rent: {list}; {default} by default"));
-    }
-    Check::warning(
-        SUBJECT,
-        format!("for rent: {list}; the default image {default} is not among them"),
-        format!(
-            "build it ('golem-provider image build {default}'), or set GOLEM_PROVIDER_DEFAULT_IMAGE"
-        ),
-    )
-}
-
-fn build_remedy(facts: &Facts) -> String {
-    let name = crate::images::canonical(&facts.default_image);
-    let known = matches!(name.as_str(), "debian-12" | "ubuntu-24.04");
-    let name = if known { name.as_str() } else { "debian-12" };
-    format!("run 'golem-provider image build {name}'")
 }

@@ -2,6 +2,7 @@
 
 use golem_vm_protocol::time::in_words;
 
+use crate::backend::{BackendKind, InstanceId};
 use crate::control::messages::Check;
 use crate::doctor::{Facts, InstanceFacts};
 
@@ -31,12 +32,37 @@ pub(in crate::doctor) fn ledger(facts: &Facts) -> Option<Check> {
     ))
 }
 
-pub(in crate::doctor) fn instances(facts: &Facts) -> Option<Check> {
+pub(in crate::doctor) fn instances(facts: &Facts) -> Vec<Check> {
+    let several = facts.used().len() > 1;
+    let of_each = facts.instances.iter().filter_map(|(kind, found)| {
+        let check = of_backend(facts, *kind, found)?;
+        let subject = if several { format!("{kind}: {}", check.subject) } else { check.subject };
+        Some(Check { subject, ..check })
+    });
+    of_each.collect()
+}
+
+/// How to be rid of an instance by hand.
+fn by_hand(kind: BackendKind, instance: InstanceId) -> String {
+    match kind {
+        BackendKind::Docker => format!("'docker rm --force --volumes {instance}'"),
+        BackendKind::Multipass => format!("'multipass delete --purge {instance}'"),
+        BackendKind::Qemu | BackendKind::Memory => {
+            "start the provider with GOLEM_PROVIDER_ORPHAN_GRACE=0s".to_owned()
+        }
+    }
+}
+
+fn of_backend(
+    facts: &Facts,
+    kind: BackendKind,
+    found: &Result<InstanceFacts, String>,
+) -> Option<Check> {
     const SUBJECT: &str = "instances";
-    let found = match facts.instances.as_ref()? {
+    let found = match found {
         Ok(found) => found,
-        // That is said by the engine's own check.
-        Err(_) if facts.backend.is_err() => return None,
+        // That is said by its own check.
+        Err(_) if !facts.answers(kind) => return None,
         Err(reason) => {
             return Some(Check::warning(
                 SUBJECT,
@@ -57,8 +83,9 @@ pub(in crate::doctor) fn instances(facts: &Facts) -> Option<Check> {
         let remedy = format!(
             "if the database was lost or is an old one, stop the provider and put the right one back: an \
              instance without a VM is removed {} after it was noticed (GOLEM_PROVIDER_ORPHAN_GRACE). To be \
-             rid of it now: 'docker rm --force --volumes {first}'",
+             rid of it now: {}",
             in_words(grace.as_secs()),
+            by_hand(kind, *first),
         );
         return Some(Check::warning(
             SUBJECT,
@@ -72,9 +99,14 @@ pub(in crate::doctor) fn instances(facts: &Facts) -> Option<Check> {
     if !missing.is_empty() {
         return Some(Check::warning(
             SUBJECT,
-            format!("gone from the engine, with their disks: {}", some_of(missing)),
-            "if they are on another engine, start the provider with that one (DOCKER_HOST); otherwise their \
-             owners see that they are gone and can only destroy them",
+            format!("gone from the backend {kind}, with their disks: {}", some_of(missing)),
+            match kind {
+                BackendKind::Docker => {
+                    "if they are on another engine, start the provider with that one (DOCKER_HOST); otherwise \
+                     their owners see that they are gone and can only destroy them"
+                }
+                _ => "their owners see that they are gone and can only destroy them",
+            },
         ));
     }
     Some(Check::good(

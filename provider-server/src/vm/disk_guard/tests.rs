@@ -99,6 +99,7 @@ impl Bench {
                 image_digest: ImageDigest::new("sha256:aa"),
                 backend: BackendKind::Memory,
                 isolation: Isolation::Container,
+                accel: None,
                 egress: Egress::Internet,
                 prices: Prices::default(),
             },

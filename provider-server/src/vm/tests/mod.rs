@@ -154,6 +154,7 @@ impl Program {
                 image_digest: ImageDigest::new("sha256:aa"),
                 backend: BackendKind::Memory,
                 isolation: Isolation::Container,
+                accel: None,
                 egress: Egress::Internet,
                 prices: Prices::default(),
             },
