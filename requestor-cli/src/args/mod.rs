@@ -83,7 +83,7 @@ pub struct GlobalArgs {
 pub enum Command {
     /// Find providers; rent, use and give back VMs
     #[command(subcommand, visible_alias = "vms", arg_required_else_help = true)]
-    Vm(VmCommand),
+    Vm(Box<VmCommand>),
     /// Read and change the settings in the config file
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
@@ -162,9 +162,8 @@ mod tests {
     #[test]
     fn a_remote_command_keeps_its_own_flags() {
         let parse = |line: &[&str]| {
-            let Command::Vm(VmCommand::Ssh(ssh)) = Args::parse_from(line).command else {
-                panic!("not ssh")
-            };
+            let Command::Vm(command) = Args::parse_from(line).command else { panic!("not vm") };
+            let VmCommand::Ssh(ssh) = *command else { panic!("not ssh") };
             ssh
         };
         let ssh = parse(&["golem", "vm", "ssh", "box", "--", "ls", "--json", "-l"]);

@@ -16,7 +16,7 @@ pub use super::call_error::CallError;
 use super::connector::Connector;
 use super::exchange::{Reply, parse};
 use super::pauses::Notice;
-use crate::rentals::ProviderRef;
+use crate::rentals::{ProviderRef, Rental};
 
 /// For questions.
 pub const ASK: Duration = Duration::from_secs(20);
@@ -64,20 +64,22 @@ impl ProviderClient {
         &self.connector
     }
 
-    /// Asks for a VM; `body` is sent as it is, so that the same one can be sent again.
+    /// Asks for the VM of this row, anew or as a clone. What was stored is sent as it is, so that the same can be
+    /// sent again.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn create(
         &self,
         provider: &ProviderRef,
-        body: &str,
-        idempotency_key: &str,
+        rental: &Rental,
     ) -> Result<Created, CallError> {
-        let target = format!("{}?async=true", route::VMS);
-        let reply = self
-            .call(provider, Method::POST, &target, body.as_bytes(), Some(idempotency_key), ASK * 2)
-            .await?;
+        let target = match rental.cloned_from {
+            None => format!("{}?async=true", route::VMS),
+            Some(source) => format!("{}?async=true", route::vm_clone(&source.into())),
+        };
+        let (body, key) = (rental.request.as_bytes(), rental.idempotency_key.as_str());
+        let reply = self.call(provider, Method::POST, &target, body, Some(key), ASK * 2).await?;
         if reply.status == StatusCode::ACCEPTED {
             parse(&reply).map(Created::Accepted)
         } else {

@@ -10,6 +10,7 @@ mod info;
 mod keys;
 mod lease;
 mod list;
+mod making;
 mod power;
 mod providers;
 mod refresh;
@@ -38,7 +39,7 @@ pub fn run(app: &App<'_>, command: Command) -> Result<u8> {
         Command::Config(command) => config::run(app, command).map(|()| 0),
         Command::Vm(command) => {
             tell_warnings(app)?;
-            run_vm(app, command)
+            run_vm(app, *command)
         }
     }
 }

@@ -15,16 +15,17 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use golem_vm_protocol::vm::{CreateVmRequest, OperationStatus, Vm, VmStatus};
+use golem_vm_protocol::vm::{OperationStatus, Vm, VmStatus};
 use golem_vm_protocol::{ErrorCode, VmName};
 
+use super::making::not_as_asked;
 use super::ssh::usable_access;
 use super::{refresh, unwanted};
 use crate::app::{App, now};
 use crate::client::provider::{Access, CallError, Created, vm_id};
 use crate::error::{CliError, Result};
 use crate::fail_point::{FailPoint, reached};
-use crate::lease::{broken, minute};
+use crate::lease::minute;
 use crate::market::label;
 use crate::rentals::Rental;
 
@@ -227,17 +228,6 @@ async fn made(app: &App<'_>, rental: Rental, vm: &Vm) -> Result<Became> {
     Ok(Became::Made)
 }
 
-/// What of a VM is not as it was asked for and agreed, in a few words each.
-fn not_as_asked(rental: &Rental, vm: &Vm) -> Vec<String> {
-    let Some(agreed) = &rental.agreed else { return Vec::new() };
-    let asked = serde_json::from_str::<CreateVmRequest>(&rental.request).ok();
-    let image = asked.as_ref().and_then(|asked| asked.image.as_ref()?.parse().ok());
-    let mut wrong = agreed.broken_by(vm, &rental.resources, image.as_ref());
-    let lease = asked.as_ref().and_then(|asked| asked.lease.as_ref());
-    wrong.extend(broken(lease, vm.lease.as_ref(), vm.created_at.0));
-    wrong
-}
-
 /// Finds out which VM the create of a row without an id has made. Where there is one of that name, the request
 /// is sent once more: under its key it is answered with the VM that it made, and makes no other one, for the
 /// name is taken.
@@ -254,11 +244,8 @@ pub(super) async fn learn(
         Err(error) if error.is_no_such_vm() => return Ok(Learned::Nothing),
         Err(error) => return Err(error),
     };
-    let answer = app
-        .reach(&rental.provider, async |provider| {
-            client.create(provider, &rental.request, &rental.idempotency_key).await
-        })
-        .await;
+    let answer =
+        app.reach(&rental.provider, async |provider| client.create(provider, rental).await).await;
     match answer {
         Ok(created) => {
             reached(FailPoint::Learned);

@@ -167,6 +167,7 @@ mod tests {
             provider,
             idempotency_key: "k".into(),
             request: String::new(),
+            cloned_from: None,
             resources: golem_vm_protocol::VmResources { cpu: 1, memory: 1, storage: 10 },
             usd_micro_month: None,
             identity: None,

@@ -20,6 +20,7 @@ mod advertised;
 mod agreed;
 mod claim;
 mod gone;
+mod rental;
 mod row;
 mod schema;
 
@@ -27,157 +28,18 @@ pub use advertised::Recall;
 pub use agreed::Agreed;
 pub use claim::Claim;
 pub use gone::Gone;
+pub use rental::{IN_FLIGHT, NewRental, ProviderRef, Rental, SshAccess, State, fresh_key};
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use golem_vm_node::sqlite::{self, Durability};
 use golem_vm_protocol::advertisement::Endpoint;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, Lease, SshPublicKey, Vm, VmStatus};
-use golem_vm_protocol::{KeyId, VmId, VmName, VmRef, VmResources};
+use golem_vm_protocol::vm::Vm;
+use golem_vm_protocol::{KeyId, VmId, VmName};
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 
 use crate::error::{CliError, Kind, Result};
-
-/// How long a request may still be at work on the provider after it was sent: a provider that
-/// denies a VM before that may yet make it.
-pub const IN_FLIGHT: Duration = Duration::from_secs(120);
-
-/// How sure a rental is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Being created, or a create that was cut off.
-    Pending,
-    /// Created; somebody has logged in.
-    Active,
-    /// Not wanted any more, to be destroyed as soon as the provider answers.
-    Abandoned,
-}
-
-/// A provider, as far as it is needed to reach it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProviderRef {
-    /// Its key.
-    pub id: KeyId,
-    /// Its label when the VM was rented.
-    pub name: String,
-    /// The ways to reach it, as last advertised.
-    pub endpoints: Vec<Endpoint>,
-}
-
-/// Where and how to log in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshAccess {
-    /// The host.
-    pub host: String,
-    /// The port; the same for the VM's whole life.
-    pub port: u16,
-    /// The user.
-    pub user: String,
-    /// The only host key that is accepted there.
-    pub host_key: SshPublicKey,
-}
-
-/// One rental.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rental {
-    /// The row's number.
-    pub row: i64,
-    /// The VM's name.
-    pub name: VmName,
-    /// How sure it is.
-    pub state: State,
-    /// From whom.
-    pub provider: ProviderRef,
-    /// The key under which it is (or was) created.
-    pub idempotency_key: String,
-    /// The exact body of the create request.
-    pub request: String,
-    /// Its size.
-    pub resources: VmResources,
-    /// The agreed price per month in micro-USD, where known.
-    pub usd_micro_month: Option<u64>,
-    /// How it is kept apart from its host.
-    pub isolation: Option<Isolation>,
-    /// The image it was made from.
-    pub image: Option<String>,
-    /// Its id, once the provider has told it.
-    pub vm_id: Option<VmId>,
-    /// The provider's operation that makes it.
-    pub operation_id: Option<String>,
-    /// Where to log in, once known.
-    pub ssh: Option<SshAccess>,
-    /// What `ssh -i` is given: a private key, or the public half of one in the agent.
-    pub identity: Option<std::path::PathBuf>,
-    /// Its last known state.
-    pub status: VmStatus,
-    /// When that was.
-    pub status_at: Timestamp,
-    /// When it was asked for.
-    pub created_at: Timestamp,
-    /// Why it does not work, in the provider's words.
-    pub problem: Option<String>,
-    /// What the provider promised; not known of a VM that was created elsewhere.
-    pub agreed: Option<Agreed>,
-    /// Its lease, as the provider last told it.
-    pub lease: Option<Lease>,
-    /// When the create request was last sent; `None`: it never was.
-    pub asked_at: Option<Timestamp>,
-    /// When a create that was cut off was found to have made the VM. Nobody has logged in since, as far as
-    /// this golem knows.
-    pub settled_at: Option<Timestamp>,
-    /// When its provider last did not say what became of a create that was cut off, or of what is to be
-    /// destroyed.
-    pub silent_at: Option<Timestamp>,
-}
-
-impl Rental {
-    /// What stands for it in a path: its id where known, else its name.
-    #[must_use]
-    pub fn reference(&self) -> VmRef {
-        self.vm_id.map_or_else(|| self.name.clone().into(), Into::into)
-    }
-
-    /// Whether a create request may still be at work on the provider.
-    #[must_use]
-    pub fn may_be_in_flight(&self, now: Timestamp) -> bool {
-        self.vm_id.is_none() && now.since(self.created_at) < IN_FLIGHT
-    }
-
-    /// Whether it is not known what became of the create: somebody is at it, or it was cut off.
-    #[must_use]
-    pub fn is_unsettled(&self) -> bool {
-        self.state == State::Pending && self.settled_at.is_none()
-    }
-
-    /// Whether its create request was never sent: no provider knows of it.
-    #[must_use]
-    pub const fn was_never_sent(&self) -> bool {
-        self.asked_at.is_none() && self.vm_id.is_none()
-    }
-}
-
-/// A rental that is about to be asked for.
-#[derive(Debug, Clone)]
-pub struct NewRental {
-    /// The VM's name.
-    pub name: VmName,
-    /// From whom.
-    pub provider: ProviderRef,
-    /// A fresh key.
-    pub idempotency_key: String,
-    /// The exact body.
-    pub request: String,
-    /// Its size.
-    pub resources: VmResources,
-    /// The advertised price per month in micro-USD.
-    pub usd_micro_month: Option<u64>,
-    /// What `ssh -i` is to be given.
-    pub identity: Option<std::path::PathBuf>,
-    /// What the provider promised.
-    pub agreed: Option<Agreed>,
-}
 
 /// The database of rentals.
 #[derive(Debug)]
@@ -295,9 +157,9 @@ impl Rentals {
     pub fn insert(&self, new: &NewRental, now: Timestamp) -> Result<Rental> {
         let inserted = self.connection.execute(
             "INSERT INTO rentals (name, state, provider_id, provider_name, endpoints,
-               idempotency_key, request, cpu, memory, storage, usd_micro_month, identity, agreed,
-               status, status_at, created_at)
-             VALUES (:name, 'pending', :provider_id, :provider_name, :endpoints, :key, :request,
+               idempotency_key, request, cloned_from, cpu, memory, storage, usd_micro_month,
+               identity, agreed, status, status_at, created_at)
+             VALUES (:name, 'pending', :provider_id, :provider_name, :endpoints, :key, :request, :source,
                :cpu, :memory, :storage, :price, :identity, :agreed, 'creating', :now, :now)",
             named_params! {
                 ":name": new.name.as_str(),
@@ -306,6 +168,7 @@ impl Rentals {
                 ":endpoints": row::endpoints_text(&new.provider.endpoints),
                 ":key": new.idempotency_key,
                 ":request": new.request,
+                ":source": new.cloned_from.map(|source| source.to_string()),
                 ":cpu": new.resources.cpu,
                 ":memory": new.resources.memory,
                 ":storage": new.resources.storage,
@@ -339,7 +202,10 @@ impl Rentals {
             "UPDATE rentals SET vm_id = coalesce(vm_id, :vm_id), status = :status,
                problem = :problem, status_at = :now, image = coalesce(:image, image),
                isolation = coalesce(:isolation, isolation),
-               operation_id = coalesce(:operation, operation_id), lease = :lease
+               operation_id = coalesce(:operation, operation_id), lease = :lease,
+               backend = coalesce(:backend, backend), accel = coalesce(:accel, accel),
+               image_digest = coalesce(:digest, image_digest), suspended = :suspended,
+               abilities = :abilities
              WHERE row = :row",
             named_params! {
                 ":row": number,
@@ -351,6 +217,27 @@ impl Rentals {
                 ":isolation": vm.isolation.map(|isolation| isolation.to_string()),
                 ":operation": vm.job_id,
                 ":lease": vm.lease.as_ref().and_then(|lease| serde_json::to_string(lease).ok()),
+                ":backend": vm.backend,
+                ":accel": vm.accel,
+                ":digest": vm.image_digest,
+                ":suspended": vm.suspended,
+                ":abilities": serde_json::to_string(&vm.abilities).ok(),
+            },
+        )?;
+        // Before it is settled the size is what was asked for, and what is made is compared with it.
+        self.update(
+            "UPDATE rentals SET cpu = :cpu, memory = :memory, storage = :storage,
+               usd_micro_month = coalesce(:price, usd_micro_month)
+             WHERE row = :row AND (state = 'active' OR settled_at IS NOT NULL)
+               AND (cpu, memory, storage) <> (:cpu, :memory, :storage)",
+            named_params! {
+                ":row": number,
+                ":cpu": vm.resources.cpu,
+                ":memory": vm.resources.memory,
+                ":storage": vm.resources.storage,
+                ":price": vm
+                    .prices
+                    .and_then(|prices| i64::try_from(prices.per_month(&vm.resources)).ok()),
             },
         )
     }
@@ -457,6 +344,7 @@ impl Rentals {
             provider: provider.clone(),
             idempotency_key: format!("adopted-{}", vm.id),
             request: String::new(),
+            cloned_from: None,
             resources: vm.resources,
             usd_micro_month: None,
             identity: None,

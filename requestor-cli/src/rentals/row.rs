@@ -12,7 +12,7 @@ use super::{ProviderRef, Rental, SshAccess, State};
 pub(super) const COLUMNS: &str = "row, name, state, provider_id, provider_name, endpoints, \
     idempotency_key, request, cpu, memory, storage, usd_micro_month, isolation, image, vm_id, \
     operation_id, ssh_host, ssh_port, ssh_user, host_key, identity, status, status_at, created_at, problem, agreed, lease, \
-    asked_at, settled_at, silent_at";
+    asked_at, settled_at, silent_at, cloned_from, backend, accel, suspended, abilities, image_digest";
 
 pub(super) const fn state_text(state: State) -> &'static str {
     match state {
@@ -103,5 +103,14 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Rental> {
         asked_at: moment(row, 27)?,
         settled_at: moment(row, 28)?,
         silent_at: moment(row, 29)?,
+        cloned_from: parsed_opt::<VmId>(row, 30)?,
+        backend: row.get(31)?,
+        accel: row.get(32)?,
+        suspended: row.get(33)?,
+        abilities: row
+            .get::<_, Option<String>>(34)?
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
+        image_digest: row.get(35)?,
     })
 }

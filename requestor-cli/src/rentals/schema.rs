@@ -58,4 +58,11 @@ CREATE TABLE gone (
   endpoints     TEXT NOT NULL,                     -- JSON, as advertised
   gone_at       INTEGER NOT NULL                   -- microseconds since the Unix epoch
 ) STRICT, WITHOUT ROWID;
+", "
+ALTER TABLE rentals ADD COLUMN cloned_from TEXT;   -- whose clone it is; null: created anew
+ALTER TABLE rentals ADD COLUMN backend TEXT;       -- all below: as the provider last told it
+ALTER TABLE rentals ADD COLUMN accel TEXT;
+ALTER TABLE rentals ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rentals ADD COLUMN abilities TEXT;     -- JSON
+ALTER TABLE rentals ADD COLUMN image_digest TEXT;
 "];

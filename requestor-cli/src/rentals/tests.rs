@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use golem_vm_protocol::KeyPair;
 
+use golem_vm_protocol::VmResources;
+use golem_vm_protocol::vm::{Isolation, VmStatus};
+
 use super::*;
 
 const KEY: &str =
@@ -23,6 +26,7 @@ fn new(name: &str, key: &str) -> NewRental {
         provider: provider(),
         idempotency_key: key.into(),
         request: "{}".into(),
+        cloned_from: None,
         resources: VmResources { cpu: 1, memory: 1, storage: 10 },
         usd_micro_month: Some(8_000_000),
         identity: Some("/home/me/.ssh/id_ed25519".into()),
@@ -58,7 +62,7 @@ fn vm(name: &str, status: VmStatus) -> Vm {
         isolation: Some(Isolation::Container),
         accel: None,
         suspended: false,
-        abilities: [].into(),
+        abilities: std::collections::BTreeSet::new(),
         egress: None,
         prices: None,
         host_key: Some(KEY.parse().unwrap()),

@@ -447,7 +447,7 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
                 isolation: Some(state.isolation),
                 accel: None,
                 suspended: false,
-                abilities: [].into(),
+                abilities: std::collections::BTreeSet::new(),
                 egress: Some("internet".into()),
                 prices: Some(prices(state)),
                 host_key: Some(host_key.parse().unwrap()),

@@ -1,11 +1,11 @@
 //! What the person wants, checked before anything is opened or sent.
 
 use golem_vm_protocol::advertisement::AdvertisementQuery;
-use golem_vm_protocol::signature::Nonce;
 use golem_vm_protocol::vm::{AcceptedOffer, CreateVmRequest, LeaseRequest, SshPublicKey};
 use golem_vm_protocol::{VmName, VmResources};
 
 use super::super::keys::warn_if_weak;
+use super::cloud_init;
 use crate::app::{App, vm_name};
 use crate::args::CreateArgs;
 use crate::error::{CliError, Result};
@@ -22,6 +22,8 @@ pub(super) struct Wanted {
     pub(super) provider: Option<String>,
     /// What an advertisement has to offer.
     pub(super) wish: Wish,
+    /// The person's own cloud-init.
+    cloud_init: Option<String>,
     /// The key that the check logs in with, and `golem vm ssh` from then on.
     pub(super) key: LoginKey,
     /// Further keys.
@@ -85,8 +87,15 @@ impl Wanted {
                 cursor: None,
             },
         };
-        let wanted =
-            Self { name, resources, provider: args.provider_id.clone(), wish, key, more_keys };
+        let wanted = Self {
+            name,
+            resources,
+            provider: args.provider_id.clone(),
+            wish,
+            cloud_init: args.cloud_init.as_deref().map(cloud_init::read).transpose()?,
+            key,
+            more_keys,
+        };
         wanted.body(None).validate().map_err(|errors| {
             let mut error = CliError::usage(format!("'{}' can't be asked for", wanted.name));
             for wrong in errors {
@@ -106,8 +115,8 @@ impl Wanted {
             ssh_key: self.key.public.as_str().to_owned(),
             ssh_keys: self.more_keys.iter().map(|key| key.as_str().to_owned()).collect(),
             image: self.wish.image.as_ref().map(ToString::to_string),
-            isolation: None,
-            cloud_init: None,
+            isolation: self.wish.query.isolation,
+            cloud_init: self.cloud_init.clone(),
             stream_id: None,
             offer,
         }
@@ -131,11 +140,4 @@ impl Wanted {
         });
         provider && asked == self.body(None)
     }
-}
-
-/// A fresh idempotency key: 128 random bits.
-pub(super) fn fresh_key() -> Result<String> {
-    Nonce::random()
-        .map(|nonce| nonce.to_string())
-        .map_err(|error| CliError::other("this system gives no random numbers").because(error))
 }

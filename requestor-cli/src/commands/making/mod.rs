@@ -1,0 +1,14 @@
+//! Making a VM, whether anew or as a clone: from the row that is written before anything is sent to a login that
+//! worked, and what is done when it is interrupted on the way.
+
+mod attempt;
+mod given_up;
+mod interruption;
+mod listening;
+mod names;
+mod proof;
+
+pub(super) use attempt::{Attempt, Failure};
+pub(super) use interruption::guarded;
+pub(super) use names::{intend, unfinished};
+pub(super) use proof::not_as_asked;
