@@ -13,6 +13,7 @@ use http::StatusCode;
 use crate::client::exchange;
 use crate::client::listing::{self, Fault};
 use crate::config::parse_discovery_url;
+use crate::console_text::ConsoleText;
 use crate::ssh::builtin::key_file;
 use crate::ssh::known_hosts;
 
@@ -20,6 +21,7 @@ use crate::ssh::known_hosts;
 pub const TARGETS: &[Target] = &[
     ("discovery_listing", entry),
     ("provider_refusal", refusal),
+    ("console_text", console_text),
     ("ssh_private_key", private_key),
     ("known_hosts_line", known_hosts_line),
     ("discovery_url", discovery_url),
@@ -80,6 +82,16 @@ fn known_hosts_line(data: &[u8]) {
     let fields: Vec<_> = lines.iter().flat_map(|line| line.split(' ')).collect();
     assert_eq!(fields.len(), 3, "{content:?}");
     assert_eq!(fields.first().copied(), Some(id.to_string().as_str()));
+}
+
+/// Whatever a guest writes, and however it is cut, what is shown of its console is the same harmless text.
+fn console_text(data: &[u8]) {
+    let whole = ConsoleText::default().push(data);
+    assert!(whole.lines().all(|line| is_printable(line, usize::MAX)), "{whole:?}");
+    let mut reader = ConsoleText::default();
+    let size = data.first().map_or(1, |byte| usize::from(*byte % 16) + 1);
+    let parts: String = data.chunks(size).map(|part| reader.push(part)).collect();
+    assert_eq!(parts, whole);
 }
 
 /// What is taken for a discovery server's address is a host and a port over HTTP, and nothing else.

@@ -18,6 +18,7 @@ pub mod atomic_file;
 pub mod client;
 pub mod commands;
 pub mod config;
+pub mod console_text;
 pub mod environment;
 pub mod error;
 pub mod fail_point;

@@ -272,6 +272,45 @@ fn going_over_from_a_provider_that_can_not_be_believed_leaves_one_vm() {
 }
 
 #[test]
+fn a_clone_that_is_killed_is_settled_as_a_create_is() {
+    for (number, point) in STRAIGHT.iter().enumerate() {
+        let point = point.name();
+        let market = Market::new();
+        market.golem("vm create box --provider-id provider-2").exits(0);
+        market.killed_at(point, "vm clone box two").exits(KILLED);
+        let ran = market.golem(["vm info two", "vm list", "vm ssh box -- true"][number % 3]);
+        let nothing = "came to nothing: nothing was sent";
+        assert_eq!(ran.stderr.contains(nothing), point == "create.intended", "{}", ran.stderr);
+        let made = !["create.chosen", "create.intended", "create.asking"].contains(&point);
+        market.settle();
+        market.later();
+        let known: BTreeSet<_> = market.listed().into_iter().map(|(id, _)| id.unwrap()).collect();
+        assert_eq!(known, market.world().into_iter().collect(), "{point}");
+        assert_eq!(known.len(), 1 + usize::from(made), "{point}");
+        // The same again goes on with it, or makes it.
+        let again = market.golem("vm clone box two");
+        let there = point == "create.active";
+        assert_eq!(again.code, if there { 5 } else { 0 }, "{point}: {}", again.stderr);
+        assert_eq!(market.world().len(), 2, "{point}");
+        market.golem("vm ssh two -- true").exits(0);
+    }
+}
+
+#[test]
+fn the_same_clone_again_goes_on_with_the_one_that_was_killed() {
+    for point in ["create.asking", "create.answered", "create.made", "create.access-noted"] {
+        let market = Market::new();
+        market.golem("vm create box --provider-id provider-2").exits(0);
+        market.killed_at(point, "vm clone box two").exits(KILLED);
+        let before = market.world();
+        market.golem("vm clone box two").exits(0).says("going on with the clone 'two'");
+        let world = market.world();
+        assert!(world.len() == 2 && (before.len() == 1 || before == world), "{point}");
+        market.golem("vm clone box two --for 2h").exits(5).says("already");
+    }
+}
+
+#[test]
 fn every_point_is_tried_above() {
     let tried = ["failover.", "settle."];
     for point in FailPoint::ALL {

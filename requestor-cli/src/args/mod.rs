@@ -1,11 +1,16 @@
 //! The command line.
 
+mod life;
 mod vm;
 
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+pub use life::{
+    CloneArgs, ConsoleArgs, ResizeArgs, SnapshotArgs, SnapshotCommand, SnapshotCreateArgs,
+    SnapshotRestoreArgs,
+};
 pub use vm::{
     CreateArgs, DestroyArgs, EventsArgs, ExtendArgs, KeysChangeArgs, KeysCommand, KeysRemoveArgs,
     NameArgs, ProvidersArgs, PurgeArgs, SshArgs, SshConfigArgs, StatsArgs, UndeleteArgs, VmCommand,

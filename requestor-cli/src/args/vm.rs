@@ -9,6 +9,7 @@ use golem_vm_protocol::vm::{
     Isolation, MAX_IDLE_SECONDS, MAX_LEASE_SECONDS, MIN_IDLE_SECONDS, MIN_LEASE_SECONDS, OnExpiry,
 };
 
+use super::life::{CloneArgs, ConsoleArgs, ResizeArgs, SnapshotCommand};
 use crate::image::ImageWish;
 
 /// What to do about VMs.
@@ -37,6 +38,7 @@ Examples:
   golem vm create box --for 7d --stop-when-idle 30m
   golem vm create my-webserver --cpu 2 --memory 4 --storage 20
   golem vm create box --isolation vm --image debian-12
+  golem vm create box --isolation vm --cloud-init user-data.yaml
   golem vm create box --provider-id provider-1 --image ubuntu-24.04 --ssh-key ~/.ssh/work.pub")]
     Create(CreateArgs),
     /// List your VMs, as their providers see them now
@@ -77,6 +79,50 @@ Examples:
     /// Stop a VM and start it again
     #[command(after_help = "Example:\n  golem vm restart my-webserver")]
     Restart(NameArgs),
+    /// Keep a VM's memory on its disk, and end it; golem vm resume lets it go on where it was
+    #[command(after_help = "\
+It holds what it is rented for, as a stopped one does. golem vm start lets it go on as well.
+
+Example:
+  golem vm suspend my-webserver")]
+    Suspend(NameArgs),
+    /// Let a suspended VM go on where it was
+    #[command(after_help = "Example:\n  golem vm resume my-webserver")]
+    Resume(NameArgs),
+    /// Make, list, delete and go back to snapshots of a VM
+    #[command(subcommand, visible_alias = "snapshots", arg_required_else_help = true)]
+    Snapshot(SnapshotCommand),
+    /// Rent a VM whose disk begins as another one's is now
+    #[command(after_help = "\
+It is on the same provider, of the same size, at today's price, with an address, host key and lease
+of its own, and the SSH keys of the VM that is cloned unless others are given. Snapshots and memory
+are not cloned. The same command again after an interruption goes on with the same VM.
+
+Examples:
+  golem vm clone my-webserver second
+  golem vm clone my-webserver second --for 2h --on-expiry destroy")]
+    Clone(CloneArgs),
+    /// Give a VM more, or less, of what it has
+    #[command(after_help = "\
+It says what it will cost, and does it. The disk has its new size at once where the VM's provider
+can do that while it runs, and never becomes smaller; CPU and memory are those of its next start.
+
+Examples:
+  golem vm resize my-webserver --storage 40
+  golem vm resize my-webserver --cpu 4 --memory 8; golem vm restart my-webserver")]
+    Resize(ResizeArgs),
+    /// Show what a VM wrote to its console, or speak with it there
+    #[command(after_help = "\
+The console is what a screen and keyboard would be: what the kernel says when it starts, and a login
+prompt. Without a flag it shows what was written so far. Its colours and cursor movements are left
+out; with --json `data` has the bytes as they were, in base64. Interactive, they go to your terminal
+as they are. Whoever opens it last has it.
+
+Examples:
+  golem vm console my-webserver
+  golem vm console my-webserver --follow
+  golem vm console my-webserver --interactive      Ctrl-] leaves")]
+    Console(ConsoleArgs),
     /// Make a VM's lease end later
     #[command(after_help = "\
 The span is added to when the lease ends now; spans are such as 90m, 3h, 1h30m, 7d or 2w.
@@ -405,11 +451,11 @@ fn price(text: &str) -> Result<f64, String> {
     }
 }
 
-fn lease_span(text: &str) -> Result<u64, String> {
+pub(super) fn lease_span(text: &str) -> Result<u64, String> {
     span(text, MIN_LEASE_SECONDS, MAX_LEASE_SECONDS)
 }
 
-fn idle_span(text: &str) -> Result<u64, String> {
+pub(super) fn idle_span(text: &str) -> Result<u64, String> {
     span(text, MIN_IDLE_SECONDS, MAX_IDLE_SECONDS)
 }
 

@@ -174,12 +174,13 @@ const fn refusal_kind(code: ErrorCode) -> Kind {
         ErrorCode::NotFound
         | ErrorCode::VmNotFound
         | ErrorCode::OperationNotFound
-        | ErrorCode::AdvertisementNotFound => Kind::NotFound,
+        | ErrorCode::AdvertisementNotFound
+        | ErrorCode::SnapshotNotFound => Kind::NotFound,
         ErrorCode::SignatureInvalid
         | ErrorCode::WrongRecipient
         | ErrorCode::Replayed
         | ErrorCode::SignatureRequired => Kind::Security,
-        ErrorCode::ValidationFailed => Kind::Usage,
+        ErrorCode::ValidationFailed | ErrorCode::DiskCannotShrink => Kind::Usage,
         ErrorCode::Unavailable | ErrorCode::BackendUnavailable => Kind::Unreachable,
         _ => Kind::Refused,
     }

@@ -8,4 +8,4 @@ pub(crate) mod exchange;
 pub mod listing;
 pub mod pauses;
 pub mod provider;
-pub mod watch;
+pub mod stream;

@@ -58,6 +58,12 @@ impl ProviderClient {
         Self { key, connector, notice }
     }
 
+    /// The same, which tells somebody else what has to be waited for.
+    #[must_use]
+    pub fn with_notice(&self, notice: Notice) -> Self {
+        Self { notice, ..self.clone() }
+    }
+
     /// How streams are opened.
     #[must_use]
     pub const fn connector(&self) -> &Connector {
@@ -85,6 +91,18 @@ impl ProviderClient {
         } else {
             parse(&reply).map(|vm| Created::Ready(Box::new(vm)))
         }
+    }
+
+    /// Asks something: a GET of a path under a VM.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        provider: &ProviderRef,
+        target: &str,
+    ) -> Result<T, CallError> {
+        parse(&self.get(provider, target, ASK).await?)
     }
 
     /// How far an operation is.
@@ -158,6 +176,19 @@ impl ProviderClient {
         self.call(provider, Method::POST, target, b"", None, ACT).await.map(|_| ())
     }
 
+    /// Has something done that takes the provider a while, by a request without a body.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn act<T: DeserializeOwned>(
+        &self,
+        provider: &ProviderRef,
+        method: Method,
+        target: &str,
+    ) -> Result<T, CallError> {
+        parse(&self.call(provider, method, target, b"", None, ACT).await?)
+    }
+
     /// Destroys a VM.
     ///
     /// # Errors
@@ -212,6 +243,21 @@ impl ProviderClient {
     ) -> Result<T, CallError> {
         let body = serde_json::to_vec(body).map_err(|error| CallError::Local(error.to_string()))?;
         parse(&self.call(provider, Method::POST, target, &body, None, ASK * 4).await?)
+    }
+
+    /// The same, done once however often it is told under one key; it may take the provider a while.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn post_once<T: DeserializeOwned>(
+        &self,
+        provider: &ProviderRef,
+        target: &str,
+        body: &impl serde::Serialize,
+        key: &str,
+    ) -> Result<T, CallError> {
+        let body = serde_json::to_vec(body).map_err(|error| CallError::Local(error.to_string()))?;
+        parse(&self.call(provider, Method::POST, target, &body, Some(key), ACT).await?)
     }
 
     async fn get(

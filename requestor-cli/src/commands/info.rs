@@ -10,7 +10,7 @@ use crate::app::{App, now};
 use crate::args::NameArgs;
 use crate::error::{CliError, Result};
 use crate::lease::sentence;
-use crate::market::{dollars, label, usd};
+use crate::market::{EMULATED, dollars, label, usd};
 use crate::ssh::openssh;
 
 pub(super) async fn run(app: &App<'_>, args: &NameArgs) -> Result<()> {
@@ -76,6 +76,9 @@ fn facts(app: &App<'_>, seen: &Seen) -> Result<Vec<(&'static str, String)>> {
     if let Some(image) = &rental.image {
         facts.push(("Image", printable(image, 128)));
     }
+    if let Some(digest) = &rental.image_digest {
+        facts.push(("Digest", printable(digest, 80)));
+    }
     if let Some(isolation) = rental.isolation {
         let meaning = match isolation {
             golem_vm_protocol::vm::Isolation::Container => "shares the host's kernel",
@@ -83,6 +86,17 @@ fn facts(app: &App<'_>, seen: &Seen) -> Result<Vec<(&'static str, String)>> {
             golem_vm_protocol::vm::Isolation::Unknown => "a newer golem knows what that is",
         };
         facts.push(("Isolation", format!("{isolation} ({meaning})")));
+    }
+    if let Some(accel) = &rental.accel {
+        facts.push(("Processor", processor(accel)));
+    }
+    if let Some(backend) = &rental.backend {
+        facts.push(("Made by", printable(backend, 32)));
+    }
+    if !rental.abilities.is_empty() {
+        let words: Vec<String> =
+            rental.abilities.iter().map(|ability| ability.as_str().replace('_', " ")).collect();
+        facts.push(("Can", words.join(", ")));
     }
     if let Some(price) = rental.usd_micro_month {
         facts.push(("Price", format!("{} per month", dollars(usd(price)))));
@@ -100,4 +114,13 @@ fn facts(app: &App<'_>, seen: &Seen) -> Result<Vec<(&'static str, String)>> {
         facts.push(("or", openssh::shell_command(&target)));
     }
     Ok(facts)
+}
+
+/// What a virtual machine's processor is, in words.
+fn processor(accel: &str) -> String {
+    match accel {
+        EMULATED => "emulated in software: slow".to_owned(),
+        "kvm" => "the host's (kvm)".to_owned(),
+        other => printable(other, 32),
+    }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use golem_vm_protocol::vm::{ExtendLease, Lease, UndeleteVm, Vm};
 use golem_vm_protocol::{ErrorCode, route};
-use tokio::time::{Instant, sleep};
 
+use super::again::persistently;
+use super::failed::with_undelete;
 use super::list::tell_end;
 use super::refresh;
 use super::view::VmView;
@@ -37,7 +38,7 @@ pub(super) async fn extend(app: &App<'_>, args: &ExtendArgs) -> Result<()> {
     let client = app.client()?;
     let target = route::vm_extend(&rental.reference());
     let _progress = app.ui.is_verbose().then(|| app.ui.progress(&doing));
-    let answer = persistently(async || {
+    let answer = persistently(ASK, async || {
         app.reach(&rental.provider, async |provider| client.post(provider, &target, &to).await)
             .await
     })
@@ -59,7 +60,7 @@ pub(super) async fn undelete(app: &App<'_>, args: &UndeleteArgs) -> Result<()> {
     let wanted = UndeleteVm { duration_seconds: args.lease };
     let client = app.client()?;
     let target = route::vm_undelete(&rental.reference());
-    let answer = persistently(async || {
+    let answer = persistently(ASK, async || {
         app.reach(&rental.provider, async |provider| client.post(provider, &target, &wanted).await)
             .await
     })
@@ -86,21 +87,6 @@ async fn known(app: &App<'_>, name: &str) -> Result<Rental> {
     }
 }
 
-/// Makes a call that can be repeated until it is answered, for as long as one call may take.
-async fn persistently(
-    call: impl AsyncFn() -> std::result::Result<Vm, CallError>,
-) -> std::result::Result<Vm, CallError> {
-    let started = Instant::now();
-    loop {
-        match call().await {
-            Err(error) if error.is_worth_a_retry() && started.elapsed() < ASK => {
-                sleep(Duration::from_millis(500)).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
 /// Notes what the provider answered.
 fn changed(
     app: &App<'_>,
@@ -108,12 +94,8 @@ fn changed(
     doing: &str,
     answer: std::result::Result<Vm, CallError>,
 ) -> Result<Rental> {
-    let rentals = app.rentals()?;
     match answer {
-        Ok(vm) => {
-            rentals.observed(rental.row, &vm, now())?;
-            Ok(rentals.by_row(rental.row)?.unwrap_or_else(|| rental.clone()))
-        }
+        Ok(vm) => refresh::noted(app, rental, &vm),
         Err(error) if error.is_no_such_vm() => {
             refresh::gone(app, rental)?;
             Err(CliError::not_found(format!("'{}' does not exist any more", rental.name)))
@@ -153,9 +135,4 @@ fn ended(rental: &Rental, doing: &str) -> CliError {
         None => error,
     };
     with_undelete(error, rental)
-}
-
-/// A failure with how to have the VM back.
-pub(super) fn with_undelete(error: CliError, rental: &Rental) -> CliError {
-    error.hint(format!("golem vm undelete {}", rental.name))
 }

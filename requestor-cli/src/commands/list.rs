@@ -1,6 +1,7 @@
 //! `golem vm list`
 
 use golem_vm_protocol::text::printable;
+use golem_vm_protocol::vm::VmStatus;
 use serde_json::json;
 
 use super::refresh::{self, Seen};
@@ -8,7 +9,7 @@ use super::view::{VmView, age, original_time};
 use crate::app::{App, now};
 use crate::error::Result;
 use crate::lease::{ends_cell, ends_soon, warning};
-use crate::market::{dollars, label, usd};
+use crate::market::{dollars, kind_of, label, usd};
 use crate::rentals::Rental;
 use crate::table::Columns;
 
@@ -57,10 +58,18 @@ fn tell_stale(app: &App<'_>, seen: &[Seen]) {
     }
 }
 
+/// What it is, in one word.
+pub(super) const fn status_word(rental: &Rental) -> &'static str {
+    match rental.status {
+        VmStatus::Stopped if rental.suspended => "suspended",
+        status => status.as_str(),
+    }
+}
+
 /// The status in a word or two; a stale one says of when it is.
 pub(super) fn status_text(seen: &Seen) -> String {
     let rental = &seen.rental;
-    let mut text = rental.status.to_string();
+    let mut text = status_word(rental).to_owned();
     if rental.is_unsettled() {
         text.push_str(" (create not finished)");
     }
@@ -98,7 +107,9 @@ fn table(app: &App<'_>, seen: &[Seen]) -> String {
             rental.resources.cpu.to_string(),
             format!("{}GB", rental.resources.memory),
             format!("{}GB", rental.resources.storage),
-            rental.isolation.map_or_else(|| "-".to_owned(), |i| i.to_string()),
+            rental
+                .isolation
+                .map_or_else(|| "-".to_owned(), |i| kind_of(i, rental.accel.as_deref())),
             ssh,
             rental.usd_micro_month.map_or_else(|| "-".to_owned(), |price| dollars(usd(price))),
             ends_cell(rental.lease.as_ref(), now),

@@ -1,10 +1,14 @@
 //! The commands, one file each. Only here are results shown.
 
+mod again;
+mod clone;
 mod config;
+mod console;
 mod create;
 mod destroy;
 mod discovered;
 mod events;
+mod failed;
 mod id;
 mod info;
 mod keys;
@@ -14,7 +18,9 @@ mod making;
 mod power;
 mod providers;
 mod refresh;
+mod resize;
 mod settle;
+mod snapshot;
 mod ssh;
 mod ssh_config;
 mod stats;
@@ -46,8 +52,8 @@ pub fn run(app: &App<'_>, command: Command) -> Result<u8> {
 
 fn run_vm(app: &App<'_>, command: VmCommand) -> Result<u8> {
     match &command {
-        // It asks nobody; and a create settles all but what it goes on with itself.
-        VmCommand::SshConfig(_) | VmCommand::Create(_) => {}
+        // It asks nobody; and a create or a clone settles all but what it goes on with itself.
+        VmCommand::SshConfig(_) | VmCommand::Create(_) | VmCommand::Clone(_) => {}
         VmCommand::List => block_on(settle::all(app, None, false))??,
         _ => block_on(settle::all(app, None, true))??,
     }
@@ -62,6 +68,12 @@ fn run_vm(app: &App<'_>, command: VmCommand) -> Result<u8> {
         VmCommand::Start(args) => block_on(power::run(app, &args, power::Change::Start))?,
         VmCommand::Stop(args) => block_on(power::run(app, &args, power::Change::Stop))?,
         VmCommand::Restart(args) => block_on(power::run(app, &args, power::Change::Restart))?,
+        VmCommand::Suspend(args) => block_on(power::run(app, &args, power::Change::Suspend))?,
+        VmCommand::Resume(args) => block_on(power::run(app, &args, power::Change::Resume))?,
+        VmCommand::Snapshot(command) => block_on(snapshot::run(app, &command))?,
+        VmCommand::Clone(args) => block_on(clone::run(app, &args))?,
+        VmCommand::Resize(args) => block_on(resize::run(app, &args))?,
+        VmCommand::Console(args) => block_on(console::run(app, &args))?,
         VmCommand::Extend(args) => block_on(lease::extend(app, &args))?,
         VmCommand::Undelete(args) => block_on(lease::undelete(app, &args))?,
         VmCommand::Events(args) => block_on(events::run(app, &args))?,

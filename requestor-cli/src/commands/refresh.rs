@@ -152,24 +152,26 @@ pub(super) fn gone(app: &App<'_>, rental: &Rental) -> Result<()> {
     Ok(())
 }
 
+/// Notes what the provider has answered about one rental.
+pub(super) fn noted(app: &App<'_>, rental: &Rental, vm: &Vm) -> Result<Rental> {
+    let rentals = app.rentals()?;
+    rentals.observed(rental.row, vm, now())?;
+    tell_swapped(app, rental, vm);
+    Ok(rentals.by_row(rental.row)?.unwrap_or_else(|| rental.clone()))
+}
+
 /// Asks the provider about one rental. `None` when the provider says that it does not exist; the
 /// row is gone then, and the person was told.
 pub(super) async fn one(app: &App<'_>, rental: Rental) -> Result<Option<Seen>> {
     let client = app.client()?;
     let vm = rental.reference();
     let answer = app.reach(&rental.provider, async |provider| client.vm(provider, &vm).await).await;
-    let rentals = app.rentals()?;
     match answer {
         Ok(vm) if vm.status == VmStatus::Deleted => {
             gone(app, &rental)?;
             Ok(None)
         }
-        Ok(vm) => {
-            rentals.observed(rental.row, &vm, now())?;
-            tell_swapped(app, &rental, &vm);
-            let rental = rentals.by_row(rental.row)?.unwrap_or(rental);
-            Ok(Some(Seen { rental, stale: None }))
-        }
+        Ok(vm) => Ok(Some(Seen { rental: noted(app, &rental, &vm)?, stale: None })),
         Err(error) if error.is_no_such_vm() => {
             if rental.is_unsettled() && rental.may_be_in_flight(now()) {
                 return Ok(Some(Seen { rental, stale: None }));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use golem_vm_protocol::vm::VmStatus;
 
 use super::block_on;
-use super::list::tell_end;
+use super::list::{status_word, tell_end};
 use super::refresh;
 use super::view::VmView;
 use crate::app::App;
@@ -173,7 +173,9 @@ fn explain_unreachable(app: &App<'_>, rental: &Rental, error: &SshError) {
 /// What to type when a VM can't be reached.
 fn next_step(rental: &Rental) -> String {
     let name = &rental.name;
-    if rental.status == VmStatus::Stopped {
+    if rental.suspended {
+        format!("it was suspended when its provider was last asked: golem vm resume {name}")
+    } else if rental.status == VmStatus::Stopped {
         format!("it was stopped when its provider was last asked: golem vm start {name}")
     } else {
         format!("see what its provider says: golem vm info {name}")
@@ -228,9 +230,12 @@ pub(super) async fn with_access(app: &App<'_>, rental: Rental) -> Result<Rental>
         Access::Pending => {
             let error = CliError::new(
                 Kind::Refused,
-                format!("'{name}' can't be logged in to: it is {}", rental.status),
+                format!("'{name}' can't be logged in to: it is {}", status_word(&rental)),
             );
             Err(match rental.status {
+                VmStatus::Stopped if rental.suspended => {
+                    error.hint(format!("golem vm resume {name}"))
+                }
                 VmStatus::Stopped => error.hint(format!("golem vm start {name}")),
                 _ => error.hint(format!("golem vm info {name}")),
             })

@@ -74,10 +74,13 @@ fn rows(name: &str, stats: &VmStats) -> String {
         ("VM", name.to_owned()),
         ("CPU", format!("{:.1}% of one core", stats.cpu_percent)),
         ("Memory", memory),
-        ("Processes", stats.processes.to_string()),
         ("Received", bytes(stats.network_received_bytes)),
         ("Sent", bytes(stats.network_sent_bytes)),
     ];
+    // From outside a virtual machine nobody can count them.
+    if stats.processes > 0 {
+        rows.insert(3, ("Processes", stats.processes.to_string()));
+    }
     if let Some(disk) = stats.disk_used_bytes {
         rows.push(("Disk written", bytes(disk)));
     }
@@ -86,7 +89,7 @@ fn rows(name: &str, stats: &VmStats) -> String {
 
 /// A number of bytes for people, in binary units.
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
         return format!("{count} B");

@@ -1,7 +1,9 @@
 //! A rental as JSON: the original's fields first, then ours.
 
+use std::collections::BTreeSet;
+
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, Lease, VmStatus};
+use golem_vm_protocol::vm::{Ability, Isolation, Lease, VmStatus};
 use golem_vm_protocol::{KeyId, VmId, VmName};
 use serde::Serialize;
 
@@ -48,6 +50,12 @@ pub(super) struct VmView {
     provider_name: String,
     image: Option<String>,
     isolation: Option<Isolation>,
+    backend: Option<String>,
+    accel: Option<String>,
+    image_digest: Option<String>,
+    /// Whether its memory is kept on its disk; its `status` is then `stopped`.
+    suspended: bool,
+    abilities: BTreeSet<Ability>,
     usd_per_month: Option<f64>,
     /// Whether somebody has logged in since it was created.
     confirmed: bool,
@@ -82,6 +90,11 @@ impl VmView {
             provider_name: rental.provider.name.clone(),
             image: rental.image.clone(),
             isolation: rental.isolation,
+            backend: rental.backend.clone(),
+            accel: rental.accel.clone(),
+            image_digest: rental.image_digest.clone(),
+            suspended: rental.suspended,
+            abilities: rental.abilities.clone(),
             usd_per_month: rental.usd_micro_month.map(usd),
             confirmed: rental.state == State::Active,
             stale,

@@ -247,7 +247,7 @@ fn trimmed(factor: f64) -> String {
 }
 
 /// The accelerator of a virtual machine whose processor is emulated in software.
-const EMULATED: &str = "tcg";
+pub const EMULATED: &str = "tcg";
 
 /// Whether a VM from this offer is emulated, and so many times slower than its host.
 #[must_use]

@@ -8,6 +8,7 @@ use golem_vm_protocol::vm::{Vm, canonical_image};
 use serde::{Deserialize, Serialize};
 
 use crate::image::ImageWish;
+use crate::market::EMULATED;
 
 /// The terms of the advertisement that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,7 @@ impl Agreed {
             }
             None => broken.push("it does not say whether it is a container or a vm".to_owned()),
         }
+        broken.extend(other_processor(offer, vm));
         match &vm.egress {
             Some(egress) if *egress == offer.egress => {}
             Some(egress) => broken.push(format!(
@@ -59,6 +61,19 @@ impl Agreed {
         }
         broken.extend(wrong_image(Some(offer), vm, image));
         broken
+    }
+}
+
+/// What is wrong with the processor of a VM that was to run on its host's.
+fn other_processor(offer: &Offer, vm: &Vm) -> Option<String> {
+    let offered = offer.accel.as_deref();
+    match vm.accel.as_deref() {
+        Some(EMULATED) if offered == Some(EMULATED) => None,
+        Some(EMULATED) => Some("it is emulated, and so slow".to_owned()),
+        None if offered.is_some_and(|offered| offered != EMULATED) => {
+            Some("it does not say whether it is emulated".to_owned())
+        }
+        _ => None,
     }
 }
 

@@ -1,8 +1,7 @@
 #![allow(clippy::unwrap_used)]
-use golem_vm_protocol::KeyPair;
 
-use golem_vm_protocol::VmResources;
 use golem_vm_protocol::vm::{Isolation, VmStatus};
+use golem_vm_protocol::{KeyPair, VmResources};
 
 use super::*;
 

@@ -4,6 +4,7 @@
 //! nothing but results is ever written to stdout, so that `--json` and pipes stay clean.
 
 mod progress;
+mod raw_terminal;
 
 use std::io::{BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 
@@ -11,6 +12,7 @@ use golem_vm_protocol::text::{printable_json, printable_lines};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
 pub use progress::Progress;
+pub use raw_terminal::RawTerminal;
 
 use crate::client::pauses::Notice;
 use crate::error::{CliError, Result};
@@ -109,6 +111,12 @@ impl Ui {
     #[must_use]
     pub const fn colors(&self) -> bool {
         self.color_out
+    }
+
+    /// Whether a person is there who reads and types.
+    #[must_use]
+    pub const fn can_type(&self) -> bool {
+        self.stdin_terminal && self.stdout_terminal
     }
 
     /// Whether a person is there to be asked.

@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod histories;
 pub mod http;
 pub mod leases;
+pub mod life;
 pub mod provider;
 pub mod sshd;
 
@@ -117,7 +118,12 @@ impl Home {
 
     /// Runs a line of shell on a terminal of its own, 160 columns wide, and types `input`.
     pub fn in_terminal(&self, line: &str, input: &str) -> Ran {
-        use std::io::Write as _;
+        self.in_terminal_when(line, "", input)
+    }
+
+    /// The same, and types when `shown` is on the screen.
+    pub fn in_terminal_when(&self, line: &str, shown: &str, input: &str) -> Ran {
+        use std::io::{Read as _, Write as _};
         let golem = self.command(&[]);
         let mut command = Command::new("script");
         command.args(["-qefc", &format!("stty cols 160 rows 40; {line}"), "/dev/null"]);
@@ -136,11 +142,20 @@ impl Home {
             .unwrap();
         // Kept open until the end: a terminal without a keyboard hangs up.
         let mut stdin = child.stdin.take().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut screen = Vec::new();
+        while !String::from_utf8_lossy(&screen).contains(shown) {
+            let mut buffer = [0; 1024];
+            let count = stdout.read(&mut buffer).unwrap();
+            assert!(count > 0, "no {shown:?} in {}", String::from_utf8_lossy(&screen));
+            screen.extend(&buffer[..count]);
+        }
         stdin.write_all(input.as_bytes()).unwrap();
         stdin.flush().unwrap();
+        stdout.read_to_end(&mut screen).unwrap();
         let output = child.wait_with_output().unwrap();
         drop(stdin);
-        Ran::of(output)
+        Ran::of(Output { stdout: screen, ..output })
     }
 
     /// The id under which this person is known.

@@ -1,6 +1,6 @@
 //! A provider that follows the protocol, until it is told to do otherwise.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -13,17 +13,18 @@ use golem_vm_protocol::port_ranges::PortRanges;
 use golem_vm_protocol::signature::{RequestParts, RequestSignature, sign_response, verify_request};
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{
-    ChangeVmKeys, CreateVmRequest, Isolation, Lease, LeaseTerms, Operation, OperationAccepted,
-    OperationStatus, SshPublicKey, Vm, VmAccess, VmAccessPending, VmKeys, VmStage, VmStats,
-    VmStatus,
+    Ability, ChangeVmKeys, CreateVmRequest, Isolation, Lease, LeaseRequest, LeaseTerms, Operation,
+    OperationAccepted, OperationStatus, SshPublicKey, Vm, VmAccess, VmAccessPending, VmKeys,
+    VmResources, VmSnapshot, VmStage, VmStats, VmStatus,
 };
-use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem, VmId};
+use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem, VmId, VmName};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::histories::{self, Histories};
 use super::http::{Answer, Received, Server, serve, serve_at};
 use super::leases;
+use super::life;
 use super::sshd::Sshd;
 
 /// Who vouches for the ports of all providers here.
@@ -41,17 +42,29 @@ pub enum Signing {
     Altered,
 }
 
-struct Rented {
-    owner: KeyId,
-    vm: Vm,
+pub struct Rented {
+    pub owner: KeyId,
+    pub vm: Vm,
     request: String,
     polls: u32,
-    ssh_keys: Vec<SshPublicKey>,
+    pub ssh_keys: Vec<SshPublicKey>,
+    pub snapshots: Vec<VmSnapshot>,
+}
+
+/// What a create or a clone comes to.
+pub struct Asked {
+    pub name: VmName,
+    pub resources: VmResources,
+    pub ssh_keys: Vec<SshPublicKey>,
+    pub lease: LeaseRequest,
+    /// Of the advertisement that was accepted.
+    pub sequence: Option<u64>,
+    pub cloud_init: Option<String>,
 }
 
 /// What it has and how it behaves; tests change it as they like.
 pub struct State {
-    vms: Vec<Rented>,
+    pub vms: Vec<Rented>,
     keys: HashMap<(KeyId, String), usize>,
     pub sequence: u64,
     pub name: String,
@@ -60,6 +73,18 @@ pub struct State {
     pub core_month: u64,
     pub isolation: Isolation,
     pub contained: bool,
+    /// The accelerator of its virtual machines.
+    pub accel: Option<String>,
+    /// What can be done with its VMs.
+    pub abilities: BTreeSet<Ability>,
+    /// What its VMs have written to their consoles.
+    pub console: Vec<u8>,
+    /// What was typed into the one that is open.
+    pub typed: Vec<u8>,
+    /// The cloud-init that the last VM was asked for with.
+    pub cloud_init: Option<String>,
+    /// The next so many snapshots are made, and their answers lost.
+    pub cut_after_snapshot: u32,
     /// The one image that it has.
     pub image: String,
     pub digest: String,
@@ -122,6 +147,12 @@ impl Provider {
             core_month: 5_000_000,
             isolation: Isolation::Container,
             contained: true,
+            accel: None,
+            abilities: Ability::ALL.iter().copied().collect(),
+            console: b"Debian GNU/Linux 12 box ttyS0\r\n\r\nbox login: ".to_vec(),
+            typed: Vec::new(),
+            cloud_init: None,
+            cut_after_snapshot: 0,
             image: "debian-12".into(),
             digest: "sha256:0123".into(),
             ports_verified: true,
@@ -221,7 +252,7 @@ impl Provider {
     pub fn advertisement(&self) -> Advertisement {
         let state = self.state.lock().unwrap();
         let offers = if state.offers {
-            json!([{ "backend": "docker", "isolation": state.isolation,
+            json!([{ "backend": "docker", "isolation": state.isolation, "accel": state.accel,
                 "images": [{"name": state.image, "digest": state.digest}], "egress": "internet",
                 "enforced": ["cpu", "memory"], "contained": state.contained }])
         } else {
@@ -280,7 +311,7 @@ impl Provider {
     }
 }
 
-fn prices(state: &State) -> Prices {
+pub fn prices(state: &State) -> Prices {
     Prices { core_month: state.core_month, gb_ram_month: 2_000_000, gb_storage_month: 100_000 }
 }
 
@@ -325,7 +356,9 @@ fn handler(key: KeyPair, state: Arc<Mutex<State>>) -> impl Fn(Received) -> Answe
                 (problem(code, detail), false)
             }
             Ok(Some(verified)) => {
-                if let Some(stream) = histories::streamed(&mut state, &shared, &key, &request) {
+                let stream = histories::streamed(&mut state, &shared, &key, &request)
+                    .or_else(|| life::console(&state, &shared, &key, &request));
+                if let Some(stream) = stream {
                     return stream;
                 }
                 answered(&mut state, verified.signer, &request)
@@ -382,6 +415,9 @@ fn answered(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool)
             match found {
                 None => problem(ErrorCode::VmNotFound, "VM Not Found"),
                 Some(at) => {
+                    if let Some(said) = life::answered(state, at, request, action) {
+                        return said;
+                    }
                     let keep = request.target.ends_with("?keep=true");
                     let said = on_vm(state, at, method, action, &request.body, keep);
                     if action == ["extend"] && state.cut_after_extend > 0 {
@@ -405,6 +441,19 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
             return ((422, serde_json::to_value(Problem::validation(errors)).unwrap()), false);
         }
     };
+    let asked = Asked {
+        name: valid.name,
+        resources: valid.resources,
+        ssh_keys: valid.ssh_keys,
+        lease: valid.lease,
+        sequence: valid.offer.map(|offer| offer.sequence),
+        cloud_init: valid.cloud_init,
+    };
+    admitted(state, owner, request, asked)
+}
+
+/// A new VM, or the one that was made under the same key.
+pub fn admitted(state: &mut State, owner: KeyId, request: &Received, valid: Asked) -> (Said, bool) {
     let key = request.headers["idempotency-key"].to_str().unwrap().to_owned();
     let text = String::from_utf8(request.body.to_vec()).unwrap();
     let at = match state.keys.get(&(owner, key.clone())) {
@@ -414,8 +463,7 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
             if let Some((code, detail)) = state.refuse {
                 return (problem(code, detail), false);
             }
-            if state.refuse_stale_offer && valid.offer.as_ref().unwrap().sequence != state.sequence
-            {
+            if state.refuse_stale_offer && valid.sequence.unwrap() != state.sequence {
                 return (problem(ErrorCode::OfferChanged, "the terms have changed"), false);
             }
             if state.vms.iter().any(|v| v.owner == owner && v.vm.name == valid.name) {
@@ -445,9 +493,9 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
                 image_digest: Some(state.digest.clone()),
                 backend: Some("docker".into()),
                 isolation: Some(state.isolation),
-                accel: None,
+                accel: state.accel.clone(),
                 suspended: false,
-                abilities: std::collections::BTreeSet::new(),
+                abilities: state.abilities.clone(),
                 egress: Some("internet".into()),
                 prices: Some(prices(state)),
                 host_key: Some(host_key.parse().unwrap()),
@@ -458,7 +506,9 @@ fn created(state: &mut State, owner: KeyId, request: &Received) -> (Said, bool) 
                 histories.begin(&vm);
             }
             let ssh_keys = valid.ssh_keys;
-            state.vms.push(Rented { owner, vm, request: text, polls: 0, ssh_keys });
+            state.cloud_init = valid.cloud_init;
+            let snapshots = Vec::new();
+            state.vms.push(Rented { owner, vm, request: text, polls: 0, ssh_keys, snapshots });
             state.keys.insert((owner, key), state.vms.len() - 1);
             state.vms.len() - 1
         }

@@ -37,7 +37,7 @@ pub(super) async fn run(app: &App<'_>, args: &CreateArgs) -> Result<()> {
     // The row of the attempt that is going on, for whatever interrupts it.
     let current = Cell::new(None);
     let work = create(app, args, &current);
-    let rental = making::guarded(app, &args.name, args.timeout, &current, work).await?;
+    let rental = making::guarded(app, &args.name, args.timeout, &current, Box::pin(work)).await?;
     let title = format!("✅ '{}' is ready", rental.name);
     info::show(app, &refresh::Seen { rental, stale: None }, &title)
 }

@@ -46,7 +46,7 @@ pub(in crate::commands) async fn guarded(
 }
 
 /// Waits until somebody wants this to end.
-async fn interrupted() {
+pub(in crate::commands) async fn interrupted() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

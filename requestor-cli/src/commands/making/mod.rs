@@ -9,6 +9,6 @@ mod names;
 mod proof;
 
 pub(super) use attempt::{Attempt, Failure};
-pub(super) use interruption::guarded;
+pub(super) use interruption::{guarded, interrupted};
 pub(super) use names::{intend, unfinished};
 pub(super) use proof::not_as_asked;

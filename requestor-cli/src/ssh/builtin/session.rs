@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::{Connection, SshError, broken};
+use crate::ui::RawTerminal;
 
 /// How much is read from standard input at once, in bytes.
 const CHUNK: usize = 32 * 1024;
@@ -223,21 +224,6 @@ async fn asked_to_end() -> u8 {
 async fn asked_to_end() -> u8 {
     let _ = tokio::signal::ctrl_c().await;
     2
-}
-
-/// A terminal in raw mode; back to what it was when dropped, in whatever way that happens.
-struct RawTerminal;
-
-impl RawTerminal {
-    fn enter() -> std::io::Result<Self> {
-        crossterm::terminal::enable_raw_mode().map(|()| Self)
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _ = crossterm::terminal::disable_raw_mode();
-    }
 }
 
 /// The number of a signal as shells count it (POSIX; the same on Linux, macOS and the BSDs); 0 for
