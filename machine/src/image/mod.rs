@@ -5,10 +5,12 @@
 //! |---|---|
 //! | [`store`] | images on disk, read-only, each under its digest |
 //! | [`build`] | images made from a distribution's packages |
+//! | [`pull`] | images that others have made, fetched and checked |
 
 pub mod build;
 mod digest;
 mod error;
+pub mod pull;
 mod sparse;
 pub mod store;
 

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
+use super::pull::is_given_up;
 use super::{ContentDigest, ImageError};
 use crate::disk::{DiskFormat, DiskTool};
 
@@ -126,9 +127,11 @@ impl ImageStore {
         builder.recursive(true).mode(0o700).create(root).map_err(ImageError::io("make", root))?;
         let store = Self { root: root.to_owned(), tool };
         for entry in store.entries()? {
+            let left = root.join(&entry);
             if entry.starts_with(UNFINISHED) {
-                let left = root.join(entry);
                 fs::remove_dir_all(&left).map_err(ImageError::io("remove", &left))?;
+            } else if is_given_up(&entry, &left) {
+                fs::remove_file(&left).map_err(ImageError::io("remove", &left))?;
             }
         }
         Ok(store)

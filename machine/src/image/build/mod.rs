@@ -98,6 +98,8 @@ pub async fn build(
     additions.extend(guest_agent());
     rootfs::assemble(recipe, &place, &tar, &additions, &disk, progress).await?;
     remove(&tar)?;
+    // What is left in there after a failure is removed by the next build.
+    let _ = std::fs::remove_dir_all(&scratch);
     say(progress, "keeping it");
     let particulars = Particulars {
         name: recipe.name.to_owned(),

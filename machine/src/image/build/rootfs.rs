@@ -168,7 +168,8 @@ pub(super) fn file_in(tar: &Path, wanted: &str) -> Result<Vec<u8>, ImageError> {
 /// UUID, the seed of its directories' hashes, the date that files get that have none of their own.
 ///
 /// Without /dev: the kernel fills it, and an ordinary user can't make devices. mke2fs takes over the moments at which
-/// the files were unpacked, so they are set afterwards; inodes in use have the lowest numbers.
+/// the files were unpacked, so they are set afterwards; inodes in use have the lowest numbers. Directories that no
+/// archive has a line for were made now.
 const MAKE_FILE_SYSTEM: &str = r#"set -eu
 export LC_ALL=C E2FSPROGS_FAKE_TIME="$5" MKE2FS_CONFIG=/dev/null PATH="$PATH:/usr/sbin:/sbin"
 work=$(mktemp -d "$1/assemble.XXXXXX")
@@ -177,6 +178,7 @@ trap 'exit 1' HUP INT TERM PIPE
 mkdir "$work/root"
 tar --extract --ignore-zeros --numeric-owner --same-owner --preserve-permissions --delay-directory-restore \
     --keep-directory-symlink --xattrs "--xattrs-include=*" --exclude "./dev/?*" --directory "$work/root" --file -
+find "$work/root" -newermt "@$5" -exec touch --no-dereference --date "@$5" {} +
 touch --no-dereference --date "@$5" "$work/root"
 mke2fs -q -F -L root -U "$3" -m 1 -b 4096 -I 256 -N 131072 \
     -O none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum \
