@@ -2,7 +2,7 @@
 //!
 //! Each takes any bytes, and panics when something does not hold that has to hold for all bytes.
 
-use crate::{agent, disk, qmp, seed};
+use crate::{agent, disk, image, qmp, seed};
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]));
@@ -10,6 +10,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target of this crate.
 pub const TARGETS: &[Target] = &[
     ("agent_answers", agent::fuzzing::read),
+    ("checksum_list", image::pull::fuzzing::checksum_list),
     ("disk_snapshots", disk::fuzzing::disk_snapshots),
     ("qcow2_header", disk::fuzzing::qcow2_header),
     ("qmp_lines", qmp::fuzzing::read),

@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime};
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use checksum::fuzzing;
 pub use checksum::{Checksum, ChecksumError};
 pub use download::Patience;
 pub use official::Origin;
