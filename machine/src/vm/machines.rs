@@ -1,19 +1,20 @@
 //! All machines of one directory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
-use super::manifest::{Base, Direct, Ended, Manifest, VERSION};
+use super::manifest::{Base, Direct, Ended, Manifest, Network, VERSION};
 use super::{MachineError, MachineName};
 use crate::disk::DiskTool;
 use crate::hardware::{DiskSpeed, Platform, Size};
+use crate::network::Rules;
 use crate::process::Groups;
 use crate::seed;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub disks: DiskTool,
     /// Directories that no machine's QEMU sees: what the provider keeps for itself.
     pub hidden: Vec<PathBuf>,
+    /// What the owner decided about guests' traffic.
+    pub rules: Rules,
 }
 
 /// What a machine is to be.
@@ -56,6 +59,8 @@ pub struct MachineSpec {
     pub base: Vec<Base>,
     /// What the guest learns at its boots: a disk of [`seed::disk`].
     pub seed: Vec<u8>,
+    /// Its network; none in trials.
+    pub network: Option<Network>,
     /// What is booted in trials.
     pub direct: Option<Direct>,
 }
@@ -63,13 +68,34 @@ pub struct MachineSpec {
 /// The machines of one directory. Each operation holds its machine until it is done; others wait.
 #[derive(Debug)]
 pub struct Machines {
-    pub(super) settings: Settings,
+    pub(super) settings: Shared,
     locks: Mutex<HashMap<MachineName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What all machines have in common, and which of them are cut off from all network.
+#[derive(Debug)]
+pub(super) struct Shared {
+    given: Settings,
+    cut_off: Mutex<BTreeSet<MachineName>>,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.given
+    }
+}
+
+impl Shared {
+    pub(super) fn cut_off(&self) -> MutexGuard<'_, BTreeSet<MachineName>> {
+        self.cut_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One machine while something is done with it.
 pub(super) struct Held<'a> {
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a Shared,
     pub(super) name: MachineName,
     _lock: OwnedMutexGuard<()>,
 }
@@ -83,13 +109,14 @@ impl Machines {
         let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&settings.root);
         made.map_err(MachineError::io("make", &settings.root))?;
+        let settings = Shared { given: settings, cut_off: Mutex::default() };
         Ok(Self { settings, locks: Mutex::default() })
     }
 
     /// What all have in common.
     #[must_use]
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
+    pub fn settings(&self) -> &Settings {
+        &self.settings.given
     }
 
     fn lock(&self, name: &MachineName) -> Arc<tokio::sync::Mutex<()>> {
@@ -176,6 +203,7 @@ impl Machines {
             disk_bytes: spec.disk_bytes,
             speed: spec.speed,
             base: spec.base.clone(),
+            network: spec.network.clone(),
             direct: spec.direct.clone(),
             made: false,
             suspended: false,

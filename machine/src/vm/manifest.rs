@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MachineName;
 use crate::hardware::{DiskSpeed, Format, Platform, Size};
+use crate::network::{Access, Addressing};
 use crate::process::{Group, ProcessIdentity};
 
 /// The version that is written. One that is higher was written by a later release, and is not touched.
@@ -72,6 +74,21 @@ pub struct Run {
     /// Its control group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
+    /// The process that carries its traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<ProcessIdentity>,
+    /// Where on this host the guest's SSH server is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SocketAddr>,
+}
+
+/// A machine's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its addresses.
+    pub addressing: Addressing,
+    /// Where its traffic may go, when it is not cut off.
+    pub access: Access,
 }
 
 /// Everything that is known of a machine.
@@ -95,6 +112,9 @@ pub struct Manifest {
     pub speed: Option<DiskSpeed>,
     /// What is below its own disk, from the top to the image.
     pub base: Vec<Base>,
+    /// Its network; none in trials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// What is booted in trials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct: Option<Direct>,
@@ -178,6 +198,7 @@ pub(super) mod tests {
                 file: "disk.qcow2".to_owned(),
                 format: Format::Qcow2,
             }],
+            network: None,
             direct: None,
             made: true,
             suspended: false,
@@ -195,6 +216,8 @@ pub(super) mod tests {
                     accelerator: Accelerator::Tcg,
                 },
                 group: None,
+                uplink: None,
+                ssh: None,
             }),
             ended: Ended::Crashed("x".to_owned()),
         }

@@ -21,6 +21,7 @@ mod error;
 mod machines;
 mod manifest;
 mod name;
+mod network;
 mod observe;
 mod start;
 mod stop;
@@ -28,7 +29,7 @@ mod suspend;
 
 pub use error::MachineError;
 pub use machines::{MachineSpec, Machines, Settings};
-pub use manifest::{Base, Direct, Ended, Manifest, Run};
+pub use manifest::{Base, Direct, Ended, Manifest, Network, Run};
 pub use name::{MachineName, MachineNameError};
 pub use observe::State;
 pub use start::{OVERHEAD_MIB, overhead_mib};

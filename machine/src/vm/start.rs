@@ -8,13 +8,13 @@ use tokio::time::{Instant, sleep};
 
 use super::machines::Held;
 use super::manifest::{Ended, Manifest, Run};
-use super::{MachineError, MachineName, Machines};
+use super::{MachineError, MachineName, Machines, network};
 use crate::accel::Accelerator;
 use crate::hardware::{
     self, Begin, DirectBoot, Disk, Format, GUEST_DIRECTORY, Hardware, Layer, Memory, QMP_SOCKET,
     TRANSLATION_MIB,
 };
-use crate::process::{GroupLimits, Launch, Peer, ProcessLimits, Resource, RunAs, Seen};
+use crate::process::{GroupLimits, Launch, Peer, ProcessLimits, Resource, Seen};
 use crate::qmp::{Qmp, QmpError};
 
 /// How long QEMU may take to open its monitor, on a host that is busy. Usual are 50 ms.
@@ -79,11 +79,14 @@ impl Held<'_> {
             size: manifest.size,
             platform: settings.platform.clone(),
             group: None,
+            uplink: None,
+            ssh: None,
         };
         manifest.run = Some(run.clone());
         self.save(manifest)?;
         run.group =
             Some(settings.groups.enter(&self.unit(), &limits, &run.process).map_err(failed)?);
+        self.raise(manifest, &mut run).await?;
         run.begun = true;
         manifest.run = Some(run.clone());
         self.save(manifest)?;
@@ -133,9 +136,7 @@ impl Held<'_> {
             program: settings.platform.qemu.binary.clone(),
             arguments: hardware::arguments(&settings.platform, &self.hardware(manifest), begin),
             wrapper: settings.groups.wrapper(&self.unit(), limits),
-            run_as: manifest
-                .user
-                .map_or(RunAs::Myself, |id| RunAs::User { id, group: kvm_group() }),
+            run_as: network::run_as(manifest),
             limits: ProcessLimits {
                 open_files: 1024,
                 threads: limits.threads,
@@ -182,7 +183,7 @@ impl Held<'_> {
                 speed: manifest.speed,
             }),
             seed: Some(in_guest(&self.seed())),
-            nic: None,
+            nic: Self::nic(manifest),
             direct_boot: manifest.direct.as_ref().map(|direct| DirectBoot {
                 kernel: "/mnt/boot/vmlinuz".into(),
                 initrd: "/mnt/boot/initrd".into(),
@@ -219,7 +220,7 @@ fn in_guest(file: &Path) -> PathBuf {
 }
 
 /// The group that may use KVM.
-fn kvm_group() -> Option<u32> {
+pub(super) fn kvm_group() -> Option<u32> {
     let kvm = std::fs::metadata("/dev/kvm").ok()?;
     (kvm.gid() != 0).then_some(kvm.gid())
 }

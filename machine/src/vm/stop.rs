@@ -161,6 +161,7 @@ impl Held<'_> {
                 )));
             }
         }
+        self.lower(&run).await?;
         if let Some(group) = &run.group {
             self.remove_group(group).await;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use golem_vm_machine::accel::{Accelerator, Qemu};
 use golem_vm_machine::disk::DiskTool;
 use golem_vm_machine::hardware::{Format, Platform, Size};
+use golem_vm_machine::network::Rules;
 use golem_vm_machine::process::Groups;
 use golem_vm_machine::vm::{Base, Direct, MachineName, MachineSpec, Machines, Settings, State};
 use tempfile::TempDir;
@@ -64,6 +65,7 @@ impl Place {
             speed: None,
             base: vec![Base { directory: image, file: "disk.raw".to_owned(), format: Format::Raw }],
             seed: vec![0; 1 << 20],
+            network: None,
             direct: Some(Direct {
                 directory: guest::boot(),
                 append: "console=ttyS0 quiet panic=0".to_owned(),
@@ -135,6 +137,7 @@ async fn settings(root: PathBuf) -> Settings {
         groups: Groups::find(),
         disks: DiskTool::default(),
         hidden: Vec::new(),
+        rules: Rules::default(),
     }
 }
 
@@ -189,5 +192,7 @@ pub(crate) fn run_of(
         size: Size { vcpus: 1, memory_mib: 128 },
         platform: place.machines.settings().platform.clone(),
         group: None,
+        uplink: None,
+        ssh: None,
     }
 }
