@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
+use super::identity::Learned;
 use super::manifest::{Base, Direct, Ended, Manifest, Network, VERSION};
 use super::{MachineError, MachineName};
 use crate::disk::DiskTool;
 use crate::hardware::{DiskSpeed, Platform, Size};
 use crate::network::Rules;
 use crate::process::Groups;
-use crate::seed;
+use crate::seed::{self, Identity};
 
 /// The first of the users that machines run as, and how many there may be. Distributions give these ids to nobody
 /// (systemd's `UIDS-GIDS.md`: unused from 1879048192 to 2147352575).
@@ -57,8 +58,12 @@ pub struct MachineSpec {
     pub speed: Option<DiskSpeed>,
     /// What is below its own disk, from the top to the image. Empty in trials only.
     pub base: Vec<Base>,
-    /// What the guest learns at its boots: a disk of [`seed::disk`].
-    pub seed: Vec<u8>,
+    /// Who it is.
+    pub identity: Identity,
+    /// The requestor's own user data, for the first boot.
+    pub user_data: Option<String>,
+    /// Whether our agent is in its image.
+    pub has_agent: bool,
     /// Its network; none in trials.
     pub network: Option<Network>,
     /// What is booted in trials.
@@ -206,7 +211,8 @@ impl Machines {
             network: spec.network.clone(),
             direct: spec.direct.clone(),
             made: false,
-            suspended: false,
+            has_agent: spec.has_agent,
+            suspended: None,
             run: None,
             ended: Ended::Never,
         };
@@ -217,7 +223,10 @@ impl Machines {
         held.make_directory(&held.directory().join("stage"))?;
         let disk = held.disk();
         self.settings.disks.create_overlay(&disk, spec.disk_bytes).await?;
-        seed::write(&held.seed(), &spec.seed)
+        let learned =
+            Learned { identity: spec.identity.clone(), user_data: spec.user_data.clone() };
+        held.keep_learned(&learned)?;
+        seed::write(&held.seed(), &learned.seed()?)
             .map_err(MachineError::io("write the seed", &held.seed()))?;
         for path in [&guest, &disk, &held.seed()] {
             held.give(&manifest, path)?;
@@ -239,16 +248,6 @@ impl Machines {
             .map(|step| FIRST_USER + (begin + step) % USERS)
             .find(|user| !taken.contains(user))
             .ok_or_else(|| MachineError::Failed("all users for machines are taken".to_owned()))
-    }
-
-    /// Writes the machine's seed anew: it sees it at its next boot.
-    ///
-    /// # Errors
-    /// When there is no such machine, or it can't be written.
-    pub async fn set_seed(&self, name: &MachineName, seed: &[u8]) -> Result<(), MachineError> {
-        let held = self.hold(name).await;
-        held.there()?;
-        seed::replace(&held.seed(), seed).map_err(MachineError::io("write the seed", &held.seed()))
     }
 
     /// Ends the machine and removes all of it. Does nothing if it is gone.

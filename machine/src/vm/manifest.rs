@@ -82,6 +82,19 @@ pub struct Run {
     pub ssh: Option<SocketAddr>,
 }
 
+/// A machine's memory and devices that are kept in its disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspended {
+    /// The snapshot in which they are.
+    pub tag: String,
+    /// Whether the snapshot is the owner's, and stays.
+    pub stays: bool,
+    /// As what it has to be taken up.
+    pub size: Size,
+    /// By what.
+    pub platform: Platform,
+}
+
 /// A machine's network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -120,9 +133,11 @@ pub struct Manifest {
     pub direct: Option<Direct>,
     /// Whether disk and seed are all there.
     pub made: bool,
-    /// Whether its state is kept in its disk, to go on from.
-    #[serde(default)]
-    pub suspended: bool,
+    /// Whether our agent is in its image.
+    pub has_agent: bool,
+    /// The state in its disk from which it goes on at its next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspended>,
     /// The process, from before it begins until its end was seen.
     pub run: Option<Run>,
     /// How the last one ended.
@@ -201,7 +216,8 @@ pub(super) mod tests {
             network: None,
             direct: None,
             made: true,
-            suspended: false,
+            has_agent: true,
+            suspended: None,
             run: Some(Run {
                 process: ProcessIdentity { pid: 7, start: 8, boot: "b".to_owned() },
                 begun: true,

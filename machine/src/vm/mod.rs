@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/NAME/              0700, ours
 //!   manifest.json         all that is known of it, written before it is done
+//!   identity.json         who it is, with its private host key
 //!   console.log           the last of what it said on its serial port
 //!   qemu.log              what QEMU itself said
 //!   stage/                empty; used while it is started
@@ -18,6 +19,7 @@
 
 mod console;
 mod error;
+mod identity;
 mod machines;
 mod manifest;
 mod name;
@@ -29,7 +31,7 @@ mod suspend;
 
 pub use error::MachineError;
 pub use machines::{MachineSpec, Machines, Settings};
-pub use manifest::{Base, Direct, Ended, Manifest, Network, Run};
+pub use manifest::{Base, Direct, Ended, Manifest, Network, Run, Suspended};
 pub use name::{MachineName, MachineNameError};
 pub use observe::State;
 pub use start::{OVERHEAD_MIB, overhead_mib};

@@ -37,7 +37,11 @@ impl Machines {
         if held.goes_on(&mut manifest).await? {
             return Ok(State::Running);
         }
-        Ok(if manifest.suspended { State::Suspended } else { State::Stopped(manifest.ended) })
+        Ok(if manifest.suspended.is_some() {
+            State::Suspended
+        } else {
+            State::Stopped(manifest.ended)
+        })
     }
 
     /// Looks at all machines. One with which something is done at this moment is as its manifest says.
@@ -53,7 +57,7 @@ impl Machines {
                     None => State::Absent,
                     Some(manifest) if !manifest.made => State::HalfMade,
                     Some(manifest) if manifest.run.is_some() => State::Running,
-                    Some(manifest) if manifest.suspended => State::Suspended,
+                    Some(manifest) if manifest.suspended.is_some() => State::Suspended,
                     Some(manifest) => State::Stopped(manifest.ended),
                 },
             };

@@ -11,8 +11,8 @@ use super::manifest::{Ended, Manifest, Run};
 use super::{MachineError, MachineName, Machines, network};
 use crate::accel::Accelerator;
 use crate::hardware::{
-    self, Begin, DirectBoot, Disk, Format, GUEST_DIRECTORY, Hardware, Layer, Memory, QMP_SOCKET,
-    TRANSLATION_MIB,
+    self, Begin, DirectBoot, Disk, Format, GUEST_DIRECTORY, Hardware, Layer, Memory, Platform,
+    QMP_SOCKET, Size, TRANSLATION_MIB,
 };
 use crate::process::{GroupLimits, Launch, Peer, ProcessLimits, Resource, Seen};
 use crate::qmp::{Qmp, QmpError};
@@ -39,11 +39,19 @@ impl Machines {
         if held.goes_on(&mut manifest).await? {
             return Ok(());
         }
-        if manifest.suspended {
-            return held.wake(&mut manifest).await;
+        if let Some(suspended) = manifest.suspended.clone() {
+            return held.wake(&mut manifest, suspended).await;
         }
-        held.launch(&mut manifest, Begin::Boot).await.map(|_| ())
+        let born = Born { size: manifest.size, platform: held.settings.platform.clone() };
+        held.launch(&mut manifest, &born, Begin::Boot).await.map(|_| ())
     }
+}
+
+/// As what a process is started.
+#[derive(Debug, Clone)]
+pub(super) struct Born {
+    pub(super) size: Size,
+    pub(super) platform: Platform,
 }
 
 impl Held<'_> {
@@ -51,24 +59,30 @@ impl Held<'_> {
     pub(super) async fn launch(
         &self,
         manifest: &mut Manifest,
+        born: &Born,
         begin: Begin,
     ) -> Result<Qmp, MachineError> {
-        let launched = self.try_launch(manifest, begin).await;
+        let launched = self.try_launch(manifest, born, begin).await;
         if launched.is_err() {
             self.end_process(manifest, Ended::Stopped).await?;
         }
         launched
     }
 
-    async fn try_launch(&self, manifest: &mut Manifest, begin: Begin) -> Result<Qmp, MachineError> {
+    async fn try_launch(
+        &self,
+        manifest: &mut Manifest,
+        born: &Born,
+        begin: Begin,
+    ) -> Result<Qmp, MachineError> {
         let settings = self.settings;
         for socket in [QMP_SOCKET, hardware::CONSOLE_SOCKET, hardware::AGENT_SOCKET] {
             // One that a killed process left would be in the way.
             let _ = std::fs::remove_file(self.guest_directory().join(socket));
         }
-        let limits = self.group_limits(manifest);
+        let limits = group_limits(manifest, born);
         let said = std::fs::metadata(self.log()).map_or(0, |log| log.len());
-        let launch = self.described(manifest, begin, &limits);
+        let launch = self.described(manifest, born, begin, &limits);
         let failed = |error: std::io::Error| {
             MachineError::Failed(format!("{} can't be started: {error}", self.name))
         };
@@ -76,8 +90,8 @@ impl Held<'_> {
         let mut run = Run {
             process: waiting.identity().clone(),
             begun: false,
-            size: manifest.size,
-            platform: settings.platform.clone(),
+            size: born.size,
+            platform: born.platform.clone(),
             group: None,
             uplink: None,
             ssh: None,
@@ -117,24 +131,23 @@ impl Held<'_> {
         if name.starts_with("golem-") { name.to_owned() } else { format!("golem-{name}") }
     }
 
-    /// What its process may use, guest and all.
-    fn group_limits(&self, manifest: &Manifest) -> GroupLimits {
-        let memory_mib =
-            manifest.size.memory_mib + overhead_mib(self.settings.platform.accelerator);
-        GroupLimits {
-            memory_bytes: memory_mib << 20,
-            cpu_millis: manifest.cpu_millis,
-            threads: threads(manifest.size.vcpus),
-        }
-    }
-
     /// How its process is started.
-    fn described(&self, manifest: &Manifest, begin: Begin, limits: &GroupLimits) -> Launch {
+    fn described(
+        &self,
+        manifest: &Manifest,
+        born: &Born,
+        begin: Begin,
+        limits: &GroupLimits,
+    ) -> Launch {
         let settings = self.settings;
         let bounded = settings.groups.enforces().contains(&Resource::Memory);
         Launch {
-            program: settings.platform.qemu.binary.clone(),
-            arguments: hardware::arguments(&settings.platform, &self.hardware(manifest), begin),
+            program: born.platform.qemu.binary.clone(),
+            arguments: hardware::arguments(
+                &born.platform,
+                &self.hardware(manifest, born.size),
+                begin,
+            ),
             wrapper: settings.groups.wrapper(&self.unit(), limits),
             run_as: network::run_as(manifest),
             limits: ProcessLimits {
@@ -167,7 +180,7 @@ impl Held<'_> {
         seen
     }
 
-    fn hardware(&self, manifest: &Manifest) -> Hardware {
+    fn hardware(&self, manifest: &Manifest, size: Size) -> Hardware {
         let own = Layer { file: in_guest(&self.disk()), format: Format::Qcow2 };
         let below = manifest.base.iter().enumerate().map(|(depth, base)| Layer {
             file: Path::new(&format!("/mnt/below{depth}")).join(&base.file),
@@ -176,7 +189,7 @@ impl Held<'_> {
         Hardware {
             name: self.name.to_string(),
             uuid: manifest.uuid.clone(),
-            size: manifest.size,
+            size,
             memory: Memory::Private,
             disk: Some(Disk {
                 layers: std::iter::once(own).chain(below).collect(),
@@ -190,6 +203,16 @@ impl Held<'_> {
                 append: direct.append.clone(),
             }),
         }
+    }
+}
+
+/// What its process may use, guest and all.
+fn group_limits(manifest: &Manifest, born: &Born) -> GroupLimits {
+    let memory_mib = born.size.memory_mib + overhead_mib(born.platform.accelerator);
+    GroupLimits {
+        memory_bytes: memory_mib << 20,
+        cpu_millis: manifest.cpu_millis,
+        threads: threads(born.size.vcpus),
     }
 }
 

@@ -23,16 +23,13 @@ const PRESSED: Duration = Duration::from_secs(5);
 
 impl Machines {
     /// Stops the machine: presses its power button, and switches it off when it still runs after `grace`. Does
-    /// nothing if it is stopped. What a suspended machine had in memory is given up.
+    /// nothing if it is stopped or suspended.
     ///
     /// # Errors
     /// When its process can't be ended.
     pub async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError> {
         let held = self.hold(name).await;
         let mut manifest = held.there()?;
-        if manifest.suspended {
-            held.forget_suspended(&mut manifest).await?;
-        }
         if !held.goes_on(&mut manifest).await? {
             return Ok(());
         }

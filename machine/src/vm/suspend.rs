@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::machines::Held;
-use super::manifest::{Ended, Manifest};
-use super::start::SUSPENDED;
+use super::manifest::{Ended, Manifest, Suspended};
+use super::start::{Born, SUSPENDED};
 use super::{MachineError, MachineName, Machines};
-use crate::hardware::{Begin, DISK_NODE};
+use crate::hardware::{Begin, DISK_NODE, DISK_TOP_NODE};
 use crate::qmp::Qmp;
 
 /// How long writing a machine's memory to its disk, or reading it, may take.
@@ -23,7 +23,7 @@ impl Machines {
     pub async fn suspend(&self, name: &MachineName) -> Result<(), MachineError> {
         let held = self.hold(name).await;
         let mut manifest = held.there()?;
-        if manifest.suspended {
+        if manifest.suspended.is_some() {
             // The process may still be there, when this was cut off.
             return held.end_process(&mut manifest, Ended::Stopped).await;
         }
@@ -38,10 +38,35 @@ impl Machines {
             qmp.execute("cont", Value::Null).await?;
             return Err(error);
         }
-        manifest.suspended = true;
+        manifest.suspended = manifest.run.as_ref().map(|run| Suspended {
+            tag: SUSPENDED.to_owned(),
+            stays: false,
+            size: run.size,
+            platform: run.platform.clone(),
+        });
         held.save(&manifest)?;
         drop(qmp);
         held.end_process(&mut manifest, Ended::Stopped).await
+    }
+}
+
+impl Machines {
+    /// Gives up what a suspended machine had in memory: it boots at its next start, with its disk as it was. Does
+    /// nothing if it is not suspended.
+    ///
+    /// # Errors
+    /// When that can't be removed.
+    pub async fn forget(&self, name: &MachineName) -> Result<(), MachineError> {
+        let held = self.hold(name).await;
+        let mut manifest = held.there()?;
+        let Some(kept) = manifest.suspended.clone() else { return Ok(()) };
+        held.end_process(&mut manifest, Ended::Stopped).await?;
+        if !kept.stays {
+            let tag = kept.tag.parse()?;
+            self.settings.disks.delete_snapshot(&held.disk(), &tag).await?;
+        }
+        manifest.suspended = None;
+        held.save(&manifest)
     }
 }
 
@@ -66,36 +91,39 @@ pub(super) async fn load(qmp: &Qmp, tag: &str) -> Result<(), MachineError> {
 
 impl Held<'_> {
     /// Takes a suspended machine up.
-    pub(super) async fn wake(&self, manifest: &mut Manifest) -> Result<(), MachineError> {
-        let qmp = self.launch(manifest, Begin::Held).await?;
-        if let Err(error) = load(&qmp, SUSPENDED).await {
+    pub(super) async fn wake(
+        &self,
+        manifest: &mut Manifest,
+        kept: Suspended,
+    ) -> Result<(), MachineError> {
+        let born = Born { size: kept.size, platform: kept.platform };
+        let qmp = self.launch(manifest, &born, Begin::Held).await?;
+        if let Err(error) = load(&qmp, &kept.tag).await {
             drop(qmp);
             self.end_process(manifest, Ended::Stopped).await?;
             return Err(MachineError::Failed(format!(
-                "{error}; what {} had in memory is kept. Stop it to give that up, then it boots",
+                "{error}; what {} had in memory is kept. Give that up, and it boots",
                 self.name
             )));
         }
+        // A snapshot brings the size along that the disk had.
+        let size = json!({ "node-name": DISK_TOP_NODE, "size": manifest.disk_bytes });
+        qmp.execute("block_resize", size).await?;
         // Written down before it goes on: its disk is then another one than that of the state that is kept.
-        manifest.suspended = false;
+        manifest.suspended = None;
         self.save(manifest)?;
         qmp.execute("cont", Value::Null).await?;
-        if let Err(error) = delete(&qmp, SUSPENDED).await {
+        if !kept.stays
+            && let Err(error) = delete(&qmp, &kept.tag).await
+        {
             tracing::warn!(machine = %self.name, "its kept state takes room: {error}");
         }
-        Ok(())
-    }
-
-    /// Gives up what a suspended machine had in memory. Its disk is as it was then.
-    pub(super) async fn forget_suspended(
-        &self,
-        manifest: &mut Manifest,
-    ) -> Result<(), MachineError> {
-        self.end_process(manifest, Ended::Stopped).await?;
-        if let Ok(tag) = SUSPENDED.parse() {
-            self.settings.disks.delete_snapshot(&self.disk(), &tag).await?;
+        // The guest's clock stood still.
+        if let Ok(Some(mut agent)) = self.agent(manifest).await
+            && let Err(error) = agent.set_clock().await
+        {
+            tracing::warn!(machine = %self.name, "its clock is late: {error}");
         }
-        manifest.suspended = false;
-        self.save(manifest)
+        Ok(())
     }
 }

@@ -79,6 +79,9 @@ async fn a_suspended_machine_goes_on_where_it_was() {
     // Given up, it boots.
     place.machines.suspend(&name).await.unwrap();
     place.machines.stop(&name, LONG).await.unwrap();
+    assert_eq!(place.machines.observe(&name).await.unwrap(), State::Suspended);
+    place.machines.forget(&name).await.unwrap();
+    place.machines.forget(&name).await.unwrap();
     assert_eq!(place.machines.observe(&name).await.unwrap(), State::Stopped(Ended::Stopped));
     let mut console = place.start(&name).await;
     assert_eq!(console.run("echo mark=$mark").await, "mark=");

@@ -8,6 +8,8 @@ use golem_vm_machine::disk::DiskTool;
 use golem_vm_machine::hardware::{Format, Platform, Size};
 use golem_vm_machine::network::Rules;
 use golem_vm_machine::process::Groups;
+use golem_vm_machine::seed::HostKey;
+use golem_vm_machine::template::nobody;
 use golem_vm_machine::vm::{Base, Direct, MachineName, MachineSpec, Machines, Settings, State};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,7 +66,10 @@ impl Place {
             disk_bytes: 64 << 20,
             speed: None,
             base: vec![Base { directory: image, file: "disk.raw".to_owned(), format: Format::Raw }],
-            seed: vec![0; 1 << 20],
+            identity: nobody(HostKey { private: "none".to_owned(), public: "none".to_owned() })
+                .unwrap(),
+            user_data: None,
+            has_agent: false,
             network: None,
             direct: Some(Direct {
                 directory: guest::boot(),
