@@ -138,6 +138,23 @@ impl Stat {
     }
 }
 
+/// CPU that exactly this process has used, and memory of the host's that it has now, in bytes.
+///
+/// # Errors
+/// When it has ended ([`io::ErrorKind::NotFound`]), or that can't be told.
+pub fn cpu_time(process: &ProcessIdentity) -> io::Result<(Duration, u64)> {
+    let stat = Stat::read(process.pid)?;
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid))?;
+    if stat.start != process.start || !process.alive()? {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the process has ended"));
+    }
+    let ticks = rustix::param::clock_ticks_per_second().max(1);
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = resident.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let millis = stat.cpu.saturating_mul(1000) / ticks;
+    Ok((Duration::from_millis(millis), kib.unwrap_or(0) * 1024))
+}
+
 /// Which start of the machine this is.
 fn boot() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())

@@ -6,7 +6,7 @@ mod launch;
 mod peer;
 
 pub use group::{Group, GroupLimits, GroupUsage, Groups, Resource};
-pub use identity::ProcessIdentity;
+pub use identity::{ProcessIdentity, cpu_time};
 pub(crate) use launch::last_words;
 pub use launch::{Held, Launch, ProcessLimits, RunAs, Seen};
 pub use peer::Peer;

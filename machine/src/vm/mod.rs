@@ -28,6 +28,7 @@ mod observe;
 mod start;
 mod stop;
 mod suspend;
+mod usage;
 
 pub use error::MachineError;
 pub use machines::{MachineSpec, Machines, Settings};
@@ -35,3 +36,4 @@ pub use manifest::{Base, Direct, Ended, Manifest, Network, Run, Suspended};
 pub use name::{MachineName, MachineNameError};
 pub use observe::State;
 pub use start::{OVERHEAD_MIB, overhead_mib};
+pub use usage::MachineUsage;

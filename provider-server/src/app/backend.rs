@@ -12,6 +12,7 @@ use crate::backend::docker::DockerBackend;
 use crate::backend::docker::endpoint::Surroundings;
 use crate::backend::memory::MemoryBackend;
 use crate::backend::multipass::{self, MultipassBackend};
+use crate::backend::qemu::{Owner, QemuBackend};
 use crate::backend::{
     Backend, BackendError, BackendKind, Capabilities, Containment, Found, InstanceId, Observation,
     Present,
@@ -54,7 +55,15 @@ pub async fn connect_backend(
             let backend = MultipassBackend::connect(key.id(), data_dir.path(), firewall);
             Ok(Arc::new(backend.map_err(|error| BackendError::Unavailable(error.to_string()))?))
         }
-        BackendKind::Qemu => Err(BackendError::Unavailable(format!("{kind} does not answer"))),
+        BackendKind::Qemu => {
+            let mut rules = config.network.rules();
+            if config.network.resolvers.is_none() {
+                // Guests ask the host's own through their uplink, wherever it is.
+                rules.resolvers.clear();
+            }
+            let owner = Owner { rules, disk_reserve_mib: config.disk_reserve_mib };
+            Ok(Arc::new(QemuBackend::connect(data_dir.path(), owner).await?))
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub mod kernel_numbers;
 pub mod memory;
 pub mod multipass;
 pub mod open_files;
+pub mod qemu;
 mod set;
 
 pub use abilities::{
