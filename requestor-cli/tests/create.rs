@@ -62,6 +62,11 @@ fn it_ends_with_a_vm_that_was_logged_in_to() {
         assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
     }
     assert!(ran.stderr.contains("renting from provider-1"), "{}", ran.stderr);
+    let took = market.home.golem(&["vm", "create", "two", "--json"]).exits(0).json();
+    for part in ["search", "ask", "make", "open", "connect", "log_in", "total"] {
+        assert!(took["took_ms"][part].is_u64(), "{part}: {took}");
+    }
+    market.home.golem(&["vm", "destroy", "two", "--yes"]).exits(0);
     assert!(ran.stderr.contains("the only match: container, ports verified"), "{}", ran.stderr);
     assert!(ran.stderr.contains("made an SSH key for you"), "{}", ran.stderr);
     assert!(!ran.stderr.contains('\x1b'), "the provider's words are made safe: {}", ran.stderr);

@@ -149,7 +149,9 @@ fn a_clone_has_its_own_host_key_and_is_logged_in_to() {
         known.lines().filter(|line| line.starts_with("vm_")).map(|l| &l[30..]).collect();
     assert!(keys.len() == 2 && keys[0] != keys[1], "{known}");
     rented.golem("vm ssh two -- true").exits(0);
+    assert!(ran.stdout.contains("Took"), "{}", ran.stdout);
     let vm = rented.golem("vm info two --json").exits(0).json();
+    assert!(vm.get("took_ms").is_none());
     assert_eq!((&vm["config"]["cpu"], &vm["accel"]), (&json!(1), &json!("tcg")));
 
     rented.golem("vm clone box two").exits(5).says("you have a VM called 'two' already");
@@ -286,6 +288,13 @@ fn cloud_init_is_sent_as_it_is_and_looked_at_before() {
     child.stdin.take().unwrap().write_all(b"#!/bin/sh\ntrue\n").unwrap();
     Ran::of(child.wait_with_output().unwrap()).exits(0);
     assert_eq!(sent().as_deref(), Some("#!/bin/sh\ntrue\n"));
+
+    // Who has only containers is not asked.
+    let containers = Provider::new(2);
+    containers.set(|state| state.core_month = 1_000);
+    rented.discovery.list(&containers);
+    rented.golem("vm create five --cloud-init user-data").exits(0);
+    assert!(containers.vm_names().is_empty());
 
     let creates = rented.provider.count("POST");
     std::fs::write(rented.home.path().join("bad"), "packages: [git]\n").unwrap();

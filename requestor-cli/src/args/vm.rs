@@ -259,8 +259,8 @@ pub struct CreateArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 900,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Your own cloud-init for the first boot: a file, or - for standard input; at most 32 KiB. It can't take away
-    /// your login
+    /// Your own cloud-init for the first boot of a virtual machine: a file, or - for standard input; at most
+    /// 32 KiB. It can't take away your login. With it a VM is booted and not resumed, which takes longer
     #[arg(long, value_name = "FILE")]
     pub cloud_init: Option<PathBuf>,
     /// Log in with the built-in SSH client even where OpenSSH is needed for the key

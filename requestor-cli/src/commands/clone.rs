@@ -10,7 +10,7 @@ use golem_vm_protocol::{VmId, VmName};
 
 use super::failed::explained;
 use super::keys::warn_if_weak;
-use super::making::{self, Attempt, Failure};
+use super::making::{self, Attempt, Failure, Laps};
 use super::{discovered, info, refresh, settle};
 use crate::app::{App, vm_name};
 use crate::args::CloneArgs;
@@ -23,13 +23,19 @@ use crate::ssh::keys::LoginKey;
 
 pub(super) async fn run(app: &App<'_>, args: &CloneArgs) -> Result<()> {
     let current = Cell::new(None);
-    let work = cloned(app, args, &current);
+    let laps = Laps::start();
+    let work = cloned(app, args, &current, &laps);
     let rental = making::guarded(app, &args.new, args.timeout, &current, Box::pin(work)).await?;
     let title = format!("✅ '{}' is ready, a clone of '{}'", rental.name, args.name);
-    info::show(app, &refresh::Seen { rental, stale: None }, &title)
+    info::show(app, &refresh::Seen { rental, stale: None }, &title, Some(&laps))
 }
 
-async fn cloned(app: &App<'_>, args: &CloneArgs, current: &Cell<Option<i64>>) -> Result<Rental> {
+async fn cloned(
+    app: &App<'_>,
+    args: &CloneArgs,
+    current: &Cell<Option<i64>>,
+    laps: &Laps,
+) -> Result<Rental> {
     let name = vm_name(&args.new)?;
     let source = app.find(&args.name)?;
     let (key, sent) = keys(app, args, &source).await?;
@@ -41,6 +47,7 @@ async fn cloned(app: &App<'_>, args: &CloneArgs, current: &Cell<Option<i64>>) ->
         app,
         progress: &progress,
         doing: &doing,
+        laps,
         key: &key,
         resumed,
         elsewhere: false,
@@ -55,6 +62,7 @@ async fn cloned(app: &App<'_>, args: &CloneArgs, current: &Cell<Option<i64>>) ->
         None => {
             reached(FailPoint::Chosen);
             let new = intention(app, &source, name, wanted, &key, &doing).await?;
+            laps.lap("search");
             making::intend(app, &new)?
         }
     };

@@ -4,6 +4,7 @@ use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::in_words;
 
 use super::list::{status_text, tell_end};
+use super::making::Laps;
 use super::refresh::{self, Seen};
 use super::view::{VmView, original_time};
 use crate::app::{App, now};
@@ -25,15 +26,18 @@ pub(super) async fn run(app: &App<'_>, args: &NameArgs) -> Result<()> {
             seen.rental = rental;
         }
     }
-    show(app, &seen, &format!("💻 {name}"))
+    show(app, &seen, &format!("💻 {name}"), None)
 }
 
-/// Shows one VM, as JSON or as a block under `title`.
-pub(super) fn show(app: &App<'_>, seen: &Seen, title: &str) -> Result<()> {
+/// Shows one VM, as JSON or as a block under `title`; one that was made just now with how long that took.
+pub(super) fn show(app: &App<'_>, seen: &Seen, title: &str, laps: Option<&Laps>) -> Result<()> {
     if app.ui.is_json() {
-        return app.ui.json(&VmView::of(app, &seen.rental, seen.stale.is_some())?);
+        let mut view = VmView::of(app, &seen.rental, seen.stale.is_some())?;
+        view.took_ms = laps.map(Laps::json);
+        return app.ui.json(&view);
     }
-    let facts = facts(app, seen)?;
+    let mut facts = facts(app, seen)?;
+    facts.extend(laps.map(|laps| ("Took", laps.words())));
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
     let lines: Vec<String> =
         facts.iter().map(|(name, value)| format!("{name:width$}{value}")).collect();

@@ -65,6 +65,9 @@ pub(super) struct VmView {
     ssh: Option<SshView>,
     /// As the provider last told it.
     lease: Option<Lease>,
+    /// How long each part of making it took, where it was made just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) took_ms: Option<serde_json::Value>,
 }
 
 impl VmView {
@@ -108,6 +111,7 @@ impl VmView {
                 command: openssh::shell_command(&target),
             }),
             lease: rental.lease.clone(),
+            took_ms: None,
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::client::connector::Connector;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a VM that answers may take until it knows the key.
 const KEY_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a VM can't be logged in to.
@@ -45,7 +46,7 @@ pub async fn connect(
 }
 
 /// Logs in and runs a command that does nothing. What is not up yet is waited for; a wrong host
-/// key is never tried again.
+/// key is never tried again. `connected` is called whenever the right host key has answered.
 ///
 /// # Errors
 /// [`LoginError`].
@@ -55,10 +56,12 @@ pub async fn check(
     key: &LoginKey,
     program: Option<&Path>,
     interactive: bool,
+    connected: impl Fn(),
 ) -> Result<(), LoginError> {
     let started = Instant::now();
+    let mut pause = PAUSE / 10;
     loop {
-        let attempt = once(connector, target, key, program, interactive).await;
+        let attempt = once(connector, target, key, program, interactive, &connected).await;
         let patience = match &attempt {
             Ok(()) | Err(LoginError::WrongHostKey(_)) => return attempt,
             Err(LoginError::Unreachable(_)) => PATIENCE,
@@ -69,7 +72,8 @@ pub async fn check(
         if started.elapsed() >= patience {
             return attempt;
         }
-        sleep(PAUSE).await;
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(PAUSE);
     }
 }
 
@@ -79,8 +83,10 @@ async fn once(
     key: &LoginKey,
     program: Option<&Path>,
     interactive: bool,
+    connected: &impl Fn(),
 ) -> Result<(), LoginError> {
     let mut connection = connect(connector, target, None).await.map_err(sorted)?;
+    connected();
     let with_openssh = matches!(key.usable_by, Use::OpenSsh | Use::Passphrase);
     if let Some(program) = program.filter(|_| with_openssh) {
         // The host key was right; OpenSSH checks it once more by itself.

@@ -21,7 +21,7 @@ mod wanted;
 use std::cell::Cell;
 
 use self::wanted::Wanted;
-use super::making::{self, Attempt, Failure};
+use super::making::{self, Attempt, Failure, Laps};
 use super::{discovered, info, refresh, settle};
 use crate::app::App;
 use crate::args::CreateArgs;
@@ -36,13 +36,19 @@ const MAX_PROVIDERS: usize = 5;
 pub(super) async fn run(app: &App<'_>, args: &CreateArgs) -> Result<()> {
     // The row of the attempt that is going on, for whatever interrupts it.
     let current = Cell::new(None);
-    let work = create(app, args, &current);
+    let laps = Laps::start();
+    let work = create(app, args, &current, &laps);
     let rental = making::guarded(app, &args.name, args.timeout, &current, Box::pin(work)).await?;
     let title = format!("✅ '{}' is ready", rental.name);
-    info::show(app, &refresh::Seen { rental, stale: None }, &title)
+    info::show(app, &refresh::Seen { rental, stale: None }, &title, Some(&laps))
 }
 
-async fn create(app: &App<'_>, args: &CreateArgs, current: &Cell<Option<i64>>) -> Result<Rental> {
+async fn create(
+    app: &App<'_>,
+    args: &CreateArgs,
+    current: &Cell<Option<i64>>,
+    laps: &Laps,
+) -> Result<Rental> {
     let wanted = Wanted::of(app, args).await?;
     let mut failures: Vec<CliError> = Vec::new();
     let progress = app.ui.progress(&format!("creating '{}'", wanted.name));
@@ -52,6 +58,7 @@ async fn create(app: &App<'_>, args: &CreateArgs, current: &Cell<Option<i64>>) -
         app,
         progress: &progress,
         doing: &doing,
+        laps,
         key: &wanted.key,
         resumed,
         elsewhere: wanted.provider.is_none(),
@@ -80,6 +87,7 @@ async fn create(app: &App<'_>, args: &CreateArgs, current: &Cell<Option<i64>>) -
     progress.step("looking for a provider");
     let discovery = app.discovery()?;
     let candidates = choice::candidates(app, &discovery, &wanted).await?;
+    laps.lap("search");
     let chosen = candidates.len() == 1 && wanted.provider.is_some();
     let mut candidates = candidates.into_iter().take(MAX_PROVIDERS).peekable();
     while let Some((mut candidate, reason)) = candidates.next() {

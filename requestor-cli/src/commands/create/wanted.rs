@@ -1,7 +1,9 @@
 //! What the person wants, checked before anything is opened or sent.
 
 use golem_vm_protocol::advertisement::AdvertisementQuery;
-use golem_vm_protocol::vm::{AcceptedOffer, CreateVmRequest, LeaseRequest, SshPublicKey};
+use golem_vm_protocol::vm::{
+    AcceptedOffer, CreateVmRequest, Isolation, LeaseRequest, SshPublicKey,
+};
 use golem_vm_protocol::{VmName, VmResources};
 
 use super::super::keys::warn_if_weak;
@@ -72,6 +74,9 @@ impl Wanted {
             on_expiry: args.on_expiry,
             stop_when_idle_seconds: args.stop_when_idle,
         };
+        let cloud_init = args.cloud_init.as_deref().map(cloud_init::read).transpose()?;
+        // No container boots, and so none has any use for it.
+        let isolation = args.isolation.or(cloud_init.as_ref().map(|_| Isolation::Vm));
         let wish = Wish {
             image: args.image.clone(),
             lease: (lease != LeaseRequest::default()).then_some(lease),
@@ -81,7 +86,7 @@ impl Wanted {
                 storage: Some(resources.storage),
                 country: args.country.clone(),
                 platform: args.platform.clone(),
-                isolation: args.isolation,
+                isolation,
                 max_usd_per_month: args.max_usd_per_month,
                 limit: None,
                 cursor: None,
@@ -92,7 +97,7 @@ impl Wanted {
             resources,
             provider: args.provider_id.clone(),
             wish,
-            cloud_init: args.cloud_init.as_deref().map(cloud_init::read).transpose()?,
+            cloud_init,
             key,
             more_keys,
         };

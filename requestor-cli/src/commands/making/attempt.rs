@@ -8,12 +8,13 @@ use golem_vm_protocol::vm::{OperationStatus, Vm, VmStatus};
 use golem_vm_protocol::{ErrorCode, Problem};
 use tokio::time::{Instant, sleep};
 
+use super::laps::Laps;
 use super::listening::Listening;
 use crate::app::{App, now};
 use crate::client::provider::{CallError, Created, vm_id};
 use crate::error::CliError;
 use crate::fail_point::{FailPoint, reached};
-use crate::market::label;
+use crate::market::{self, label};
 use crate::rentals::{Rental, State};
 use crate::ssh::keys::LoginKey;
 use crate::ui::Progress;
@@ -22,6 +23,8 @@ use crate::ui::Progress;
 const SILENCE: Duration = Duration::from_secs(20);
 /// How often a provider is asked how far it is that tells so by itself.
 const TOLD: Duration = Duration::from_secs(3);
+/// From when on it is said why an emulated VM takes so long.
+const SLOW: Duration = Duration::from_secs(5);
 /// How long a VM that is said to be made may take until it is there.
 const THERE: Duration = Duration::from_secs(90);
 
@@ -51,6 +54,8 @@ pub(in crate::commands) struct Attempt<'a> {
     pub(in crate::commands) progress: &'a Progress,
     /// What is being done: completes "can't …".
     pub(in crate::commands) doing: &'a str,
+    /// How long each part takes.
+    pub(in crate::commands) laps: &'a Laps,
     /// The key to log in with.
     pub(in crate::commands) key: &'a LoginKey,
     /// Whether it goes on with one that was cut off.
@@ -63,6 +68,7 @@ impl Attempt<'_> {
     /// From the stored intention to a VM that was logged in to.
     pub(in crate::commands) async fn run(&self, rental: Rental) -> Outcome<Rental> {
         let answer = self.ask(&rental).await?;
+        self.laps.lap("ask");
         reached(FailPoint::Answered);
         let vm = match answer {
             Created::Accepted(accepted) => {
@@ -78,18 +84,21 @@ impl Attempt<'_> {
             }
             Created::Ready(vm) => *vm,
         };
+        self.laps.lap("make");
         reached(FailPoint::Made);
         self.app.rentals()?.observed(rental.row, &vm, now())?;
         reached(FailPoint::Observed);
         let rental = self.reread(&rental)?;
         self.fits(&rental, &vm).await?;
         let access = self.opened(&rental, &vm).await?;
+        self.laps.lap("open");
         reached(FailPoint::Opened);
         self.app.rentals()?.set_access(rental.row, &access)?;
         self.app.sync_known_hosts()?;
         reached(FailPoint::AccessNoted);
         let rental = self.reread(&rental)?;
         self.logged_in(&rental).await?;
+        self.laps.lap("log_in");
         reached(FailPoint::LoggedIn);
         self.app.rentals()?.set_state(rental.row, State::Active)?;
         reached(FailPoint::Active);
@@ -187,8 +196,8 @@ impl Attempt<'_> {
     ) -> Outcome<Vm> {
         let client = self.app.client()?;
         let at = label(&rental.provider.name, &rental.provider.id);
-        let mut heard = Instant::now();
-        let mut pause = Duration::from_millis(250);
+        let (began, mut heard) = (Instant::now(), Instant::now());
+        let mut pause = Duration::from_millis(100);
         loop {
             let answer = self
                 .app
@@ -210,11 +219,16 @@ impl Attempt<'_> {
                             let error = CallError::Refused(Box::new(problem.clone()));
                             return Err(self.refused(rental, &problem, &error).await?);
                         }
-                        OperationStatus::Creating | OperationStatus::Unknown
-                            if listening.tells() => {}
                         OperationStatus::Creating | OperationStatus::Unknown => {
                             let phase = operation.phase.as_deref().unwrap_or("making the VM");
-                            self.progress.step(&format!("{at}: {}", printable(phase, 100)));
+                            let phase = printable(phase, 100);
+                            if is_emulated(rental) && began.elapsed() >= SLOW {
+                                self.progress.step(&format!(
+                                    "{at}: {phase}; it is emulated, so this can take a minute"
+                                ));
+                            } else if !listening.tells() {
+                                self.progress.step(&format!("{at}: {phase}"));
+                            }
                         }
                     }
                 }
@@ -242,10 +256,12 @@ impl Attempt<'_> {
         }
     }
 
+    /// The VM that the provider says is made.
     async fn ready(&self, rental: &Rental) -> Outcome<Vm> {
         let client = self.app.client()?;
         let vm = rental.reference();
         let started = Instant::now();
+        let mut pause = Duration::from_millis(50);
         loop {
             let answer = self
                 .app
@@ -261,7 +277,8 @@ impl Attempt<'_> {
                 Err(error) if error.is_worth_a_retry() && started.elapsed() < SILENCE => {}
                 Err(error) => return Err(self.abandon(rental, error).await),
             }
-            sleep(Duration::from_millis(500)).await;
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_millis(500));
         }
     }
 
@@ -270,4 +287,10 @@ impl Attempt<'_> {
             CliError::other(format!("'{}' was destroyed by another golem meanwhile", rental.name))
         })
     }
+}
+
+/// Whether a VM is promised to be no more than emulated.
+fn is_emulated(rental: &Rental) -> bool {
+    let agreed = rental.agreed.as_ref();
+    agreed.and_then(|agreed| agreed.offer.as_ref()).is_some_and(market::is_emulated)
 }

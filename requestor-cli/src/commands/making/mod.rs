@@ -4,11 +4,13 @@
 mod attempt;
 mod given_up;
 mod interruption;
+mod laps;
 mod listening;
 mod names;
 mod proof;
 
 pub(super) use attempt::{Attempt, Failure};
 pub(super) use interruption::{guarded, interrupted};
+pub(super) use laps::Laps;
 pub(super) use names::{intend, unfinished};
 pub(super) use proof::not_as_asked;

@@ -64,6 +64,7 @@ impl Attempt<'_> {
         let client = self.app.client()?;
         let reference = rental.reference();
         let started = Instant::now();
+        let mut pause = Duration::from_millis(50);
         self.progress.step("opening SSH access");
         loop {
             let answer = self
@@ -96,7 +97,8 @@ impl Attempt<'_> {
                     _ => self.abandon(rental, error).await,
                 });
             }
-            sleep(Duration::from_millis(500)).await;
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_millis(500));
         }
     }
 
@@ -116,8 +118,16 @@ impl Attempt<'_> {
         if interactive {
             self.progress.clear();
         }
-        let check =
-            login::check(app.client()?.connector(), &target, key, program.as_deref(), interactive);
+        let check = login::check(
+            app.client()?.connector(),
+            &target,
+            key,
+            program.as_deref(),
+            interactive,
+            || {
+                self.laps.lap("connect");
+            },
+        );
         let address = format!("{}:{}", target.access.host, target.access.port);
         match check.await {
             Ok(()) => Ok(()),
