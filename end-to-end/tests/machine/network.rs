@@ -476,6 +476,9 @@ fn qemu_opens_its_network_card_without_any_right() {
         });
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+        // Its owner can still change the rules, and it can't.
+        owner.does(&json!({ "do": "replace", "access": "none" })).unwrap();
+        assert!(!machine.run("nft list ruleset").contains("accept"));
         owner.does(&json!({ "do": "lower" })).unwrap();
         owner.does(&json!({ "do": "end" })).unwrap();
         drop(owner);

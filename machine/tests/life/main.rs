@@ -6,5 +6,6 @@ mod guest;
 mod support;
 
 mod ends;
+mod hostile;
 mod power;
 mod survival;
