@@ -96,6 +96,12 @@ impl UserData {
         &self.notes
     }
 
+    /// With what every machine of another maker has, as a cloud-config: its settings are ours, and stay.
+    #[must_use]
+    pub fn merged_into(&self, ours: serde_json::Value) -> String {
+        format!("#cloud-config\n{}\n", self.merged(ours.into()).to_yaml())
+    }
+
     /// With what every machine has.
     pub(super) fn merged(&self, ours: Node) -> Node {
         self.settings.merged(ours)

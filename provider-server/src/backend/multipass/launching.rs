@@ -13,7 +13,7 @@ use super::names::Name;
 use super::program::{CallError, Said};
 use super::reading::State;
 use super::said::{self, Trouble};
-use super::{Multipass, images, user_data};
+use super::{Multipass, images};
 use crate::backend::{BackendError, InstanceSpec, SshAccess};
 
 /// How often it is tried, each time under another name.
@@ -96,8 +96,12 @@ impl Multipass {
         let random = |error| Failure::Final(BackendError::Failed(error));
         let name = Name::fresh(&self.provider, vm).map_err(random)?;
         let image = self.source(&spec.image).map_err(Failure::Final)?;
-        let (arguments, input) =
-            (arguments(spec, &name, &image, self.pace.launch), user_data::compose(spec));
+        let arguments = arguments(spec, &name, &image, self.pace.launch);
+        let composed = super::user_data::compose(spec).map_err(|error| {
+            let text = format!("the VM's own cloud-init settings can't be used: {error}");
+            Failure::Final(BackendError::Failed(text))
+        });
+        let input = composed?;
         self.write(vm, |book| {
             book.current = Some(Attempt::begun_now(name.to_string()));
             book.has_just_started();

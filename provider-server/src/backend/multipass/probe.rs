@@ -152,7 +152,8 @@ fn accelerator(driver: &str) -> Option<Accelerator> {
 }
 
 fn abilities(version: Version) -> BTreeSet<Ability> {
-    let always = [Ability::Suspend, Ability::Resize, Ability::Notify, Ability::LiveKeys];
+    let always =
+        [Ability::Suspend, Ability::Resize, Ability::CloudInit, Ability::Notify, Ability::LiveKeys];
     let snapshots = version.has_snapshots().then_some(Ability::Snapshots);
     let clones = version.can_clone().then_some(Ability::Clone);
     always.into_iter().chain(snapshots).chain(clones).collect()

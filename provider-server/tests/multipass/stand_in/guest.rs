@@ -31,6 +31,7 @@ ip link set eth0 up
 ip addr add "$3/24" dev eth0
 ip route add default via "$4"
 cd /
+sh /var/lib/bootcmd || true
 exec "$(command -v sshd || echo /usr/sbin/sshd)" -D -e
 "#;
 
@@ -53,11 +54,38 @@ const SHIMS: [(&str, &str); 9] = [
     ),
 ];
 
-/// The data in user data, whichever way of writing YAML it is in that is used here.
+/// The data in user data. It is YAML on one line, in the form of JSON but for words without quotes.
 pub(crate) fn parsed(user_data: &str) -> serde_json::Value {
     let body: String =
         user_data.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
-    serde_json::from_str(&body).unwrap_or_default()
+    let mut json = String::new();
+    let mut rest = body.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => {
+                json.push(c);
+                while let Some(inner) = rest.next() {
+                    json.push(inner);
+                    match inner {
+                        '\\' => json.extend(rest.next()),
+                        '"' => break,
+                        _ => {}
+                    }
+                }
+            }
+            '{' | '}' | '[' | ']' | ',' | ':' => json.push(c),
+            c if c.is_whitespace() => json.push(c),
+            first => {
+                let mut word = first.to_string();
+                while let Some(next) = rest.next_if(|next| !matches!(next, ',' | ']' | '}')) {
+                    word.push(next);
+                }
+                let is_plain = serde_json::from_str::<serde_json::Value>(&word).is_ok();
+                json.push_str(&if is_plain { word } else { format!("\"{}\"", word.trim()) });
+            }
+        }
+    }
+    serde_json::from_str(&json).unwrap_or_default()
 }
 
 /// An address that no other instance has; the bridge's own ends in 1.
@@ -324,6 +352,20 @@ fn first_boot(disk: &Path, instance: &Instance) {
         let key = disk.join("etc/ssh/ssh_host_ed25519_key").display().to_string();
         let _ = run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &key]);
     }
+    let mut script = String::new();
+    for command in data["bootcmd"].as_array().into_iter().flatten() {
+        let words: Vec<String> = match command.as_array() {
+            Some(words) => {
+                let text = |word: &serde_json::Value| {
+                    word.as_str().unwrap_or_default().replace('\'', "'\\''")
+                };
+                words.iter().map(|word| format!("'{}'", text(word))).collect()
+            }
+            None => vec![command.as_str().unwrap_or_default().to_owned()],
+        };
+        script.push_str(&format!("{}\n", words.join(" ")));
+    }
+    put(&disk.join("var/lib/bootcmd"), &script, 0o700);
     for file in data["write_files"].as_array().into_iter().flatten() {
         let path = file["path"].as_str().unwrap().trim_start_matches('/');
         let mode = file["permissions"]

@@ -246,8 +246,8 @@ impl World {
         let mut command = Command::new("setsid");
         command.arg(std::env::current_exe().unwrap()).args(arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        // Whoever waits for this client's output does not wait for that.
-        command.spawn().unwrap();
+        // It goes on when this client has ended.
+        drop(command.spawn().unwrap());
     }
 
     /// Waits until nothing of an instance runs.
