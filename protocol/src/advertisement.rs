@@ -446,6 +446,13 @@ pub struct AdvertisementQuery {
     /// With an offer of this isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// With an offer whose virtual machines run on this: `kvm` or `tcg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<String>,
+    /// With an offer of this image, by `name` or `name@digest`. Of isolation, accelerator and image all that are asked for
+    /// have to be in one offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// For at most so many USD per month, for the size asked for (1 vCPU, 1 GiB, 10 GiB where
     /// none is).
     #[serde(default, skip_serializing_if = "Option::is_none")]

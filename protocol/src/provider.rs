@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advertisement::Pricing;
+use crate::advertisement::{Offer, Pricing};
 use crate::vm::{LeaseTerms, VmResources, VmStatus};
 
 /// The zero address, which the original reads as "payments are off".
@@ -35,6 +35,9 @@ pub struct ProviderInfo {
     /// What leases it gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseTerms>,
+    /// What can be made now, the first one for those who ask for nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offers: Vec<Offer>,
 }
 
 /// How much there is, and how much of it is free.

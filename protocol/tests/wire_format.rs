@@ -245,6 +245,8 @@ fn discovery_messages(ours: &mut Goldens) {
         country: Some("SE".into()),
         platform: Some("x86_64".into()),
         isolation: Some(Isolation::Vm),
+        accel: Some("kvm".into()),
+        image: Some("debian-12".into()),
         max_usd_per_month: Some(12.5),
         limit: Some(20),
         cursor: Some("AQ".into()),
@@ -302,6 +304,7 @@ fn provider_messages(ours: &mut Goldens) {
         name: Some("attic".into()),
         version: Some("0.1.0".into()),
         trusted_only: true,
+        offers: advertisement().offers,
     };
     ours.pinned("provider_info", &info);
     let summary = Summary {

@@ -8,11 +8,8 @@ use golem_vm_protocol::VmResources;
 use golem_vm_protocol::advertisement::Prices;
 use golem_vm_protocol::time::Timestamp;
 
+use super::offered::{Kinds, ListedImage};
 use super::search::{Cursor, MAX_PAGE_BYTES, Page, Search};
-
-/// A set of isolations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Isolations(pub(super) u8);
 
 /// One entry: what searches look at, and its JSON.
 ///
@@ -25,13 +22,15 @@ pub struct Listed {
     /// What is free.
     pub resources: VmResources,
     /// What kinds of VM it offers; of an unsigned provider nothing is known.
-    pub isolations: Isolations,
+    pub kinds: Kinds,
     /// What it costs, where that can be told.
     pub prices: Option<Prices>,
     /// Its country.
     pub country: Box<str>,
     /// The machine's architecture, where it was said.
     pub platform: Option<Box<str>>,
+    /// What it offers to boot from.
+    pub images: Box<[ListedImage]>,
     /// The entry as it goes over the wire.
     pub json: Bytes,
 }

@@ -5,10 +5,10 @@ use golem_vm_protocol::advertisement::{
     Advertisement, AdvertisementEntry, Prices, Pricing, UnsignedAdvertisement,
 };
 use golem_vm_protocol::document::Envelope;
-use golem_vm_protocol::vm::Isolation;
 
 use super::feed::Row;
-use super::index::{Isolations, Listed};
+use super::index::Listed;
+use super::offered::{Kinds, ListedImage};
 
 impl Listed {
     /// The entry of a live row. Its signature was checked when it was published.
@@ -31,8 +31,9 @@ fn signed(row: &Row, content: &str) -> Result<Listed, String> {
     let ip_address = document
         .direct_endpoint()
         .map_or_else(|| row.observed_address.clone(), |(api, _)| host_of(api).to_owned());
-    let isolations =
-        document.offers.iter().fold(Isolations::default(), |all, offer| all.with(offer.isolation));
+    let offers = &document.offers;
+    let kinds = offers.iter().fold(Kinds::default(), |all, offer| all.with(Kinds::of(offer)));
+    let images = ListedImage::all(offers);
     let prices = document.prices;
     let entry = AdvertisementEntry {
         ip_address,
@@ -45,7 +46,7 @@ fn signed(row: &Row, content: &str) -> Result<Listed, String> {
         document: Some(envelope),
         ..frame(row, document.resources)
     };
-    finish(row, entry, isolations, Some(prices))
+    Ok(Listed { kinds, images, ..finish(row, entry, Some(prices))? })
 }
 
 fn unsigned(row: &Row, content: &str) -> Result<Listed, String> {
@@ -60,7 +61,7 @@ fn unsigned(row: &Row, content: &str) -> Result<Listed, String> {
         platform: said.platform,
         ..frame(row, said.resources)
     };
-    finish(row, entry, Isolations::default(), prices)
+    finish(row, entry, prices)
 }
 
 /// What every entry takes from its row.
@@ -82,17 +83,13 @@ fn frame(row: &Row, resources: golem_vm_protocol::VmResources) -> AdvertisementE
     }
 }
 
-fn finish(
-    row: &Row,
-    entry: AdvertisementEntry,
-    isolations: Isolations,
-    prices: Option<Prices>,
-) -> Result<Listed, String> {
+fn finish(row: &Row, entry: AdvertisementEntry, prices: Option<Prices>) -> Result<Listed, String> {
     let json = serde_json::to_vec(&entry).map_err(|e| e.to_string())?;
     Ok(Listed {
         expires_at: row.expires_at,
         resources: entry.resources,
-        isolations,
+        kinds: Kinds::default(),
+        images: Box::default(),
         prices,
         country: entry.country.into(),
         platform: entry.platform.map(Into::into),
@@ -122,27 +119,6 @@ fn usd_prices(pricing: &serde_json::Value) -> Option<Prices> {
         gb_ram_month: micro("usd_per_gb_ram_month")?,
         gb_storage_month: micro("usd_per_gb_storage_month")?,
     })
-}
-
-impl Isolations {
-    fn with(self, isolation: Isolation) -> Self {
-        Self(self.0 | Self::bit(isolation))
-    }
-
-    /// Whether `isolation` is among them.
-    #[must_use]
-    pub const fn contains(self, isolation: Isolation) -> bool {
-        self.0 & Self::bit(isolation) != 0
-    }
-
-    const fn bit(isolation: Isolation) -> u8 {
-        match isolation {
-            Isolation::Container => 1,
-            Isolation::Vm => 2,
-            // Listed, and found by no filter.
-            Isolation::Unknown => 0,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod feed;
 pub mod fuzzing;
 pub mod index;
 mod listing;
+pub mod offered;
 pub mod rules;
 pub mod search;
 pub mod sweeper;

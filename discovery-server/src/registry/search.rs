@@ -7,6 +7,7 @@ use golem_vm_protocol::vm::{Isolation, MIN_STORAGE_GB};
 use golem_vm_protocol::{FieldError, VmResources};
 
 use super::index::Listed;
+use super::offered::{Accel, Kinds, WantedImage};
 use super::unsigned::MAX_ID_BYTES;
 
 /// Most entries in one reply, and how many there are without a `limit`.
@@ -31,6 +32,10 @@ pub struct Filter {
     pub platform: Option<String>,
     /// With an offer of this isolation.
     pub isolation: Option<Isolation>,
+    /// With an offer of virtual machines that run on this; of the isolation that is asked for.
+    pub accel: Option<Accel>,
+    /// With an offer of this image; of the isolation and the accelerator that are asked for.
+    pub image: Option<WantedImage>,
     /// For at most so many micro-USD per month, for the size asked for.
     pub max_price: Option<u64>,
 }
@@ -43,12 +48,22 @@ impl Filter {
         at_least(self.cpu, listed.resources.cpu)
             && at_least(self.memory, listed.resources.memory)
             && at_least(self.storage, listed.resources.storage)
-            && self.isolation.is_none_or(|isolation| listed.isolations.contains(isolation))
+            && self.matches_an_offer(listed)
             && self.max_price.is_none_or(|max| {
                 listed.prices.is_some_and(|prices| prices.per_month(&self.priced_size()) <= max)
             })
             && self.country.as_deref().is_none_or(|country| *listed.country == *country)
             && self.platform.as_deref().is_none_or(|p| listed.platform.as_deref() == Some(p))
+    }
+
+    /// Whether one offer has all that is asked of offers.
+    fn matches_an_offer(&self, listed: &Listed) -> bool {
+        let wanted = Kinds::wanted(self.isolation, self.accel);
+        match &self.image {
+            Some(image) => image.is_among(&listed.images, wanted),
+            None if self.isolation.is_none() && self.accel.is_none() => true,
+            None => listed.kinds.meets(wanted),
+        }
     }
 
     /// The size that a price is asked for; the smallest where none is named.
@@ -173,6 +188,8 @@ impl Search {
             "country" => filter.country = Some(text.to_owned()),
             "platform" => filter.platform = Some(text.to_owned()),
             "isolation" => filter.isolation = Some(text.parse().map_err(Refused::Unreadable)?),
+            "accel" => filter.accel = Some(text.parse().map_err(Refused::Unreadable)?),
+            "image" => filter.image = Some(WantedImage::parse(text)),
             "max_usd_per_month" => filter.max_price = Some(micro_usd(text)?),
             "limit" => self.limit = limit(text)?,
             "cursor" => self.after = Some(Cursor::decode(text).ok_or_else(not_a_cursor)?),
@@ -258,6 +275,8 @@ mod tests {
             ("country", "SE"),
             ("platform", "x86_64"),
             ("isolation", "vm"),
+            ("accel", "kvm"),
+            ("image", "debian-12@sha256:00"),
             ("max_usd_per_month", "12.5"),
             ("limit", "5000"),
             ("of_tomorrow", "x"),
@@ -271,6 +290,8 @@ mod tests {
             country: Some("SE".into()),
             platform: Some("x86_64".into()),
             isolation: Some(Isolation::Vm),
+            accel: Some(Accel::Kvm),
+            image: Some(WantedImage::parse("debian-12@sha256:00")),
             max_price: Some(12_500_000),
         };
         assert_eq!(search, Search { filter, limit: MAX_LIMIT, after: None });
@@ -287,6 +308,7 @@ mod tests {
             ("storage", "1.5"),
             ("cpu", "1e3"),
             ("isolation", "VM"),
+            ("accel", "hvf"),
             ("max_usd_per_month", "nan"),
             ("max_usd_per_month", "-1"),
             ("limit", "0"),
@@ -312,7 +334,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_query_panics(name in "(cpu|limit|cursor|max_usd_per_month|isolation)", text in ".{0,60}") {
+        fn no_query_panics(name in "(cpu|limit|cursor|max_usd_per_month|isolation|accel|image)", text in ".{0,60}") {
             let _ = one(&name, &text);
         }
     }

@@ -2,7 +2,7 @@
 
 use golem_vm_node::clock::ManualClock;
 use golem_vm_protocol::advertisement::{
-    AdvertisementEntry, Endpoint, Offer, Overcommit, Prices, UnsignedAdvertisement,
+    AdvertisementEntry, Endpoint, Offer, OfferedImage, Overcommit, Prices, UnsignedAdvertisement,
 };
 use golem_vm_protocol::vm::Isolation;
 use golem_vm_protocol::{KeyPair, VmResources};
@@ -255,6 +255,8 @@ async fn filters_pass_what_they_should() {
     expect(&[("platform", "aarch64")], &[&big]);
     expect(&[("isolation", "container")], &[&small]);
     expect(&[("isolation", "vm"), ("cpu", "16")], &[&big]);
+    expect(&[("accel", "kvm")], &[]);
+    expect(&[("image", "debian-12")], &[]);
     // 1 vCPU, 1 GiB, 10 GiB: 8 USD and 2 USD.
     expect(&[("max_usd_per_month", "8")], &[&small, &big]);
     expect(&[("max_usd_per_month", "7.99")], &[&big]);
@@ -264,6 +266,50 @@ async fn filters_pass_what_they_should() {
     let entry = market.list(&[("country", "SE"), ("cpu", "4")]).remove(0);
     assert!(!entry.verified && entry.document.is_none());
     assert_eq!(entry.provider_name.as_deref(), Some("0xABC"));
+}
+
+#[tokio::test]
+async fn what_is_asked_of_offers_has_to_be_in_one_offer() {
+    let market = Market::open().await;
+    let plain = market.advertisement(&key(1), 1);
+    let offer = |isolation, accel: Option<&str>, images: &[(&str, &str)]| Offer {
+        isolation,
+        accel: accel.map(str::to_owned),
+        images: images
+            .iter()
+            .map(|(name, digest)| OfferedImage {
+                name: (*name).to_owned(),
+                digest: (*digest).to_owned(),
+            })
+            .collect(),
+        ..plain.offers[0].clone()
+    };
+    let offers = vec![
+        offer(Isolation::Container, None, &[("debian-12", "sha256:01"), ("web", "sha256:02")]),
+        offer(Isolation::Vm, Some("tcg"), &[("debian-12", "sha256:03")]),
+    ];
+    let both = Advertisement { offers, ..plain.clone() };
+    let fast = Advertisement {
+        provider_id: key(2).id(),
+        offers: vec![offer(Isolation::Vm, Some("kvm"), &[("web", "sha256:02")])],
+        ..plain.clone()
+    };
+    market.publish(&key(1), &both).await.unwrap();
+    market.publish(&key(2), &fast).await.unwrap();
+    let (both, fast) = (key(1).id().to_string(), key(2).id().to_string());
+    let found = |query: &[(&str, &str)]| market.ids(query);
+    assert_eq!(found(&[("isolation", "vm")]).len(), 2);
+    assert_eq!(found(&[("isolation", "vm"), ("accel", "tcg")]), [both.clone()]);
+    assert_eq!(found(&[("accel", "kvm")]), [fast.clone()]);
+    assert!(found(&[("isolation", "container"), ("accel", "tcg")]).is_empty());
+    assert_eq!(found(&[("image", "web")]).len(), 2);
+    assert_eq!(found(&[("image", "web"), ("isolation", "vm")]), [fast.clone()]);
+    assert_eq!(found(&[("image", "debian-12@sha256:03")]), [both.clone()]);
+    let container = ("isolation", "container");
+    assert!(found(&[("image", "debian-12@sha256:03"), container]).is_empty());
+    assert_eq!(found(&[("image", "debian-12@sha256:01"), container]), [both]);
+    assert!(found(&[("image", "debian-12@sha256:0")]).is_empty());
+    assert!(found(&[("image", "web"), ("accel", "tcg")]).is_empty());
 }
 
 #[tokio::test]

@@ -24,5 +24,6 @@ pub use discovery::{Discovery, DiscoveryError, HttpDiscovery, Taken};
 pub use log::AdvertisementLog;
 pub use status::{AdvertiserStatus, DiscoveryStatus, Listing, Offering};
 pub use terms::{
-    AdvertisedTerms, BackendOffer, NothingToOffer, RentableImage, Snapshot, TermsSettings, terms,
+    AdvertisedTerms, BackendOffer, NothingToOffer, RentableImage, Snapshot, TermsSettings, offer,
+    terms,
 };

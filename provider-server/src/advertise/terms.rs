@@ -200,7 +200,7 @@ pub fn terms(
         return Err(NothingToOffer::TooLittle { free: resources, minimum: settings.minimum });
     }
     let rentable: Vec<Offer> =
-        well().filter_map(|backend| offer(settings, snapshot, backend)).collect();
+        well().filter_map(|one| offer(one, &snapshot.images, &settings.default_image)).collect();
     if rentable.is_empty() {
         return Err(NothingToOffer::NoImages);
     }
@@ -244,11 +244,16 @@ pub fn terms(
     })
 }
 
-fn offer(settings: &TermsSettings, snapshot: &Snapshot, backend: &BackendOffer) -> Option<Offer> {
-    let mut images: Vec<_> =
-        snapshot.images.iter().filter(|image| image.backend == backend.kind).collect();
+/// What a backend offers; `None` when it has nothing to boot from.
+#[must_use]
+pub fn offer(
+    backend: &BackendOffer,
+    images: &[RentableImage],
+    default_image: &str,
+) -> Option<Offer> {
+    let mut images: Vec<_> = images.iter().filter(|image| image.backend == backend.kind).collect();
     // The first one is what a requestor gets who names none.
-    images.sort_by_key(|image| image.name != settings.default_image);
+    images.sort_by_key(|image| image.name != default_image);
     let images: Vec<_> = images
         .into_iter()
         .take(MAX_IMAGES)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use async_trait::async_trait;
 
-use crate::advertise::{AdvertSource, BackendOffer, RentableImage, Snapshot};
+use crate::advertise::{AdvertSource, Snapshot};
 use crate::ports::{PortBoard, PublicAddress};
 use crate::rental::Rental;
 use crate::store::ProviderStore;
@@ -26,24 +26,12 @@ impl AdvertSource for WhatThereIs {
         let conditions = &self.rental.conditions;
         let records = self.rental.vms.all().await.map_err(|e| text(&e))?;
         let reserved = self.store.reserved().await.map_err(|e| text(&e))?;
-        let images = self.rental.images.offered().await.map_err(|e| text(&e))?;
-        let images = images.into_iter().map(|row| RentableImage {
-            name: row.name,
-            digest: row.digest.to_string(),
-            backend: row.backend,
-        });
-        let there = conditions.backends.there();
-        let backends = there.iter().map(|present| BackendOffer {
-            kind: present.kind(),
-            capabilities: (*present.found.now()).clone(),
-            egress: conditions.egress,
-            trouble: present.trouble(),
-        });
+        let (backends, images) = self.rental.what_there_is().await.map_err(|e| text(&e))?;
         let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
         Ok(Snapshot {
             free: conditions.offered.less(reserved),
-            backends: backends.collect(),
-            images: images.collect(),
+            backends,
+            images,
             vms_left: conditions.max_vms.saturating_sub(count),
             address: self.address.current(),
             api_port: self.api.port(),

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
+use golem_vm_node::http::ProblemResponse;
 use golem_vm_protocol::provider::{Health, ProviderInfo, ZERO_ADDRESS};
 use golem_vm_protocol::{KeyId, route};
 use tokio::sync::watch;
 
 use super::ApiState;
 use crate::rental::Rental;
+use crate::vm::VmError;
 
 /// What there is to say.
 #[derive(Debug)]
@@ -44,8 +46,10 @@ async fn health() -> Json<Health> {
 async fn info(
     State(source): State<Arc<InfoSource>>,
     State(rental): State<Rental>,
-) -> Json<ProviderInfo> {
-    Json(ProviderInfo {
+) -> Result<Json<ProviderInfo>, ProblemResponse> {
+    let offers = rental.offers().await.map_err(VmError::from)?;
+    Ok(Json(ProviderInfo {
+        offers,
         lease: Some(rental.conditions.leases.terms()),
         provider_id: source.id.to_string(),
         stream_payment_address: ZERO_ADDRESS.to_owned(),
@@ -56,5 +60,5 @@ async fn info(
         name: Some(source.name.clone()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         trusted_only: rental.conditions.open_to_strangers().is_err(),
-    })
+    }))
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use golem_vm_node::clock::Clock;
+use golem_vm_node::store::StoreError;
 use golem_vm_protocol::advertisement::{Advertisement, Offer, Overcommit, Prices};
 use golem_vm_protocol::time::Timestamp;
 use golem_vm_protocol::vm::{LeaseRequest, Owner, ValidCreate};
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use choice::Candidate;
 
+use crate::advertise::{self, BackendOffer, RentableImage};
 use crate::backend::{BackendError, Backends, Capabilities, Containment, Egress, Present};
 use crate::capacity::Amount;
 use crate::images::{ImageCatalog, ImageRow};
@@ -117,6 +119,39 @@ impl Rental {
         };
         let creation = Creation { owner, request, terms, lease, bounds, idempotency };
         self.vms.create(creation, self.now()).await
+    }
+
+    /// The backends that make VMs now, and the images that can be rented.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn what_there_is(
+        &self,
+    ) -> Result<(Vec<BackendOffer>, Vec<RentableImage>), StoreError> {
+        let there = self.conditions.backends.there();
+        let backends = there.iter().map(|present| BackendOffer {
+            kind: present.kind(),
+            capabilities: (*present.found.now()).clone(),
+            egress: self.conditions.egress,
+            trouble: present.trouble(),
+        });
+        let images = self.images.offered().await?.into_iter().map(|row| RentableImage {
+            name: row.name,
+            digest: row.digest.to_string(),
+            backend: row.backend,
+        });
+        Ok((backends.collect(), images.collect()))
+    }
+
+    /// What can be made now, the first one for those who ask for nothing else, whoever is served.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn offers(&self) -> Result<Vec<Offer>, StoreError> {
+        let (backends, images) = self.what_there_is().await?;
+        let well = backends.iter().filter(|backend| backend.trouble.is_none());
+        let default = self.images.default_name();
+        Ok(well.filter_map(|backend| advertise::offer(backend, &images, default)).collect())
     }
 
     /// Makes a lease end at `until`, by the wall clock as it is now, if it ends earlier.

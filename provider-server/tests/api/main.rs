@@ -1,6 +1,7 @@
 //! The provider's API over real sockets, on the in-memory backend.
 #![allow(clippy::unwrap_used)]
 
+mod backends;
 mod events;
 mod keys;
 mod leases;
@@ -25,8 +26,8 @@ use golem_vm_protocol::vm::{
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, VmId, route};
 use golem_vm_provider::backend::memory::{Fault, MemoryBackend, Method};
 use golem_vm_provider::backend::{
-    Backend, BackendError, BackendKind, Backends, Capabilities, Containment, ImageDigest,
-    InstanceId, Observation,
+    Backend, BackendError, BackendKind, Backends, Capabilities, Containment, Found, ImageDigest,
+    InstanceId, Member, Observation, Present, Standing,
 };
 use golem_vm_provider::capacity::Amount;
 use golem_vm_provider::http::{self, ApiState, InfoSource};
@@ -74,6 +75,10 @@ struct Ground {
     backend: MemoryBackend,
     key: KeyPair,
     ports: Arc<PaperPorts>,
+    /// A second backend, and its image.
+    machines: Option<(MemoryBackend, ImageDigest)>,
+    /// Why the second one is away, where it is.
+    machines_away: Option<String>,
     /// Creates in a minute.
     creates: u32,
 }
@@ -87,6 +92,8 @@ impl Ground {
             backend,
             key: KeyPair::generate().unwrap(),
             ports: Arc::default(),
+            machines: None,
+            machines_away: None,
             creates: 30,
         }
     }
@@ -105,8 +112,20 @@ impl Ground {
         let store = ProviderStore::open(&self.dir.path().join("state.db"), clock.clone()).unwrap();
         let digest = ImageDigest::new("sha256:aa");
         store.put_image("debian-12".into(), digest, BackendKind::Memory, true).await.unwrap();
-        let backend: Arc<dyn Backend> = Arc::new(self.backend.clone());
-        let backends = Backends::one(Arc::clone(&backend), backend.probe().await.unwrap());
+        let there = |backend: &MemoryBackend| {
+            let found = Found::new(backend.capabilities());
+            Standing::There(Present { backend: Arc::new(backend.clone()), found })
+        };
+        let first = Member { kind: BackendKind::Memory, standing: there(&self.backend) };
+        let mut members = vec![first];
+        if let Some((machines, image)) = &self.machines {
+            let kind = machines.kind();
+            store.put_image("debian-12".into(), image.clone(), kind, true).await.unwrap();
+            let standing =
+                self.machines_away.clone().map_or_else(|| there(machines), Standing::Away);
+            members.push(Member { kind, standing });
+        }
+        let backends = Backends::new(members);
         let mut conditions = Conditions {
             offered: Amount { cpu_millis: 4000, memory_mib: 4096, storage_mib: 100 * 1024 },
             max_vms: 10,
@@ -133,7 +152,7 @@ impl Ground {
         let rental = Rental {
             conditions: Arc::new(conditions),
             vms,
-            images: ImageCatalog::new(Arc::new(store.clone()), backends, None, "debian-12"),
+            images: ImageCatalog::new(Arc::new(store.clone()), backends.clone(), None, "debian-12"),
             ports: self.ports.clone(),
             offers: Arc::new(store.clone()),
             clock: clock.clone(),
@@ -155,7 +174,7 @@ impl Ground {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = tokio::spawn(service.serve(listener, token.clone()));
-        Provider { url, id: self.key.id(), store, token, serving }
+        Provider { url, id: self.key.id(), store, backends, rental, token, serving }
     }
 }
 
@@ -163,6 +182,8 @@ struct Provider {
     url: String,
     id: KeyId,
     store: ProviderStore,
+    backends: Backends,
+    rental: Rental,
     token: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
 }

@@ -23,8 +23,7 @@ pub(super) async fn run(app: &App<'_>, args: &ProvidersArgs) -> Result<()> {
         platform: args.platform.clone(),
         isolation: args.isolation,
         max_usd_per_month: args.max_usd_per_month,
-        limit: None,
-        cursor: None,
+        ..AdvertisementQuery::default()
     };
     let extent = match args.limit {
         Some(limit) => Extent::AtMost(limit as usize),

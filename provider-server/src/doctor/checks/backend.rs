@@ -103,8 +103,12 @@ fn present(facts: &Facts, kind: BackendKind, capabilities: &Capabilities) -> Vec
 }
 
 fn acceleration(capabilities: &Capabilities) -> Option<Check> {
-    const SUBJECT: &str = "acceleration";
+    // A backend may have said so itself, with more of what can be done about it.
+    const SUBJECT: &str = "hardware virtualisation";
     let accel = capabilities.accel.as_ref()?;
+    if capabilities.findings.iter().any(|finding| finding.subject == SUBJECT) {
+        return None;
+    }
     if capabilities.is_emulated() {
         return Some(Check::warning(
             SUBJECT,

@@ -57,7 +57,7 @@ fn one_of_several_that_is_away_is_a_drawback_and_all_are_shown_by_name() {
     facts.images.as_mut().unwrap().push(of_qemu);
     let checks = examine(&facts);
     check(&checks, "images", "debian-12 (docker), debian-12 (qemu)");
-    let slow = check(&checks, "qemu: acceleration", "a guest hung with KVM");
+    let slow = check(&checks, "qemu: hardware virtualisation", "a guest hung with KVM");
     assert_eq!(slow.verdict, Verdict::Warning);
 }
 

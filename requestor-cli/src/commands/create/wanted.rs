@@ -88,8 +88,7 @@ impl Wanted {
                 platform: args.platform.clone(),
                 isolation,
                 max_usd_per_month: args.max_usd_per_month,
-                limit: None,
-                cursor: None,
+                ..AdvertisementQuery::default()
             },
         };
         let wanted = Self {
