@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::config;
 use crate::control::messages::{
-    BuildImage, EventsQuery, JobOutcome, JobProgress, JobStarted, OwnerEvents, PullImage, Purged,
-    Status,
+    BuildImage, EventsQuery, ImportImage, JobOutcome, JobProgress, JobStarted, OwnerEvents,
+    PullImage, Purged, Status,
 };
 use crate::doctor::http_date;
 use crate::images::ImageName;
@@ -37,6 +37,7 @@ fn control_messages(data: &[u8]) {
     }
     reads_back::<BuildImage>(data);
     reads_back::<PullImage>(data);
+    reads_back::<ImportImage>(data);
     reads_back::<JobStarted>(data);
     reads_back::<JobProgress>(data);
     reads_back::<JobOutcome>(data);

@@ -30,6 +30,9 @@ market_is_contained() {
         tr -d ' \n' | grep '"containment":{"state":"contained"' >/dev/null
 }
 
+# What makes the machines: auto, docker, qemu or multipass.
+market_backend() { cat "$MARKET/backend" 2>/dev/null || echo docker; }
+
 ports_of() { state_of "$MARKET/ports" "$1"; }
 
 discovery_url() { echo "http://127.0.0.1:$(ports_of discovery)"; }
@@ -106,6 +109,7 @@ write_config() {
 		port_range_start = $first
 		# The port behind the last one.
 		port_range_end = $((first + VM_PORTS))
+		backend = "$(market_backend)"
 		# vCPUs are shared out four times over, so that a small machine can rent out several VMs.
 		overcommit_cpu = 4
 		# Where guests can't be kept from this host and its network, only this user's golem can rent one.

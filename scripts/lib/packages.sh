@@ -3,6 +3,10 @@
 #
 #   as_root COMMAND…        runs it as root: directly, or with sudo
 #   ensure_packages PKG…    installs what is missing; "a|b" is satisfied by either, and a is installed
+#   packages_of PROGRAM:PKG…    the packages of those programs that are not here
+#   machine_programs        the programs that the backend qemu needs, as packages_of wants them
+#
+# Nothing that is installed is changed: a program that is there is taken as it is, whatever release it is from.
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
@@ -19,13 +23,36 @@ package_is_installed() {
     [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
+# Whether something can be done as root from here without anybody being asked for a password that he may not have.
+can_be_root() {
+    [ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }
+}
+
+# Ordinary users have no sbin in their path, where half of these are.
+has_program() { PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v "$1" >/dev/null; }
+
+packages_of() {
+    local pair
+    for pair in "$@"; do
+        has_program "${pair%%:*}" || echo "${pair#*:}"
+    done | sort -u
+}
+
+machine_programs() {
+    printf '%s\n' qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils slirp4netns:slirp4netns nft:nftables \
+        mmdebstrap:mmdebstrap gpgv:gpgv mke2fs:e2fsprogs debugfs:e2fsprogs ip:iproute2 prlimit:util-linux \
+        unshare:util-linux nsenter:util-linux setpriv:util-linux
+    # As another user than root, images are built in a user namespace with subordinate ids.
+    [ "$(id -u)" -eq 0 ] || printf '%s\n' newuidmap:uidmap
+}
+
 # Downloading and installing, as quiet as apt can be; what it says goes to the file $1.
 apt_install() {
     local log=$1
     shift
     as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
         apt-get -y -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
-        install --no-install-recommends "$@" </dev/null >>"$log" 2>&1
+        install --no-install-recommends --no-upgrade --no-remove "$@" </dev/null >>"$log" 2>&1
 }
 
 apt_update() {
@@ -56,6 +83,11 @@ ensure_packages() {
         return 0
     fi
 
+    if ! can_be_root; then
+        echo "Packages are missing, and installing them takes root. Have somebody run this, and then try again:" >&2
+        echo "  apt-get install --no-install-recommends ${missing[*]}" >&2
+        return 1
+    fi
     log=$(mktemp) || return 1
     echo "Installing from the distribution's packages: ${missing[*]}"
     # A fresh machine has no lists at all, an old one has lists whose files are gone from the mirror.

@@ -1,5 +1,6 @@
 //! `golem-provider image`: through the running provider, or on its state while none runs.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use super::remote::Remote;
 use super::status::image_table;
 use super::terminal::{Style, print, print_json};
 use crate::backend::BackendKind;
-use crate::control::messages::{self, BuildImage, JobOutcome, JobProgress, JobStarted, PullImage};
+use crate::control::messages::{
+    self, BuildImage, ImportImage, JobOutcome, JobProgress, JobStarted, PullImage,
+};
 use crate::images::{ImageError, ImageInfo, ImageName, ImageRow};
 
 pub(super) const EXAMPLES: &str = "\
@@ -27,10 +30,23 @@ once it is named in GOLEM_PROVIDER_IMAGES.
 
 Examples:
   golem-provider image build debian-12
-  golem-provider image build ubuntu-24.04
-  golem-provider image pull registry.example/team/base:1.2 --name base
+  golem-provider image build ubuntu-24.04 --backend qemu
+  golem-provider image pull registry.example/team/base:1.2 --name base --backend docker
+  golem-provider image pull ubuntu-24.04 --backend qemu
+  golem-provider image import disk.qcow2 --name mine --backend qemu
   golem-provider image list
+  golem-provider image verify debian-12 --backend qemu
   golem-provider image rm base";
+
+const PULL_HELP: &str = "\
+What is fetched for qemu is checked before it is used: official images by the distribution's list of
+checksums, whose signature is verified; others by the checksum that you give. A fetch that broke off
+goes on where it ended when the same command is given again.
+
+Examples:
+  golem-provider image pull registry.example/team/base:1.2 --name base
+  golem-provider image pull ubuntu-24.04 --backend qemu
+  golem-provider image pull https://example.org/disk.qcow2 --sha256 2c26…e7ae --name mine --backend qemu";
 
 /// How often a job is asked how far it is.
 const POLL: Duration = Duration::from_millis(250);
@@ -53,18 +69,47 @@ pub(super) enum ImageCommand {
         #[arg(long, value_name = "BACKEND")]
         backend: Option<BackendKind>,
     },
-    /// Fetch an image from a registry
-    #[command(
-        after_help = "Example:\n  golem-provider image pull registry.example/team/base:1.2 --name base"
-    )]
+    /// Fetch an image: from a registry (docker), or an official cloud image or a disk file (qemu)
+    #[command(after_help = PULL_HELP)]
     Pull {
-        /// registry/name:tag or registry/name@sha256:…
+        /// registry/name:tag, registry/name@sha256:…, debian-12, ubuntu-24.04, or https://…
         #[arg(value_name = "REF")]
         reference: String,
+        /// The file has to have this SHA-256 (qemu): then no signed list is asked
+        #[arg(long, value_name = "HEX", conflicts_with = "sha512")]
+        sha256: Option<String>,
+        /// The same with SHA-512
+        #[arg(long, value_name = "HEX")]
+        sha512: Option<String>,
         /// What to call it here [default: the last part of REF]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
         /// For which backend [default: the provider's first]
+        #[arg(long, value_name = "BACKEND")]
+        backend: Option<BackendKind>,
+    },
+    /// Take a disk file (qcow2 or raw) as an image (qemu)
+    #[command(
+        after_help = "Example:\n  golem-provider image import disk.qcow2 --name mine --backend qemu"
+    )]
+    Import {
+        /// A qcow2 file, or the raw content of a disk that boots by BIOS
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// What to call it here [default: the file's name]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// For which backend [default: the provider's first]
+        #[arg(long, value_name = "BACKEND")]
+        backend: Option<BackendKind>,
+    },
+    /// Read an image again from its first byte to its last, and compare it with its digest (qemu)
+    #[command(after_help = "Example:\n  golem-provider image verify debian-12 --backend qemu")]
+    Verify {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Of which backend, where several have one of that name
         #[arg(long, value_name = "BACKEND")]
         backend: Option<BackendKind>,
     },
@@ -122,7 +167,11 @@ async fn carry_out(place: &PlaceArgs, command: &ImageCommand, way: &Way) -> anyh
     match command {
         ImageCommand::List => list(place, &way.images().await?),
         ImageCommand::Rm { name, backend } => remove(place, way, name, *backend).await,
-        ImageCommand::Build { .. } | ImageCommand::Pull { .. } => {
+        ImageCommand::Build { .. }
+        | ImageCommand::Pull { .. }
+        | ImageCommand::Import { .. }
+        | ImageCommand::Verify { .. } => {
+            check_digits(command)?;
             let mut lines = LiveLines::new();
             let made = match way {
                 Way::Running(remote) => make_there(remote, command, &mut lines).await,
@@ -133,7 +182,7 @@ async fn carry_out(place: &PlaceArgs, command: &ImageCommand, way: &Way) -> anyh
             let is_it =
                 |info: &ImageInfo| info.row.name == row.name && info.row.backend == row.backend;
             let info = way.images().await?.into_iter().find(is_it);
-            told(place, &row, info.as_ref())
+            told(place, command, &row, info.as_ref())
         }
     }
 }
@@ -178,11 +227,35 @@ async fn remove(
     Ok(())
 }
 
-fn told(place: &PlaceArgs, row: &ImageRow, info: Option<&ImageInfo>) -> anyhow::Result<()> {
+/// What is no checksum is refused before anything is asked.
+fn check_digits(command: &ImageCommand) -> anyhow::Result<()> {
+    let ImageCommand::Pull { sha256, sha512, .. } = command else { return Ok(()) };
+    for (option, given, digits) in [("--sha256", sha256, 64), ("--sha512", sha512, 128)] {
+        let Some(text) = given else { continue };
+        if text.len() != digits || !text.chars().all(|c| c.is_ascii_hexdigit()) {
+            let shown = printable(text, 140);
+            let problem =
+                format!("{option} takes {digits} hexadecimal digits, and '{shown}' is not that");
+            return Err(Coded::usage(problem).into());
+        }
+    }
+    Ok(())
+}
+
+fn told(
+    place: &PlaceArgs,
+    command: &ImageCommand,
+    row: &ImageRow,
+    info: Option<&ImageInfo>,
+) -> anyhow::Result<()> {
     let offered = info.is_some_and(|info| info.offered);
     if place.json {
-        let size = info.and_then(|info| info.size_bytes);
+        let size = info.and_then(|info| info.details.size_bytes);
         return print_json(&json!({"image": row, "size_bytes": size, "offered": offered}));
+    }
+    if matches!(command, ImageCommand::Verify { .. }) {
+        print(&format!("The image {} is what it was ({}).\n", row.name, row.digest));
+        return Ok(());
     }
     let next = if offered {
         "It can be rented.".to_owned()
@@ -204,10 +277,24 @@ async fn make_there(
     lines: &mut LiveLines,
 ) -> anyhow::Result<ImageRow> {
     let JobStarted { job } = match command {
-        ImageCommand::Pull { reference, name, backend } => {
+        ImageCommand::Pull { reference, name, sha256, sha512, backend } => {
             let (reference, name) = (reference.clone(), name.clone());
-            let body = PullImage { reference, name, backend: *backend };
+            let checksum = sha256.clone().or_else(|| sha512.clone());
+            let body = PullImage { reference, name, checksum, backend: *backend };
             remote.post(messages::PULL_IMAGE, &body, SHORT).await?
+        }
+        ImageCommand::Import { file, name, backend } => {
+            let body = ImportImage { file: whole(file)?, name: name.clone(), backend: *backend };
+            remote.post(messages::IMPORT_IMAGE, &body, SHORT).await?
+        }
+        ImageCommand::Verify { name, backend } => {
+            let parsed: ImageName =
+                crate::images::canonical(name).parse().map_err(ImageError::Name)?;
+            let mut path = messages::VERIFY_IMAGE.replace("{name}", parsed.as_str());
+            if let Some(kind) = backend {
+                path.push_str(&format!("?backend={kind}"));
+            }
+            remote.post(&path, &(), SHORT).await?
         }
         ImageCommand::Build { name, backend } => {
             let body = BuildImage { name: name.clone(), backend: *backend };
@@ -223,6 +310,12 @@ async fn make_there(
             bail!("interrupted; it was cancelled")
         }
     }
+}
+
+/// The file's whole path: the provider is somewhere else.
+fn whole(file: &Path) -> anyhow::Result<PathBuf> {
+    let found = file.canonicalize();
+    found.map_err(|error| Coded::usage(format!("can't read {}: {error}", file.display())).into())
 }
 
 async fn follow(remote: &Remote, path: &str, lines: &mut LiveLines) -> anyhow::Result<ImageRow> {
@@ -261,10 +354,16 @@ async fn make_here(
     let images = &offline.images;
     let making = async {
         match command {
-            ImageCommand::Pull { reference, name, backend } => {
+            ImageCommand::Pull { reference, name, sha256, sha512, backend } => {
                 let backend = offline.backend_for_images(*backend).await?;
-                Ok(images.pull(reference, name.as_deref(), backend, sender).await?)
+                let checksum = sha256.clone().or_else(|| sha512.clone());
+                Ok(images.pull(reference, checksum, name.as_deref(), backend, sender).await?)
             }
+            ImageCommand::Import { file, name, backend } => {
+                let backend = offline.backend_for_images(*backend).await?;
+                Ok(images.import(&whole(file)?, name.as_deref(), backend, sender).await?)
+            }
+            ImageCommand::Verify { name, backend } => Ok(images.verify(name, *backend).await?),
             ImageCommand::Build { name, backend } => {
                 // Before anything is asked or tried for it.
                 let _: ImageName =

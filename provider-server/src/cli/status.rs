@@ -245,7 +245,7 @@ pub(super) fn image_table(images: &[ImageInfo], style: Style) -> String {
         } else {
             ("no".to_owned(), Some(Tone::Faint))
         };
-        let size = match image.size_bytes {
+        let size = match image.details.size_bytes {
             Some(bytes) => (megabytes(bytes), None),
             None => ("gone".to_owned(), Some(Tone::Bad)),
         };
@@ -362,7 +362,10 @@ mod tests {
                     built: true,
                     created_at: at(0),
                 },
-                size_bytes: Some(123_456_789),
+                details: crate::backend::ImageDetails {
+                    size_bytes: Some(123_456_789),
+                    ..crate::backend::ImageDetails::default()
+                },
                 offered: true,
             }],
             vms: vms::tests::lines(),

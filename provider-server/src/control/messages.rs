@@ -1,6 +1,7 @@
 //! What the owner's commands and the running provider say to each other over the control socket.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use golem_vm_protocol::problem::Problem;
 use golem_vm_protocol::time::Timestamp;
@@ -25,6 +26,10 @@ pub const IMAGES: &str = "/images";
 pub const BUILD_IMAGE: &str = "/images/build";
 /// `POST` [`PullImage`]: [`JobStarted`].
 pub const PULL_IMAGE: &str = "/images/pull";
+/// `POST` [`ImportImage`]: [`JobStarted`].
+pub const IMPORT_IMAGE: &str = "/images/import";
+/// `POST` with the query [`ImageQuery`]: [`JobStarted`]; the job reads the image again.
+pub const VERIFY_IMAGE: &str = "/images/{name}/verify";
 /// `DELETE` with the query [`ImageQuery`]: `null`.
 pub const IMAGE: &str = "/images/{name}";
 /// `GET ?from=N`: [`JobProgress`]. `DELETE`: cancels it.
@@ -334,6 +339,22 @@ pub struct PullImage {
     /// `registry/name:tag` or `…@sha256:…`.
     pub reference: String,
     /// What to call it; else a name that follows from the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The checksum that is demanded: 64 hexadecimal digits of SHA-256, or 128 of SHA-512.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
+    /// For which backend; else for the provider's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendKind>,
+}
+
+/// Takes a disk file of the owner's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportImage {
+    /// Where it is, from `/`.
+    pub file: PathBuf,
+    /// What to call it; else the file's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// For which backend; else for the provider's first.

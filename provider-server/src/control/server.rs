@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::jobs::Jobs;
 use super::messages::{
-    self, BuildImage, Check, EventsQuery, ImageQuery, JobProgress, JobStarted, OwnerEvents,
-    PullImage, Purged, Quarantine, Status, VmLine,
+    self, BuildImage, Check, EventsQuery, ImageQuery, ImportImage, JobProgress, JobStarted,
+    OwnerEvents, PullImage, Purged, Quarantine, Status, VmLine,
 };
 use super::running::Running;
 use super::{events, overview, purge, quarantine};
@@ -47,6 +47,8 @@ pub fn router(running: Arc<Running>) -> Router {
         .route(messages::IMAGES, get(images))
         .route(messages::BUILD_IMAGE, post(build_image))
         .route(messages::PULL_IMAGE, post(pull_image))
+        .route(messages::IMPORT_IMAGE, post(import_image))
+        .route(messages::VERIFY_IMAGE, post(verify_image))
         .route(messages::IMAGE, delete(remove_image))
         .route(messages::JOB, get(job).delete(cancel_job))
         .route(messages::QUARANTINE, post(quarantine_vm))
@@ -94,8 +96,32 @@ async fn pull_image(
 ) -> Json<JobStarted> {
     let catalog = running.rental.images.clone();
     let job = jobs.begin(|lines| async move {
-        catalog.pull(&body.reference, body.name.as_deref(), body.backend, lines).await
+        let PullImage { reference, name, checksum, backend } = body;
+        catalog.pull(&reference, checksum, name.as_deref(), backend, lines).await
     });
+    Json(JobStarted { job })
+}
+
+async fn import_image(
+    State(running): State<Arc<Running>>,
+    State(jobs): State<Jobs>,
+    JsonBody(body): JsonBody<ImportImage>,
+) -> Json<JobStarted> {
+    let catalog = running.rental.images.clone();
+    let job = jobs.begin(|lines| async move {
+        catalog.import(&body.file, body.name.as_deref(), body.backend, lines).await
+    });
+    Json(JobStarted { job })
+}
+
+async fn verify_image(
+    State(running): State<Arc<Running>>,
+    State(jobs): State<Jobs>,
+    Path(name): Path<String>,
+    QueryParams(query): QueryParams<ImageQuery>,
+) -> Json<JobStarted> {
+    let catalog = running.rental.images.clone();
+    let job = jobs.begin(|_lines| async move { catalog.verify(&name, query.backend).await });
     Json(JobStarted { job })
 }
 

@@ -18,7 +18,8 @@ use golem_vm_protocol::vm::Isolation;
 use super::*;
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{
-    Backend, BackendChoice, BackendKind, Capabilities, Containment, Finding, ImageDigest,
+    Backend, BackendChoice, BackendKind, Capabilities, Containment, Finding, ImageDetails,
+    ImageDigest,
 };
 use crate::capacity::{Amount, Booked, Books};
 use crate::config::{Config, TABLE};
@@ -40,7 +41,7 @@ fn image(name: &str, offered: bool, there: bool) -> ImageInfo {
             built: true,
             created_at: Timestamp::from_unix_seconds(1_800_000_000),
         },
-        size_bytes: there.then_some(1),
+        details: ImageDetails { size_bytes: there.then_some(1), ..ImageDetails::default() },
         offered,
     }
 }

@@ -4,6 +4,7 @@ mod name;
 mod register;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::backend::{BackendError, BackendKind, Backends, ImageDigest, Present, ProgressSender};
+use crate::backend::{
+    BackendError, BackendKind, Backends, ImageDetails, ImageDigest, Present, ProgressSender,
+    WantedImage,
+};
 
 pub use name::{ImageName, ImageNameError, canonical};
 pub use register::{ImageRegister, ImageRow};
@@ -56,8 +60,9 @@ pub struct ImageInfo {
     /// Name, digest, source.
     #[serde(flatten)]
     pub row: ImageRow,
-    /// Size in bytes; `None` when the backend no longer has it.
-    pub size_bytes: Option<u64>,
+    /// What its backend knows; nothing when it no longer has it.
+    #[serde(flatten)]
+    pub details: ImageDetails,
     /// Whether it can be rented.
     pub offered: bool,
 }
@@ -133,13 +138,13 @@ impl ImageCatalog {
         let there = self.backends.there();
         let order: Vec<BackendKind> = there.iter().map(Present::kind).collect();
         let of = async |row: ImageRow| {
-            let size = async {
+            let details = async {
                 let present = there.iter().find(|present| present.kind() == row.backend)?;
-                let size = present.backend.images().size(&row.digest);
-                timeout(SIZE_DEADLINE, size).await.ok()?.ok()?
+                let details = present.backend.images().details(&row.digest);
+                timeout(SIZE_DEADLINE, details).await.ok()?.ok()?
             };
-            let size_bytes = size.await;
-            ImageInfo { size_bytes, offered: self.is_offered(&row, &order), row }
+            let details = details.await.unwrap_or_default();
+            ImageInfo { details, offered: self.is_offered(&row, &order), row }
         };
         Ok(join_all(self.register.images().await?.into_iter().map(of)).await)
     }
@@ -169,13 +174,15 @@ impl ImageCatalog {
         self.put(name, digest, backend.kind(), true).await
     }
 
-    /// Fetches an image for one backend. It can be rented once it is named in `GOLEM_PROVIDER_IMAGES`.
+    /// Fetches an image for one backend, with the checksum that the owner demands. It can be rented once it is named
+    /// in `GOLEM_PROVIDER_IMAGES`.
     ///
     /// # Errors
     /// [`ImageError`].
     pub async fn pull(
         &self,
         reference: &str,
+        checksum: Option<String>,
         name: Option<&str>,
         backend: Option<BackendKind>,
         progress: ProgressSender,
@@ -185,8 +192,45 @@ impl ImageCatalog {
             None => ImageName::from_reference(reference)?,
         };
         let backend = self.meant(backend)?.backend;
-        let digest = backend.images().pull(reference, progress).await?;
+        let reference = reference.to_owned();
+        let wanted = WantedImage { reference, name: name.to_string(), checksum };
+        let digest = backend.images().pull(&wanted, progress).await?;
         self.put(name, digest, backend.kind(), false).await
+    }
+
+    /// Takes a disk file of the owner's for one backend. It can be rented as what was fetched.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn import(
+        &self,
+        file: &Path,
+        name: Option<&str>,
+        backend: Option<BackendKind>,
+        progress: ProgressSender,
+    ) -> Result<ImageRow, ImageError> {
+        let name: ImageName = match name {
+            Some(name) => canonical(name).parse()?,
+            None => ImageName::from_reference(&file.to_string_lossy())?,
+        };
+        let backend = self.meant(backend)?.backend;
+        let digest = backend.images().import(file, name.as_str(), progress).await?;
+        self.put(name, digest, backend.kind(), false).await
+    }
+
+    /// Reads an image again from its first byte to its last.
+    ///
+    /// # Errors
+    /// [`ImageError::Unknown`], [`ImageError::Several`], or that it is not what it was.
+    pub async fn verify(
+        &self,
+        name: &str,
+        backend: Option<BackendKind>,
+    ) -> Result<ImageRow, ImageError> {
+        let row = self.row(&canonical(name), backend).await?;
+        let images = self.backends.of(row.backend)?.backend;
+        images.images().verify(&row.digest).await?;
+        Ok(row)
     }
 
     async fn put(

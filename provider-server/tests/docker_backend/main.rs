@@ -21,7 +21,7 @@ use golem_vm_provider::backend::docker::DockerBackend;
 use golem_vm_provider::backend::docker::endpoint::Surroundings;
 use golem_vm_provider::backend::{
     Backend, BackendError, Containment, Egress, EndedBy, ImageDigest, ImageStore, Metering,
-    Observation,
+    Observation, WantedImage,
 };
 use golem_vm_provider::containment::{Firewall, Rules};
 use registry::Registry;
@@ -365,10 +365,10 @@ async fn images_come_from_registries_by_tag_and_by_digest() {
     let images = provider.backend.images();
     let name = format!("{}/test/tiny", registry.address);
     for reference in [format!("{name}:v1"), format!("{name}@{}", registry.manifest)] {
-        let digest = images.pull(&reference, progress()).await.unwrap();
+        let digest = images.pull(&WantedImage::of(&reference), progress()).await.unwrap();
         assert_eq!(digest.as_str(), registry.image);
         assert!(images.size(&digest).await.unwrap().is_some());
-        let again = images.pull(&reference, progress()).await.unwrap();
+        let again = images.pull(&WantedImage::of(&reference), progress()).await.unwrap();
         assert_eq!(again, digest);
         images.remove("tiny", &digest).await.unwrap();
         images.remove("tiny", &digest).await.unwrap();
@@ -378,14 +378,15 @@ async fn images_come_from_registries_by_tag_and_by_digest() {
     let volumes = serde_json::json!({ "Volumes": { "/data": {} } });
     let with_volumes = Registry::with_settings(&format!("{}-volumes", provider.id), &volumes);
     let reference = format!("{}/test/tiny:v1", with_volumes.address);
-    let refused = images.pull(&reference, progress()).await.unwrap_err();
+    let refused = images.pull(&WantedImage::of(&reference), progress()).await.unwrap_err();
     assert!(refused.to_string().contains("declares volumes (/data)"), "{refused}");
     let digest = ImageDigest::new(with_volumes.image.clone());
     assert_eq!(images.size(&digest).await, Ok(None), "and is not kept");
 
-    let absent = images.pull(&format!("{name}:v2"), progress()).await.unwrap_err();
+    let absent =
+        images.pull(&WantedImage::of(&format!("{name}:v2")), progress()).await.unwrap_err();
     assert!(absent.to_string().starts_with("can't pull the image 127.0.0.1:"), "{absent}");
-    let nobody = images.pull("127.0.0.1:1/x/y:v1", progress()).await.unwrap_err();
+    let nobody = images.pull(&WantedImage::of("127.0.0.1:1/x/y:v1"), progress()).await.unwrap_err();
     assert!(matches!(nobody, BackendError::Failed(_)), "{nobody}");
 }
 
@@ -412,7 +413,7 @@ async fn an_engine_that_is_not_there_is_unavailable_and_nothing_is_absent() {
         backend.clean_up().await.unwrap_err(),
         backend.usage(vm.id()).await.unwrap_err(),
         backend.build("debian-12", progress()).await.unwrap_err(),
-        backend.pull("x:y", progress()).await.unwrap_err(),
+        backend.pull(&WantedImage::of("x:y"), progress()).await.unwrap_err(),
         backend.size(&vm.spec.image).await.unwrap_err(),
         backend.remove("x", &vm.spec.image).await.unwrap_err(),
     ];

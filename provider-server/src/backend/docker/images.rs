@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::pull::{self, Reference};
 use super::recipe::Recipe;
 use super::{DockerBackend, build, disk, tags, tidy};
-use crate::backend::{BackendError, ImageDigest, ImageStore, ProgressSender};
+use crate::backend::{BackendError, ImageDigest, ImageStore, ProgressSender, WantedImage};
 
 #[async_trait]
 impl ImageStore for DockerBackend {
@@ -33,10 +33,16 @@ impl ImageStore for DockerBackend {
 
     async fn pull(
         &self,
-        reference: &str,
+        wanted: &WantedImage,
         progress: ProgressSender,
     ) -> Result<ImageDigest, BackendError> {
-        let reference = Reference::parse(reference).map_err(BackendError::Failed)?;
+        if wanted.checksum.is_some() {
+            return Err(BackendError::Failed(
+                "an image of a registry is pinned by its reference: registry/name@sha256:…"
+                    .to_owned(),
+            ));
+        }
+        let reference = Reference::parse(&wanted.reference).map_err(BackendError::Failed)?;
         let progress = Progress::new(progress);
         let tag = tags::tag_of(&self.provider);
         let pulled =

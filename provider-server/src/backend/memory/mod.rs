@@ -26,7 +26,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::{
     Backend, BackendError, BackendKind, Capabilities, Containment, DiskRoom, DiskUse, DiskWatch,
     EndedBy, ImageDigest, ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation,
-    ProgressSender, Usage,
+    ProgressSender, Usage, WantedImage,
 };
 use crate::fail_point::{self, FailPoint};
 pub use kept::FILE_NAME;
@@ -468,9 +468,10 @@ impl ImageStore for MemoryBackend {
 
     async fn pull(
         &self,
-        reference: &str,
+        wanted: &WantedImage,
         progress: ProgressSender,
     ) -> Result<ImageDigest, BackendError> {
+        let reference = wanted.reference.as_str();
         let _ = progress.send(format!("pulling {reference}")).await;
         self.call(Method::Pull, |state| {
             let digest = digest_of(reference);

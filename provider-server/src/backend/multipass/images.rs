@@ -14,7 +14,9 @@ use sha2::{Digest, Sha256};
 use super::Multipass;
 use super::reading;
 use super::said::Trouble;
-use crate::backend::{BackendError, ImageDigest, ImageStore, ProgressSender, kept_file};
+use crate::backend::{
+    BackendError, ImageDigest, ImageStore, ProgressSender, WantedImage, kept_file,
+};
 
 /// What stands before a name that Multipass understands.
 const NAMED: &str = "multipass:";
@@ -175,9 +177,15 @@ impl ImageStore for Multipass {
 
     async fn pull(
         &self,
-        reference: &str,
+        wanted: &WantedImage,
         progress: ProgressSender,
     ) -> Result<ImageDigest, BackendError> {
+        if wanted.checksum.is_some() {
+            return Err(BackendError::Failed(
+                "Multipass fetches images itself, so no checksum can be demanded of it".to_owned(),
+            ));
+        }
+        let reference = wanted.reference.as_str();
         check(reference)?;
         if let Some(path) = reference.strip_prefix("file://") {
             let path = PathBuf::from(path);
@@ -203,6 +211,17 @@ impl ImageStore for Multipass {
             return Ok(ImageDigest::new(format!("{NAMED}{reference}")));
         }
         self.named(&[reference.to_owned()]).await
+    }
+
+    async fn import(
+        &self,
+        file: &Path,
+        name: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageDigest, BackendError> {
+        let reference = format!("file://{}", file.display());
+        let wanted = WantedImage { reference, name: name.to_owned(), checksum: None };
+        self.pull(&wanted, progress).await
     }
 
     /// Of what Multipass keeps itself the size is not said.

@@ -32,8 +32,9 @@ pub(in crate::doctor) fn images(facts: &Facts) -> Check {
         return Check::bad(SUBJECT, found, remedy);
     }
     // Of a backend that does not answer every image looks lost; that is said once, by its own check.
-    let is_lost =
-        |image: &&&ImageInfo| image.size_bytes.is_none() && facts.answers(image.row.backend);
+    let is_lost = |image: &&&ImageInfo| {
+        image.details.size_bytes.is_none() && facts.answers(image.row.backend)
+    };
     if let Some(lost) = offered.iter().find(is_lost) {
         let (name, kind) = (&lost.row.name, lost.row.backend);
         let again = if lost.row.built {
