@@ -237,8 +237,10 @@ fn images(out: &mut String, images: &[ImageInfo], style: Style) {
 
 /// The images as a table.
 pub(super) fn image_table(images: &[ImageInfo], style: Style) -> String {
-    let mut rows =
-        Rows::new(&["IMAGE", "BACKEND", "FOR RENT", "SIZE", "SOURCE", "MADE", "DIGEST"], style);
+    let mut rows = Rows::new(
+        &["IMAGE", "BACKEND", "FOR RENT", "SIZE", "BOOTS IN", "SOURCE", "MADE", "DIGEST"],
+        style,
+    );
     for image in images {
         let rent = if image.offered {
             ("yes".to_owned(), Some(Tone::Good))
@@ -254,12 +256,27 @@ pub(super) fn image_table(images: &[ImageInfo], style: Style) -> String {
             (image.row.backend.to_string(), None),
             rent,
             size,
-            (if image.row.built { "built" } else { "pulled" }.to_owned(), None),
+            (boots_in(image), None),
+            (source(image), None),
             (moment(image.row.created_at), None),
             (short_digest(image.row.digest.as_str()), Some(Tone::Faint)),
         ]);
     }
     rows.render()
+}
+
+/// How long it takes from power-on to an SSH server, where that means something and was measured.
+fn boots_in(image: &ImageInfo) -> String {
+    let millis = image.details.boot_millis;
+    millis.map_or_else(|| "-".to_owned(), |millis| format!("{:.1} s", millis as f64 / 1000.0))
+}
+
+fn source(image: &ImageInfo) -> String {
+    match &image.details.source {
+        Some(source) => printable(source, 60),
+        None if image.row.built => "built".to_owned(),
+        None => "pulled".to_owned(),
+    }
 }
 
 fn megabytes(bytes: u64) -> String {

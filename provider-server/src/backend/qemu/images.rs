@@ -1,11 +1,32 @@
 //! What machines boot from: images in the crate's store, known by the hash of their content.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use async_trait::async_trait;
 use golem_vm_machine::image::build::{Recipe, build};
-use golem_vm_machine::image::{ContentDigest, ImageError};
+use golem_vm_machine::image::pull::{Checksum, Puller, Wanted};
+use golem_vm_machine::image::{ContentDigest, Image, ImageError, Source};
+use golem_vm_machine::vm::{Ended, MachineName, State};
+use golem_vm_protocol::text::printable;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 use super::QemuBackend;
-use crate::backend::{BackendError, ImageDigest, ImageStore, ProgressSender};
+use crate::backend::{
+    BackendError, ImageDetails, ImageDigest, ImageStore, ProgressSender, WantedImage,
+};
+use crate::images::canonical;
+
+/// An image that no name leads to is kept for this long: it may just have been made.
+const KEPT: Duration = Duration::from_secs(86_400);
+/// A boot that takes longer is not measured: nobody would wait for it.
+const LONGEST_BOOT: Duration = Duration::from_secs(600);
+/// How often is looked whether a machine has booted.
+const LOOK: Duration = Duration::from_millis(250);
 
 #[async_trait]
 impl ImageStore for QemuBackend {
@@ -14,24 +35,46 @@ impl ImageStore for QemuBackend {
         name: &str,
         progress: ProgressSender,
     ) -> Result<ImageDigest, BackendError> {
-        let recipe = Recipe::named(name).ok_or_else(|| {
-            BackendError::Failed(format!(
-                "there is no recipe for '{name}'; known: {}",
-                Recipe::names()
-            ))
-        })?;
+        let recipe = Recipe::named(name)
+            .ok_or_else(|| failed(ImageError::NoRecipe(printable(name, 60), Recipe::names())))?;
+        // Two at once would be in each other's way.
+        let _one_at_a_time = self.builds.lock().await;
         let image = build(&self.images, &recipe, &progress).await.map_err(failed)?;
-        Ok(ImageDigest::new(image.digest.to_string()))
+        Ok(digest_of(&image))
     }
 
     async fn pull(
         &self,
-        reference: &str,
-        _progress: ProgressSender,
+        wanted: &WantedImage,
+        progress: ProgressSender,
     ) -> Result<ImageDigest, BackendError> {
-        Err(BackendError::Failed(format!(
-            "'{reference}' can't be fetched for QEMU; build an image: golem-provider image build debian-12"
-        )))
+        let checksum = wanted.checksum.as_deref().map(Checksum::parse).transpose();
+        let checksum = checksum.map_err(|error| BackendError::Failed(error.to_string()))?;
+        let official = canonical(&wanted.reference);
+        let known = Recipe::named(&official).is_some();
+        let what = if known { official.as_str() } else { wanted.reference.as_str() };
+        let wanted = Wanted { what, name: &wanted.name, checksum };
+        let image = Puller::new(&self.images).pull(&wanted, &progress).await.map_err(failed)?;
+        Ok(digest_of(&image))
+    }
+
+    async fn import(
+        &self,
+        file: &Path,
+        name: &str,
+        progress: ProgressSender,
+    ) -> Result<ImageDigest, BackendError> {
+        let image = Puller::new(&self.images).import(file, name, &progress).await;
+        Ok(digest_of(&image.map_err(failed)?))
+    }
+
+    async fn verify(&self, digest: &ImageDigest) -> Result<(), BackendError> {
+        let missing = || BackendError::ImageMissing(digest.to_string());
+        let known = known(digest).ok_or_else(missing)?;
+        self.images.verify(&known).await.map(|_| ()).map_err(|error| match error {
+            ImageError::Missing(_) => missing(),
+            other => failed(other),
+        })
     }
 
     async fn size(&self, digest: &ImageDigest) -> Result<Option<u64>, BackendError> {
@@ -39,12 +82,115 @@ impl ImageStore for QemuBackend {
         Ok(self.images.get(&digest).map_err(failed)?.map(|image| image.file_size))
     }
 
-    async fn remove(&self, _name: &str, digest: &ImageDigest) -> Result<(), BackendError> {
-        match known(digest) {
-            Some(digest) => self.images.remove(&digest).map_err(failed),
-            None => Ok(()),
-        }
+    async fn details(&self, digest: &ImageDigest) -> Result<Option<ImageDetails>, BackendError> {
+        let Some(digest) = known(digest) else { return Ok(None) };
+        let image = self.images.get(&digest).map_err(failed)?;
+        Ok(image.map(|image| ImageDetails {
+            size_bytes: Some(image.file_size),
+            source: Some(source(&image.source)),
+            boot_millis: image.boot_millis,
+            templates: None,
+        }))
     }
+
+    async fn remove(&self, _name: &str, digest: &ImageDigest) -> Result<(), BackendError> {
+        let Some(known) = known(digest) else { return Ok(()) };
+        if let Some(user) = self.users_of(&known)?.first() {
+            return Err(BackendError::Failed(format!(
+                "the image {digest} is still used by a VM ({user}): destroy those that were made from it first"
+            )));
+        }
+        self.images.remove(&known).map_err(failed)
+    }
+
+    async fn tidy(&self, needed: &BTreeSet<ImageDigest>) -> Result<(), BackendError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for image in self.images.list().map_err(failed)? {
+            let young = now.saturating_sub(Duration::from_secs(image.created)) < KEPT;
+            if young || needed.contains(&digest_of(&image)) {
+                continue;
+            }
+            if self.users_of(&image.digest)?.is_empty() {
+                self.images.remove(&image.digest).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl QemuBackend {
+    /// The machines whose disks lie on that image.
+    fn users_of(&self, digest: &ContentDigest) -> Result<Vec<MachineName>, BackendError> {
+        let mut users = Vec::new();
+        for name in self.machines.list().map_err(super::failed)? {
+            // One that can't be read could be one of them.
+            if let Some(manifest) = self.machines.manifest(&name).map_err(super::failed)?
+                && manifest.base.iter().any(|base| is_of(&base.directory, digest))
+            {
+                users.push(name);
+            }
+        }
+        Ok(users)
+    }
+
+    /// Whether a start of that machine is its first one, from power-on.
+    pub(super) async fn boots_first(&self, name: &MachineName) -> bool {
+        matches!(self.machines.observe(name).await, Ok(State::Stopped(Ended::Never)))
+    }
+
+    /// Writes down how long the machine takes to answer that was started then, if nobody knows yet how long its image
+    /// takes to boot here.
+    pub(super) fn measure_boot(&self, name: &MachineName, began: Instant) {
+        let Ok(Some(manifest)) = self.machines.manifest(name) else { return };
+        // One on top of something else than an image is resumed, or another one's copy.
+        let [base] = manifest.base.as_slice() else { return };
+        let hex = base.directory.file_name().map(|name| name.to_string_lossy().into_owned());
+        let Ok(digest) = format!("sha256:{}", hex.unwrap_or_default()).parse() else { return };
+        let measured = self.images.get(&digest);
+        let unknown = matches!(measured, Ok(Some(Image { boot_millis: None, .. })));
+        let Some(ssh) = manifest.run.and_then(|run| run.ssh).filter(|_| unknown) else { return };
+        let images = self.images.clone();
+        tokio::spawn(async move {
+            if timeout(LONGEST_BOOT, answers(ssh)).await.is_ok() {
+                let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                if let Err(error) = images.note_boot(&digest, millis) {
+                    tracing::warn!(%digest, %error, "an image's boot time can't be written down");
+                }
+            }
+        });
+    }
+}
+
+/// Waits for an SSH server to say who it is.
+async fn answers(ssh: SocketAddr) {
+    loop {
+        let asked = timeout(Duration::from_secs(5), async {
+            let mut beginning = [0; 4];
+            let mut stream = TcpStream::connect(ssh).await?;
+            stream.read_exact(&mut beginning).await?;
+            Ok::<_, std::io::Error>(beginning)
+        });
+        if matches!(asked.await, Ok(Ok(beginning)) if beginning == *b"SSH-") {
+            return;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn is_of(directory: &Path, digest: &ContentDigest) -> bool {
+    directory.file_name().is_some_and(|name| name.to_string_lossy() == digest.hex())
+}
+
+fn source(source: &Source) -> String {
+    match source {
+        Source::Built { .. } => "built".to_owned(),
+        Source::Pulled { url } => url.clone(),
+        Source::Imported { file } => format!("file {file}"),
+    }
+}
+
+fn digest_of(image: &Image) -> ImageDigest {
+    ImageDigest::new(image.digest.to_string())
 }
 
 fn known(digest: &ImageDigest) -> Option<ContentDigest> {

@@ -22,7 +22,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use golem_vm_machine::accel::Choice;
@@ -62,6 +62,8 @@ pub struct QemuBackend {
     consoles: console::Attached,
     /// Held while disk is promised.
     promising: tokio::sync::Mutex<()>,
+    /// Held while an image is built.
+    builds: tokio::sync::Mutex<()>,
 }
 
 impl QemuBackend {
@@ -94,6 +96,7 @@ impl QemuBackend {
             guard: guard::State::default(),
             consoles: console::Attached::default(),
             promising: tokio::sync::Mutex::default(),
+            builds: tokio::sync::Mutex::default(),
         })
     }
 
@@ -157,7 +160,13 @@ impl Backend for QemuBackend {
 
     async fn start(&self, id: InstanceId) -> Result<(), BackendError> {
         self.consoles.end(id);
-        self.machines.start(&spec::name(id)?).await.map_err(|error| self.explained(id, error))
+        let name = spec::name(id)?;
+        let (first, began) = (self.boots_first(&name).await, Instant::now());
+        self.machines.start(&name).await.map_err(|error| self.explained(id, error))?;
+        if first {
+            self.measure_boot(&name, began);
+        }
+        Ok(())
     }
 
     async fn authorize(&self, id: InstanceId, keys: &[SshPublicKey]) -> Result<(), BackendError> {
