@@ -67,6 +67,41 @@ fail_points! {
     /// The instance is stopped, and the port leads nowhere.
     StopUnrouted = "stop.unrouted",
 
+    /// A VM is written down as being suspended, with disk for its memory.
+    SuspendRecorded = "suspend.recorded",
+    /// The instance's memory is kept, and it has ended; the port still leads to it.
+    SuspendSuspended = "suspend.suspended",
+    /// The instance's memory is kept, and the port leads nowhere.
+    SuspendUnrouted = "suspend.unrouted",
+    /// Memory that an instance could not go on from is thrown away; it does not boot yet.
+    StartForgotten = "start.forgotten",
+
+    /// A snapshot is written down as being made.
+    SnapshotRecorded = "snapshot.recorded",
+    /// The snapshot is made; it is written down as being made.
+    SnapshotMade = "snapshot.made",
+    /// The snapshot is written down as whole.
+    SnapshotKept = "snapshot.kept",
+    /// A snapshot is written down as being removed.
+    UnsnapshotRecorded = "unsnapshot.recorded",
+    /// The snapshot is gone; it is written down as being removed.
+    UnsnapshotRemoved = "unsnapshot.removed",
+    /// Nothing is written down of the snapshot any more.
+    UnsnapshotReleased = "unsnapshot.released",
+    /// The instance was taken back to a snapshot; its VM is written down as on the way there.
+    RestoreRestored = "restore.restored",
+    /// The VM is written down as taken back; it does not run yet if it is to.
+    RestoreRecorded = "restore.recorded",
+
+    /// The new size is written down and reserved; the instance does not have it.
+    ResizeRecorded = "resize.recorded",
+    /// The instance has the new size; nobody wrote that down.
+    ResizeApplied = "resize.applied",
+    /// It is written down that the instance has the new size.
+    ResizeKept = "resize.kept",
+    /// The instance of a clone is made; its source's task has not told.
+    CloneLent = "clone.lent",
+
     /// A VM is written down as being removed.
     DestroyRecorded = "destroy.recorded",
     /// The port leads nowhere; the instance is still there.

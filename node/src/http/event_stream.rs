@@ -17,7 +17,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
 use axum::response::Response;
 use golem_vm_protocol::signature::{EVENT_STREAM, Nonce};
-use golem_vm_protocol::vm::{KEEP_ALIVE, VmEvent};
+use golem_vm_protocol::vm::{ConsoleOutput, KEEP_ALIVE, VmEvent};
 use golem_vm_protocol::{ErrorCode, KeyId};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
@@ -174,6 +174,12 @@ impl<S: Sync> FromRequestParts<S> for EventStream {
 }
 
 impl EventStream {
+    /// The `nonce` of the request that is answered; empty for an unsigned one.
+    #[must_use]
+    pub fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
     /// Answers with what `tell` sends, until it is done, the reader has gone, the service ends, or the time for
     /// a stream is over; `tell` is dropped then, wherever it is.
     pub fn answer<F, T>(self, tell: F) -> Response
@@ -237,6 +243,34 @@ impl EventSink {
     pub async fn send(&self, event: &VmEvent) -> Result<(), ReaderGone> {
         let frame = self.signing.frame(event, &self.nonce).map_err(|error| {
             tracing::error!("event {} of {} can't be sent: {error}", event.number, event.vm_id);
+            ReaderGone
+        })?;
+        self.sender.send(frame.into()).await.map_err(|_| ReaderGone)
+    }
+}
+
+impl EventSink {
+    /// The `nonce` of the request that is answered; empty for an unsigned one.
+    #[must_use]
+    pub fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
+    /// Waits until there is room for one more.
+    ///
+    /// # Errors
+    /// [`ReaderGone`].
+    pub async fn ready(&self) -> Result<(), ReaderGone> {
+        self.sender.reserve().await.map(drop).map_err(|_| ReaderGone)
+    }
+
+    /// Signs what a console said, and sends it. Waits while the reader is behind.
+    ///
+    /// # Errors
+    /// As [`EventSink::send`].
+    pub async fn send_console(&self, piece: &ConsoleOutput) -> Result<(), ReaderGone> {
+        let frame = self.signing.console_frame(piece).map_err(|error| {
+            tracing::error!("what a console said can't be sent: {error}");
             ReaderGone
         })?;
         self.sender.send(frame.into()).await.map_err(|_| ReaderGone)

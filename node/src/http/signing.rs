@@ -14,7 +14,7 @@ use golem_vm_protocol::signature::{
 };
 use golem_vm_protocol::text::printable;
 use golem_vm_protocol::time::{Timestamp, in_words};
-use golem_vm_protocol::vm::{VmEvent, stream_frame};
+use golem_vm_protocol::vm::{ConsoleOutput, VmEvent, console_frame, stream_frame};
 use golem_vm_protocol::{ErrorCode, KeyId, KeyPair, Problem};
 
 use super::caller::Caller;
@@ -321,6 +321,11 @@ impl Signing {
     /// An event as it goes into the stream that answers the request with `nonce`.
     pub(super) fn frame(&self, event: &VmEvent, nonce: &str) -> Result<String, DocumentError> {
         stream_frame(event, nonce, &self.key)
+    }
+
+    /// What a console said as it goes into its stream.
+    pub(super) fn console_frame(&self, piece: &ConsoleOutput) -> Result<String, DocumentError> {
+        console_frame(piece, &self.key)
     }
 }
 

@@ -207,7 +207,7 @@ impl fmt::Debug for SshAccess {
 }
 
 /// Everything that a backend needs to know to make an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct InstanceSpec {
     /// Its name.
     pub id: InstanceId,
@@ -224,6 +224,21 @@ pub struct InstanceSpec {
     /// The requestor's own cloud-init user data, for the first boot; only for a backend with
     /// [`Ability::CloudInit`].
     pub user_data: Option<String>,
+}
+
+impl fmt::Debug for InstanceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceSpec")
+            .field("id", &self.id)
+            .field("hostname", &self.hostname)
+            .field("image", &self.image)
+            .field("limits", &self.limits)
+            .field("confinement", &self.confinement)
+            .field("access", &self.access)
+            // There may be passwords in it.
+            .field("user_data", &self.user_data.as_ref().map(String::len))
+            .finish()
+    }
 }
 
 /// An image as the backend knows it, for ever the same content (`sha256:…`).

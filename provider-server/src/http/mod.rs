@@ -4,6 +4,7 @@
 //! [`Renter`](caller::Renter), so that a route without one is public, and seen to be.
 
 mod caller;
+mod console;
 mod error;
 mod events;
 mod info;
@@ -50,8 +51,11 @@ impl FromRef<ApiState> for Arc<InfoSource> {
 
 /// All routes.
 pub fn router(state: ApiState) -> Router {
-    let rented =
-        vms::router().merge(leases::router()).merge(life::router()).merge(events::router());
+    let rented = vms::router()
+        .merge(leases::router())
+        .merge(life::router())
+        .merge(console::router())
+        .merge(events::router());
     #[cfg(feature = "fail-points")]
     let rented = rented.layer(axum::middleware::from_fn(marked));
     Router::new().merge(info::router()).merge(rented).with_state(state)
@@ -74,11 +78,14 @@ async fn marked(
     reply
 }
 
-/// What a request costs: a create begins a machine.
+/// What a request costs: a create begins a machine, and so does a clone.
 #[must_use]
 pub fn class(method: &Method, path: &str) -> CallClass {
     match CallClass::of_method(method) {
         CallClass::Write if path == route::VMS => CallClass::Expensive,
+        CallClass::Write if path.ends_with("/clone") => CallClass::Expensive,
+        // Somebody types.
+        CallClass::Write if path.ends_with("/console/input") => CallClass::Read,
         class => class,
     }
 }
@@ -89,6 +96,8 @@ pub fn class(method: &Method, path: &str) -> CallClass {
 pub fn limits(launch_timeout: Duration) -> HttpLimits {
     HttpLimits {
         handler_timeout: launch_timeout + Duration::from_secs(90),
+        // A create may bring a requestor's own cloud-init, which JSON writes longer than it is.
+        max_body: 128 * 1024,
         ..HttpLimits::default()
     }
 }

@@ -40,9 +40,9 @@ pub(super) fn router() -> Router<ApiState> {
 }
 
 #[derive(Deserialize)]
-struct CreateQuery {
+pub(super) struct CreateQuery {
     #[serde(default)]
-    r#async: bool,
+    pub(super) r#async: bool,
 }
 
 async fn create(
@@ -62,7 +62,7 @@ async fn create(
     Ok(Json(wire::vm(&rental, record)).into_response())
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, VmError> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, VmError> {
     let Some(value) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(None) };
     match value.to_str() {
         Ok(text) if (1..=MAX_KEY_BYTES).contains(&text.len()) => Ok(Some(text.to_owned())),
@@ -119,7 +119,7 @@ async fn access(
     Ok(Json(access).into_response())
 }
 
-async fn change(
+pub(super) async fn change(
     rental: &Rental,
     owner: golem_vm_protocol::vm::Owner,
     name: &str,

@@ -1,16 +1,20 @@
 //! From the domain's values to the wire's.
 
-use golem_vm_protocol::vm::{Operation, OperationAccepted, OperationStatus, Vm, VmKeys, VmStatus};
+use golem_vm_protocol::text::printable;
+use golem_vm_protocol::vm::{
+    Operation, OperationAccepted, OperationStatus, SnapshotName, Vm, VmKeys, VmStatus,
+};
 
 use crate::rental::Rental;
 use crate::vm::record::SSH_USER;
-use crate::vm::{OperationRecord, VmRecord};
+use crate::vm::{OperationRecord, VmError, VmRecord, VmState};
 
 pub(super) fn vm(rental: &Rental, record: VmRecord) -> Vm {
     let status = record.state.status();
     let cut_off = record.quarantined_at.map(|since| {
         format!("the provider's owner has cut it off from the network (since {since})")
     });
+    let capabilities = rental.vms.capabilities_of(&record);
     Vm {
         lease: Some(rental.lease_of(&record)),
         id: record.public_id(),
@@ -27,8 +31,8 @@ pub(super) fn vm(rental: &Rental, record: VmRecord) -> Vm {
         backend: Some(record.terms.backend.to_string()),
         isolation: Some(record.terms.isolation),
         accel: record.terms.accel,
-        suspended: false,
-        abilities: [].into(),
+        suspended: matches!(record.state, VmState::Suspended),
+        abilities: capabilities.map(|now| now.abilities.clone()).unwrap_or_default(),
         egress: Some(record.terms.egress.as_str().to_owned()),
         prices: Some(record.terms.prices),
         host_key: Some(record.host_key.public),
@@ -36,6 +40,14 @@ pub(super) fn vm(rental: &Rental, record: VmRecord) -> Vm {
         job_id: Some(record.operation),
         name: record.name,
     }
+}
+
+/// The name of a snapshot in a path: a text that is none is that of a snapshot that is not there.
+pub(super) fn snapshot_name(record: &VmRecord, text: &str) -> Result<SnapshotName, VmError> {
+    text.parse().map_err(|_| VmError::SnapshotNotFound {
+        vm: record.name.to_string(),
+        snapshot: printable(text, 40),
+    })
 }
 
 pub(super) fn keys(record: VmRecord) -> VmKeys {

@@ -13,7 +13,7 @@ use golem_vm_node::clock::Clock;
 use golem_vm_node::store::StoreError;
 use golem_vm_protocol::advertisement::{Advertisement, Offer, Overcommit, Prices};
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{LeaseRequest, Owner, ValidCreate};
+use golem_vm_protocol::vm::{LeaseRequest, Owner, SshPublicKey, ValidClone, ValidCreate};
 use golem_vm_protocol::{KeyId, VmRef};
 use sha2::{Digest as _, Sha256};
 
@@ -111,14 +111,74 @@ impl Rental {
         }
         let lease = self.conditions.leases.grant(owner, &request.lease)?;
         let terms = self.terms(owner, &request).await?;
-        let bounds = Bounds {
+        let bounds = self.bounds();
+        let clone_of = None;
+        let creation = Creation { owner, request, terms, lease, bounds, clone_of, idempotency };
+        self.vms.create(creation, self.now()).await
+    }
+
+    /// Begins to make a VM whose disk begins as that of another of the same owner, or finds the operation of the
+    /// same request made before. It is let in as a new one is, on today's terms.
+    ///
+    /// # Errors
+    /// Every reason in [`VmError`] for which a VM is not rented out, or another can't be cloned.
+    pub async fn clone_vm(
+        &self,
+        owner: Owner,
+        source: VmRef,
+        wanted: ValidClone,
+        idempotency_key: Option<String>,
+    ) -> Result<OperationRecord, VmError> {
+        let idempotency = idempotency_key
+            .map(|key| Idempotency { key, fingerprint: clone_fingerprint(&source, &wanted) });
+        if let Some(idempotency) = idempotency.clone()
+            && let Some(operation) =
+                self.vms.repeated(RepeatedRequest { owner, idempotency }).await?
+        {
+            return Ok(operation);
+        }
+        let lease = self.conditions.leases.grant(owner, &wanted.lease)?;
+        let source = self.vms.check_clone(owner, source).await?;
+        if let Some(found) = self.vms.capabilities_of(&source)
+            && let Containment::Uncontained(reason) = &found.containment
+            && !self.conditions.allow_uncontained
+            && !self.is_trusted(owner)
+        {
+            return Err(VmError::NotTrusted(reason.clone()));
+        }
+        let ssh_keys = if wanted.ssh_keys.is_empty() {
+            source.authorized_keys.clone()
+        } else {
+            wanted.ssh_keys
+        };
+        let request = ValidCreate {
+            name: wanted.name,
+            resources: source.terms.resources,
+            ssh_keys,
+            image: Some(source.terms.image.clone()),
+            image_digest: None,
+            isolation: None,
+            cloud_init: None,
+            offer: None,
+            lease: wanted.lease,
+        };
+        let terms = Terms {
+            egress: self.conditions.egress,
+            prices: self.conditions.prices,
+            ..source.terms.clone()
+        };
+        let (bounds, clone_of) = (self.bounds(), Some(source.id));
+        let creation = Creation { owner, request, terms, lease, bounds, clone_of, idempotency };
+        self.vms.create(creation, self.now()).await
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
             offered: self.conditions.offered,
             max_vms: self.conditions.max_vms,
             max_vms_per_requestor: self.conditions.max_vms_per_requestor,
             ports: self.ports.usable(),
-        };
-        let creation = Creation { owner, request, terms, lease, bounds, idempotency };
-        self.vms.create(creation, self.now()).await
+        }
     }
 
     /// The backends that make VMs now, and the images that can be rented.
@@ -275,6 +335,19 @@ impl Rental {
 fn position(accepted: &Advertisement, terms: &Terms) -> usize {
     let of_backend = |offer: &Offer| offer.backend == terms.backend.as_str();
     accepted.offers.iter().position(of_backend).unwrap_or(usize::MAX)
+}
+
+/// What the request for a clone means.
+fn clone_fingerprint(source: &VmRef, wanted: &ValidClone) -> String {
+    let mut hash = Sha256::new();
+    let LeaseRequest { duration_seconds, on_expiry, stop_when_idle_seconds } = wanted.lease;
+    let lease = format!("{duration_seconds:?}/{on_expiry:?}/{stop_when_idle_seconds:?}");
+    let keys = wanted.ssh_keys.iter().map(SshPublicKey::as_str);
+    for text in ["clone", source.as_str(), wanted.name.as_str(), &lease].into_iter().chain(keys) {
+        hash.update(text.len().to_be_bytes());
+        hash.update(text.as_bytes());
+    }
+    data_encoding::HEXLOWER.encode(&hash.finalize())
 }
 
 /// What a request means, whatever its spelling: the terms it accepts are not part of it, so that

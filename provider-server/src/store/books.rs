@@ -19,7 +19,10 @@ impl ProviderStore {
 
 fn books(db: &Connection) -> Result<Books, VmError> {
     let mut rows = db.prepare_cached(
-        "SELECT id, owner, name, state, cpu, memory_gb, storage_gb, retained_until IS NOT NULL FROM vm ORDER BY id",
+        "SELECT id, owner, name, state, max(cpu, coalesce(runs_cpu, 0)), \
+         max(memory_gb, coalesce(runs_memory_gb, 0)), storage_gb + suspend_gb + \
+         (SELECT coalesce(sum(reserved_gb), 0) FROM snapshot WHERE snapshot.vm = vm.id), \
+         retained_until IS NOT NULL FROM vm ORDER BY id",
     )?;
     let mut ports = db.prepare_cached("SELECT host_port, vm FROM port ORDER BY host_port")?;
     let ports = ports.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -38,6 +38,7 @@ pub(super) fn transition(
     let moment = in_order(db, id, moment)?;
     let from = before.state.stage();
     write_state(db, id, &change.to, moment)?;
+    give_back(db, id, &before.state, &change.to)?;
     if from == change.to.stage() {
         // The same state for another reason.
         return expect(db, id);
@@ -92,13 +93,19 @@ fn write_state(db: &Connection, id: VmId, state: &VmState, moment: Moment) -> Re
         VmState::Failed { code, .. } => Some(code.as_str()),
         _ => None,
     };
-    let next = match state {
-        VmState::Stopping { next } => Some(match next {
-            AfterStop::Stopped { .. } => "stopped",
-            AfterStop::Started => "started",
-            AfterStop::Retained { .. } => "retained",
-        }),
-        _ => None,
+    let (next, work, snapshot) = match state {
+        VmState::Stopping { next } => match next {
+            AfterStop::Stopped { .. } => (Some("stopped"), None, None),
+            AfterStop::Started => (Some("started"), None, None),
+            AfterStop::Retained { .. } => (Some("retained"), None, None),
+            AfterStop::Restored { snapshot, run } => {
+                let then = if *run { "started" } else { "stopped" };
+                (Some(then), Some("restoring"), Some(snapshot.as_str()))
+            }
+        },
+        VmState::Suspending => (None, Some("suspending"), None),
+        VmState::Suspended => (None, Some("suspended"), None),
+        _ => (None, None, None),
     };
     let retained = match state {
         VmState::Retained { since, until, .. } => {
@@ -109,6 +116,7 @@ fn write_state(db: &Connection, id: VmId, state: &VmState, moment: Moment) -> Re
     // One that was only kept takes back nothing when it is destroyed: somebody else may have it by now.
     db.execute(
         "UPDATE vm SET state = ?2, message = ?3, code = ?4, updated_at = ?5, next = ?6, \
+         work = ?9, work_snapshot = ?10, \
          retained_since = iif(?2 = 'destroying', retained_since, ?7), \
          retained_until = iif(?2 = 'destroying', retained_until, ?8) WHERE id = ?1",
         params![
@@ -120,8 +128,27 @@ fn write_state(db: &Connection, id: VmId, state: &VmState, moment: Moment) -> Re
             next,
             retained.map(|(since, _)| since),
             retained.map(|(_, until)| until),
+            work,
+            snapshot,
         ],
     )?;
+    Ok(())
+}
+
+/// What a VM needs no more in its new state is not reserved any longer.
+fn give_back(db: &Connection, id: VmId, before: &VmState, now: &VmState) -> Result<(), VmError> {
+    // Its memory is in its memory, or nowhere.
+    if matches!(now, VmState::Running | VmState::Stopped { .. } | VmState::Failed { .. }) {
+        db.execute("UPDATE vm SET suspend_gb = 0 WHERE id = ?1", params![id.to_string()])?;
+    }
+    // It boots with its size next; one that is suspended goes on with what it had.
+    let restarts = (before.stage(), now.stage()) == (VmStage::Stopping, VmStage::Starting);
+    if restarts || matches!(now, VmState::Stopped { .. } | VmState::Failed { .. }) {
+        db.execute(
+            "UPDATE vm SET runs_cpu = NULL, runs_memory_gb = NULL WHERE id = ?1",
+            params![id.to_string()],
+        )?;
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use crate::backend::ImageDigest;
 use crate::steady::SteadyTime;
 use crate::vm::host_key::HostKey;
 use crate::vm::lease::{Lease, LeaseGrant};
-use crate::vm::record::{OwnerColumn, Terms};
+use crate::vm::record::{OwnerColumn, RunsWith, Terms, UserData};
 use crate::vm::state::AfterStop;
 use crate::vm::{OperationRecord, VmError, VmRecord, VmState};
 
@@ -25,7 +25,8 @@ pub(super) const VM_COLUMNS: &str = "vm.id, vm.owner, vm.name, vm.state, vm.mess
     vm.gb_ram_month, vm.gb_storage_month, vm.host_key_private, vm.host_key, vm.authorized_keys, \
     vm.operation, vm.created_at, vm.updated_at, coalesce(port.host_port, 0), vm.egress, vm.quarantined_at, \
     vm.keys_pending, vm.lease_seconds, vm.lease_expires, vm.lease_warned, vm.on_expiry, vm.grace_seconds, \
-    vm.idle_seconds, vm.next, vm.retained_since, vm.retained_until, vm.accel";
+    vm.idle_seconds, vm.next, vm.retained_since, vm.retained_until, vm.accel, vm.work, vm.work_snapshot, \
+    vm.suspend_gb, vm.runs_cpu, vm.runs_memory_gb, vm.resize_pending, vm.user_data, vm.clone_of";
 
 /// `vm` with the port of its SSH.
 pub(super) const VM_FROM: &str = "vm LEFT JOIN port ON port.vm = vm.id AND port.purpose = 'ssh'";
@@ -56,10 +57,16 @@ pub(super) fn code_from(text: Option<String>) -> ErrorCode {
 pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
     let message: Option<String> = row.get(4)?;
     let state: String = row.get(3)?;
+    let work: Option<String> = row.get(36)?;
     let state = match state.as_str() {
         "creating" => VmState::Creating,
         "starting" => VmState::Starting,
         "running" => VmState::Running,
+        "stopping" if work.as_deref() == Some("suspending") => VmState::Suspending,
+        "stopping" if work.as_deref() == Some("restoring") => {
+            let run = row.get::<_, Option<String>>(32)?.as_deref() == Some("started");
+            VmState::Stopping { next: AfterStop::Restored { snapshot: parsed(row, 37)?, run } }
+        }
         "stopping" => {
             let next = match row.get::<_, Option<String>>(32)?.as_deref() {
                 Some("started") => AfterStop::Started,
@@ -72,6 +79,7 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
             (Some(since), Some(until)) => {
                 VmState::Retained { since, until, reason: message.unwrap_or_default() }
             }
+            _ if work.as_deref() == Some("suspended") => VmState::Suspended,
             _ => VmState::Stopped { reason: message },
         },
         "destroying" => VmState::Destroying,
@@ -113,6 +121,17 @@ pub(super) fn vm(row: &Row<'_>) -> rusqlite::Result<VmRecord> {
         updated_at: Timestamp::from_unix_micros(row.get(21)?),
         ssh_port: row.get(22)?,
         quarantined_at: row.get::<_, Option<i64>>(24)?.map(Timestamp::from_unix_micros),
+        suspend_gb: row.get(38)?,
+        runs_with: match (row.get(39)?, row.get(40)?) {
+            (Some(cpu), Some(memory)) => Some(RunsWith { cpu, memory }),
+            _ => None,
+        },
+        resize_pending: row.get(41)?,
+        user_data: row.get::<_, Option<String>>(42)?.map(UserData),
+        clone_of: row
+            .get::<_, Option<String>>(43)?
+            .map(|text| text.parse().map_err(|error| damaged(43, error)))
+            .transpose()?,
     })
 }
 

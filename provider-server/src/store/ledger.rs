@@ -85,11 +85,15 @@ fn free_port(db: &Connection, usable: &[u16]) -> Result<Option<u16>, VmError> {
     Ok(usable.iter().copied().find(|port| !taken.contains(port)))
 }
 
-/// What is reserved, and by how many VMs. One that is only kept has its disk, and neither vCPUs nor memory.
+/// What is reserved, and by how many VMs. One that is only kept has its disk, and neither vCPUs nor memory; its
+/// disk is also that of its snapshots and of its memory, where that is kept; and what runs with more than it has by
+/// now has it until it is down.
 pub(super) fn reserved(db: &Connection) -> Result<(Amount, u32), VmError> {
     let row = db.query_row(
-        "SELECT coalesce(sum(iif(retained_until IS NULL, cpu, 0)), 0), \
-         coalesce(sum(iif(retained_until IS NULL, memory_gb, 0)), 0), coalesce(sum(storage_gb), 0), count(*) \
+        "SELECT coalesce(sum(iif(retained_until IS NULL, max(cpu, coalesce(runs_cpu, 0)), 0)), 0), \
+         coalesce(sum(iif(retained_until IS NULL, max(memory_gb, coalesce(runs_memory_gb, 0)), 0)), 0), \
+         coalesce(sum(storage_gb + suspend_gb + \
+         (SELECT coalesce(sum(reserved_gb), 0) FROM snapshot WHERE snapshot.vm = vm.id)), 0), count(*) \
          FROM vm WHERE state <> 'failed'",
         [],
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, u32>(3)?)),
@@ -103,6 +107,12 @@ pub(super) fn reserved(db: &Connection) -> Result<(Amount, u32), VmError> {
     Ok((amount, row.3))
 }
 
+/// Whether so much more can be promised.
+pub(super) fn check_room(db: &Connection, more: Amount, offered: Amount) -> Result<(), VmError> {
+    let free = offered.less(reserved(db)?.0);
+    free.shortfall(more).map_or(Ok(()), |short| Err(VmError::InsufficientCapacity(short)))
+}
+
 /// Whether there is room for a VM that is only kept to be had back: vCPUs and memory, since it has its
 /// disk.
 pub(super) fn check_room_for_return(
@@ -110,7 +120,5 @@ pub(super) fn check_room_for_return(
     wanted: Amount,
     offered: Amount,
 ) -> Result<(), VmError> {
-    let free = offered.less(reserved(db)?.0);
-    let wanted = Amount { storage_mib: 0, ..wanted };
-    free.shortfall(wanted).map_or(Ok(()), |short| Err(VmError::InsufficientCapacity(short)))
+    check_room(db, Amount { storage_mib: 0, ..wanted }, offered)
 }

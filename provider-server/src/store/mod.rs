@@ -11,6 +11,7 @@ mod columns;
 mod events;
 mod images;
 mod ledger;
+mod life;
 mod operations;
 mod orphans;
 mod vms;
@@ -177,6 +178,36 @@ const MIGRATIONS: &[&str] = &["
     ALTER TABLE image_of_backend RENAME TO image;
     -- What runs the processors of a virtual machine.
     ALTER TABLE vm ADD COLUMN accel TEXT;
+", "
+    -- What the words in 'state' and 'next' can't say: 'stopping' with 'suspending' or 'restoring', 'stopped' with
+    -- 'suspended'.
+    ALTER TABLE vm ADD COLUMN work TEXT CHECK (work IN ('suspending', 'suspended', 'restoring'));
+    ALTER TABLE vm ADD COLUMN work_snapshot TEXT;
+    -- Disk for its memory.
+    ALTER TABLE vm ADD COLUMN suspend_gb INTEGER NOT NULL DEFAULT 0;
+    -- What its instance has until it boots next, where that is not its size any more.
+    ALTER TABLE vm ADD COLUMN runs_cpu INTEGER;
+    ALTER TABLE vm ADD COLUMN runs_memory_gb INTEGER;
+    ALTER TABLE vm ADD COLUMN resize_pending INTEGER NOT NULL DEFAULT 0;
+    -- Its owner's own cloud-init, until it was made.
+    ALTER TABLE vm ADD COLUMN user_data TEXT;
+    ALTER TABLE vm ADD COLUMN clone_of TEXT;
+
+    CREATE TABLE snapshot (
+        vm              TEXT NOT NULL REFERENCES vm (id) ON DELETE CASCADE,
+        name            TEXT NOT NULL,
+        stage           TEXT NOT NULL CHECK (stage IN ('making', 'ready', 'removing')),
+        created_at      INTEGER NOT NULL,
+        with_memory     INTEGER NOT NULL,
+        cpu             INTEGER NOT NULL,
+        memory_gb       INTEGER NOT NULL,
+        storage_gb      INTEGER NOT NULL,
+        -- What it takes, where that is known, and what is reserved for it.
+        bytes           INTEGER,
+        reserved_gb     INTEGER NOT NULL,
+        idempotency_key TEXT,
+        PRIMARY KEY (vm, name)
+    ) STRICT;
 "];
 
 /// A handle to the provider's database. Cheap to clone.

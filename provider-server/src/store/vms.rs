@@ -152,14 +152,10 @@ impl VmRepository for ProviderStore {
                 let lease = Lease::begin(record.lease.grant, moment.steady);
                 write_lease_end(db, id, lease.expires.max(record.lease.expires))?;
                 let reason = Reason::own(Cause::Completed);
-                let record = changes::transition(
-                    db,
-                    id,
-                    &Transition { to: VmState::Running, reason },
-                    moment,
-                )?;
+                changes::transition(db, id, &Transition { to: VmState::Running, reason }, moment)?;
                 operations::ready(db, id, moment.wall)?;
-                Ok(record)
+                forget_user_data(db, id)?;
+                expect(db, id)
             })
             .await
     }
@@ -198,6 +194,7 @@ impl VmRepository for ProviderStore {
             .write("vm.release_failed", move |db| {
                 operations::failed(db, id, code, &message, moment.wall)?;
                 db.execute("DELETE FROM port WHERE vm = ?1", params![id.to_string()])?;
+                forget_user_data(db, id)?;
                 // Its keys open nothing any more.
                 db.execute(
                     "UPDATE vm SET host_key_private = '' WHERE id = ?1",
@@ -309,7 +306,9 @@ impl VmRepository for ProviderStore {
                 write_lease_end(db, id, Some(moment.steady.plus(lasting)))?;
                 let reason =
                     Reason::new(Actor::Requestor, Cause::Requested).with("its owner has it back");
-                changes::transition(db, id, &Transition { to: VmState::STOPPED, reason }, moment)
+                // Its memory is kept with it.
+                let to = if record.suspend_gb > 0 { VmState::Suspended } else { VmState::STOPPED };
+                changes::transition(db, id, &Transition { to, reason }, moment)
             })
             .await
     }
@@ -401,9 +400,9 @@ pub(super) fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> 
         "INSERT INTO vm (id, owner, name, state, cpu, memory_gb, storage_gb, image, image_digest, backend, \
          isolation, core_month, gb_ram_month, gb_storage_month, host_key_private, host_key, authorized_keys, \
          operation, created_at, updated_at, egress, lease_seconds, lease_expires, on_expiry, grace_seconds, \
-         idle_seconds, accel) \
+         idle_seconds, accel, user_data, clone_of) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?19, ?20, \
-         ?21, ?22, ?23, ?24, ?25, ?26)",
+         ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
         params![
             record.id.to_string(),
             OwnerColumn(record.owner).to_string(),
@@ -431,12 +430,20 @@ pub(super) fn insert(db: &Connection, record: &VmRecord) -> Result<(), VmError> 
             signed(lease.grant.grace.as_secs()),
             lease.grant.stop_when_idle.map(|span| signed(span.as_secs())),
             terms.accel,
+            record.user_data.as_ref().map(|data| &data.0),
+            record.clone_of.map(|source| source.to_string()),
         ],
     )?;
     db.execute(
         "INSERT INTO port (host_port, vm, guest_port, protocol, purpose) VALUES (?1, ?2, 22, 'tcp', 'ssh')",
         params![record.ssh_port, record.id.to_string()],
     )?;
+    Ok(())
+}
+
+/// It was needed for the making of the VM, which is over: there may be passwords in it.
+fn forget_user_data(db: &Connection, id: VmId) -> Result<(), VmError> {
+    db.execute("UPDATE vm SET user_data = NULL WHERE id = ?1", params![id.to_string()])?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use golem_vm_node::store::StoreError;
 use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::problem::FieldError;
 use golem_vm_protocol::time::in_words;
+use golem_vm_protocol::vm::{MAX_SNAPSHOTS, SnapshotName};
 
 use crate::backend::{BackendError, BackendKind};
 
@@ -69,6 +70,35 @@ pub enum VmError {
         backend: BackendKind,
         /// What it can't, after "can't".
         what: &'static str,
+    },
+    /// It has one of that name.
+    #[error("VM {vm} has a snapshot {snapshot} already: choose another name, or delete it first")]
+    SnapshotExists {
+        /// Which VM.
+        vm: String,
+        /// Its name.
+        snapshot: SnapshotName,
+    },
+    /// It has none of that name.
+    #[error("VM {vm} has no snapshot {snapshot}: Not Found")]
+    SnapshotNotFound {
+        /// Which VM.
+        vm: String,
+        /// Its name.
+        snapshot: String,
+    },
+    /// It has as many as it may have.
+    #[error("VM {0} has {MAX_SNAPSHOTS} snapshots, and may have no more: delete one first")]
+    TooManySnapshots(String),
+    /// Its disk is larger than what is asked for.
+    #[error(
+        "VM {vm} has {has} GB of disk, and a disk is never made smaller: ask for {has} or more"
+    )]
+    DiskCannotShrink {
+        /// Which VM.
+        vm: String,
+        /// GB of disk that it has.
+        has: u32,
     },
     /// No lease of this provider is as long as that.
     #[error(

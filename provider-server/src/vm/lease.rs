@@ -163,7 +163,7 @@ pub enum Due {
 pub fn next_due(state: &VmState, lease: &Lease) -> Option<(SteadyTime, Due)> {
     match state {
         VmState::Retained { until, .. } => Some((*until, Due::Erase)),
-        VmState::Running | VmState::Stopped { .. } | VmState::Error { .. } => {
+        VmState::Running | VmState::Stopped { .. } | VmState::Suspended | VmState::Error { .. } => {
             let end = lease.expires?;
             match lease.warn_from() {
                 Some(from) if !lease.warned && from < end => Some((from, Due::Warn)),
@@ -173,6 +173,7 @@ pub fn next_due(state: &VmState, lease: &Lease) -> Option<(SteadyTime, Due)> {
         VmState::Creating
         | VmState::Starting
         | VmState::Stopping { .. }
+        | VmState::Suspending
         | VmState::Destroying
         | VmState::Failed { .. } => None,
     }

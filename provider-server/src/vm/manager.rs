@@ -11,11 +11,12 @@ use golem_vm_protocol::{ErrorCode, VmId, VmRef};
 use tokio::sync::{oneshot, watch};
 
 use super::admission::{Admission, Bounds, Idempotency, NewVm, RepeatedRequest};
+use super::console::Consoles;
 use super::history::{EventRecord, Reason};
 use super::host_key::HostKey;
 use super::lease::{Lease, LeaseGrant};
 use super::policy::Request;
-use super::record::{Terms, VmRecord};
+use super::record::{Terms, UserData, VmRecord};
 use super::survey::{self, Survey};
 use super::task::{Command, Order, Task, TaskHandle, World};
 use super::{OperationRecord, VmError, VmState};
@@ -31,6 +32,7 @@ pub struct VmManager {
     // A plain mutex: held for a look-up or an insert, never across an await.
     tasks: Arc<Mutex<HashMap<VmId, TaskHandle>>>,
     surveys: Arc<BTreeMap<BackendKind, watch::Sender<Survey>>>,
+    pub(super) consoles: Consoles,
     wall: Arc<WallView>,
 }
 
@@ -53,6 +55,8 @@ pub struct Creation {
     pub lease: LeaseGrant,
     /// Within which bounds.
     pub bounds: Bounds,
+    /// The VM with whose disk it begins, if it is a clone.
+    pub clone_of: Option<VmId>,
     /// What makes it one request however often it is sent.
     pub idempotency: Option<Idempotency>,
 }
@@ -64,7 +68,13 @@ impl VmManager {
         let members = world.backends.now();
         let survey = |member: &Member| (member.kind, watch::Sender::new(Survey::none()));
         let surveys = Arc::new(members.iter().map(survey).collect());
-        Self { world, tasks: Arc::default(), surveys, wall: Arc::default() }
+        Self {
+            world,
+            tasks: Arc::default(),
+            surveys,
+            consoles: Consoles::default(),
+            wall: Arc::default(),
+        }
     }
 
     /// Starts a task for every VM in the repository whose backend is there, and begins to look at all
@@ -97,6 +107,10 @@ impl VmManager {
         Ok(taken_up)
     }
 
+    pub(super) fn world(&self) -> &World {
+        &self.world
+    }
+
     fn begin(&self, records: &[VmRecord]) -> usize {
         let mut left = BTreeMap::<String, usize>::new();
         for record in records {
@@ -127,7 +141,7 @@ impl VmManager {
             Some(surveys) => surveys.subscribe(),
             None => watch::Sender::new(Survey::none()).subscribe(),
         };
-        let handle = Task::spawn(&self.world, record, surveys, move || {
+        let handle = Task::spawn(&self.world, self.clone(), record, surveys, move || {
             table.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         })?;
         tasks.insert(id, handle.clone());
@@ -166,6 +180,11 @@ impl VmManager {
             host_key: HostKey::generate().map_err(VmError::Internal)?,
             authorized_keys: creation.request.ssh_keys,
             keys_pending: false,
+            clone_of: creation.clone_of,
+            user_data: creation.request.cloud_init.map(UserData),
+            runs_with: None,
+            resize_pending: false,
+            suspend_gb: 0,
             lease: Lease::begin(creation.lease, self.world.steady.now()),
             operation: format!("op_{}", &VmId::random().map_err(random)?.to_string()[3..]),
             quarantined_at: None,
@@ -345,7 +364,11 @@ impl VmManager {
         (now, self.wall.at(now, wall))
     }
 
-    async fn tell(&self, record: &VmRecord, order: Order) -> Result<Option<VmRecord>, VmError> {
+    pub(super) async fn tell(
+        &self,
+        record: &VmRecord,
+        order: Order,
+    ) -> Result<Option<VmRecord>, VmError> {
         let handle = self.begin_task(record)?;
         let destroys = matches!(order, Order::Request(Request::Destroy, _));
         if destroys {

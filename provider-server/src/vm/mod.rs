@@ -24,6 +24,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod console;
 pub mod disk_guard;
 pub mod error;
 pub mod history;
@@ -31,12 +32,15 @@ pub mod host_key;
 pub mod idle_guard;
 pub mod keys;
 pub mod lease;
+mod life;
+pub mod life_repository;
 pub mod manager;
 pub mod offer_book;
 pub mod policy;
 pub mod readiness;
 pub mod record;
 pub mod repository;
+pub mod snapshot;
 pub mod state;
 mod survey;
 pub mod task;

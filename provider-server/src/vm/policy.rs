@@ -21,11 +21,25 @@ pub enum Request {
     Undelete,
     /// Go by the SSH keys that are written down.
     Authorize,
+    /// Bring it down with its memory kept.
+    Suspend,
+    /// Let it go on from there.
+    Resume,
+    /// Make a snapshot of it.
+    Snapshot,
+    /// Delete one of its snapshots.
+    RemoveSnapshot,
+    /// Take it back to one of its snapshots.
+    Restore,
+    /// Give it another size.
+    Resize,
+    /// Let another VM begin with its disk.
+    Clone,
 }
 
 impl Request {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 15] = [
         Self::Start,
         Self::Stop,
         Self::Restart,
@@ -34,6 +48,13 @@ impl Request {
         Self::Extend,
         Self::Undelete,
         Self::Authorize,
+        Self::Suspend,
+        Self::Resume,
+        Self::Snapshot,
+        Self::RemoveSnapshot,
+        Self::Restore,
+        Self::Resize,
+        Self::Clone,
     ];
 }
 
@@ -54,6 +75,11 @@ const BEING_CREATED: &str = "it is still being created: wait until it runs, or d
 const KEPT_ONLY: &str = "its lease has ended, and it is only kept until it is erased: have it back with \
                          'undelete' first, then start it";
 
+const NOT_RUNNING: &str = "it does not run, and only a running VM can be suspended";
+const NOT_SUSPENDED: &str = "it is not suspended, so it can't be resumed: 'start' boots it";
+const IS_SUSPENDED: &str = "it is suspended: resume it first";
+const NOT_AT_REST: &str = "it neither runs nor is it stopped: wait, or see what is wrong with it";
+
 /// Decides.
 #[must_use]
 pub const fn decide(state: &VmState, request: Request) -> Decision {
@@ -66,19 +92,48 @@ pub const fn decide(state: &VmState, request: Request) -> Decision {
         (Request::Authorize, _) => Ignore,
         (Request::Undelete, VmState::Retained { .. }) => Accept,
         (Request::Undelete, _) => Ignore,
-        (Request::Start | Request::Restart | Request::Extend, VmState::Retained { .. }) => {
-            Refuse(KEPT_ONLY)
-        }
+        (
+            Request::Start
+            | Request::Restart
+            | Request::Extend
+            | Request::Suspend
+            | Request::Resume
+            | Request::Snapshot
+            | Request::RemoveSnapshot
+            | Request::Restore
+            | Request::Resize
+            | Request::Clone,
+            VmState::Retained { .. },
+        ) => Refuse(KEPT_ONLY),
         (Request::Stop | Request::Retain, VmState::Retained { .. }) => Ignore,
         (Request::Extend, _) => Accept,
         (_, VmState::Creating) => Refuse(BEING_CREATED),
-        (Request::Start, VmState::Running) | (Request::Stop, VmState::Stopped { .. }) => Ignore,
+        // A suspended one is down; so it is for clients that know nothing of suspending.
+        (Request::Start | Request::Resume, VmState::Running)
+        | (Request::Stop, VmState::Stopped { .. } | VmState::Suspended)
+        | (Request::Suspend, VmState::Suspended) => Ignore,
+        (Request::Suspend, VmState::Running | VmState::Suspending) => Accept,
+        (Request::Suspend, _) => Refuse(NOT_RUNNING),
+        (Request::Resume, VmState::Suspended | VmState::Starting) => Accept,
+        (Request::Resume, _) => Refuse(NOT_SUSPENDED),
+        (Request::Snapshot | Request::Resize | Request::Clone, VmState::Suspended) => {
+            Refuse(IS_SUSPENDED)
+        }
+        (
+            Request::Snapshot | Request::Resize | Request::Clone,
+            VmState::Starting
+            | VmState::Stopping { .. }
+            | VmState::Suspending
+            | VmState::Error { .. },
+        ) => Refuse(NOT_AT_REST),
         (
             _,
             VmState::Starting
             | VmState::Stopping { .. }
             | VmState::Running
             | VmState::Stopped { .. }
+            | VmState::Suspending
+            | VmState::Suspended
             | VmState::Error { .. },
         ) => Accept,
     }
@@ -105,6 +160,11 @@ mod tests {
             VmState::Retained { since: moment, until: moment, reason: "r".into() },
             VmState::Destroying,
             VmState::Error { message: "m".into() },
+            VmState::Suspending,
+            VmState::Suspended,
+            VmState::Stopping {
+                next: AfterStop::Restored { snapshot: "first".parse().unwrap(), run: true },
+            },
             VmState::Failed { code: ErrorCode::CreateFailed, message: "m".into() },
         ]
     }
@@ -113,7 +173,14 @@ mod tests {
     fn after(state: &VmState, request: Request) -> Option<VmState> {
         match (decide(state, request), request) {
             (Decision::Accept, Request::Destroy) => None,
-            (Decision::Accept, Request::Start | Request::Restart) => Some(VmState::Running),
+            (Decision::Accept, Request::Start | Request::Restart | Request::Resume) => {
+                Some(VmState::Running)
+            }
+            (Decision::Accept, Request::Suspend) => Some(VmState::Suspended),
+            (Decision::Accept, Request::Restore) => Some(match state {
+                VmState::Running => VmState::Running,
+                _ => VmState::STOPPED,
+            }),
             (Decision::Accept, Request::Stop | Request::Undelete) => Some(VmState::STOPPED),
             (Decision::Accept, Request::Retain) => Some(states()[5].clone()),
             _ => Some(state.clone()),
@@ -145,7 +212,7 @@ mod tests {
 
         #[test]
         fn what_is_going_or_never_was_is_gone(request in select(Request::ALL.to_vec())) {
-            for state in [&states()[6], &states()[8]] {
+            for state in [&states()[6], &states()[11]] {
                 let expected =
                     if request == Request::Destroy { Decision::Accept } else { Decision::Gone };
                 prop_assert_eq!(decide(state, request), expected);
@@ -170,8 +237,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_suspended_goes_on_and_nothing_else_is_resumed() {
+        let ask = |state: &VmState, request| decide(state, request);
+        assert_eq!(ask(&VmState::Running, Request::Suspend), Decision::Accept);
+        assert_eq!(ask(&VmState::Suspended, Request::Suspend), Decision::Ignore);
+        assert_eq!(ask(&VmState::STOPPED, Request::Suspend), Decision::Refuse(NOT_RUNNING));
+        for request in [Request::Resume, Request::Start, Request::Restart] {
+            assert_eq!(ask(&VmState::Suspended, request), Decision::Accept);
+        }
+        assert_eq!(ask(&VmState::STOPPED, Request::Resume), Decision::Refuse(NOT_SUSPENDED));
+        assert_eq!(ask(&VmState::Suspended, Request::Stop), Decision::Ignore);
+        for request in [Request::Snapshot, Request::Resize, Request::Clone] {
+            assert_eq!(ask(&VmState::Suspended, request), Decision::Refuse(IS_SUSPENDED));
+            for state in [VmState::Running, VmState::STOPPED] {
+                assert_eq!(ask(&state, request), Decision::Accept);
+            }
+        }
+        for state in [VmState::Running, VmState::STOPPED, VmState::Suspended] {
+            assert_eq!(ask(&state, Request::Restore), Decision::Accept);
+            assert_eq!(ask(&state, Request::RemoveSnapshot), Decision::Accept);
+        }
+    }
+
+    #[test]
     fn a_vm_in_the_making_can_only_be_destroyed_or_extended() {
-        for request in [Request::Start, Request::Stop, Request::Restart, Request::Retain] {
+        for request in Request::ALL.into_iter().filter(|request| {
+            !matches!(
+                request,
+                Request::Destroy | Request::Extend | Request::Undelete | Request::Authorize
+            )
+        }) {
             assert_eq!(decide(&VmState::Creating, request), Decision::Refuse(BEING_CREATED));
         }
         assert_eq!(decide(&VmState::Creating, Request::Extend), Decision::Accept);

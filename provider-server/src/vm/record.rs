@@ -69,6 +69,25 @@ pub struct Terms {
     pub prices: Prices,
 }
 
+/// A requestor's own cloud-init. There may be passwords in it, so it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserData(pub String);
+
+impl fmt::Debug for UserData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserData({} bytes)", self.0.len())
+    }
+}
+
+/// What an instance has until it boots next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunsWith {
+    /// Virtual CPUs.
+    pub cpu: u32,
+    /// Memory in GiB.
+    pub memory: u32,
+}
+
 /// A VM as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmRecord {
@@ -94,6 +113,16 @@ pub struct VmRecord {
     pub lease: Lease,
     /// The operation that made it.
     pub operation: String,
+    /// The VM with whose disk it begins, if it is a clone.
+    pub clone_of: Option<VmId>,
+    /// Its owner's own cloud-init; only until it was made.
+    pub user_data: Option<UserData>,
+    /// What it runs with until it boots next, where that is not its size any more.
+    pub runs_with: Option<RunsWith>,
+    /// Whether the instance may not have the VM's size yet.
+    pub resize_pending: bool,
+    /// Disk in GB that is reserved for its memory.
+    pub suspend_gb: u32,
     /// Since when the provider's owner has cut it off from the network.
     pub quarantined_at: Option<Timestamp>,
     /// When it was asked for.
@@ -103,6 +132,16 @@ pub struct VmRecord {
 }
 
 impl VmRecord {
+    /// What its instance has as it runs now: CPU and memory of a new size come with the next boot.
+    #[must_use]
+    pub fn hardware(&self) -> VmResources {
+        let size = self.terms.resources;
+        match self.runs_with {
+            Some(RunsWith { cpu, memory }) => VmResources { cpu, memory, ..size },
+            None => size,
+        }
+    }
+
     /// The instance behind it.
     #[must_use]
     pub const fn instance(&self) -> InstanceId {
@@ -139,7 +178,7 @@ impl VmRecord {
                 host_key: self.host_key.public.clone(),
                 authorized_keys: self.authorized_keys.clone(),
             }),
-            user_data: None,
+            user_data: self.user_data.as_ref().map(|data| data.0.clone()),
         }
     }
 }

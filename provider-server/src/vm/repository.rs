@@ -8,13 +8,14 @@ use golem_vm_protocol::{ErrorCode, VmId, VmRef};
 
 use super::admission::{Admission, Bounds, NewVm, RepeatedRequest};
 use super::history::{EventRecord, Occurrence, Reason, Transition};
+use super::life_repository::LifeRepository;
 use super::{OperationRecord, VmError, VmRecord};
 use crate::capacity::Amount;
 use crate::steady::SteadyTime;
 
 /// Keeps VMs and their operations. Each method is one transaction, done when it returns.
 #[async_trait]
-pub trait VmRepository: Send + Sync + 'static {
+pub trait VmRepository: LifeRepository {
     /// The operation of a request that was made before.
     ///
     /// # Errors

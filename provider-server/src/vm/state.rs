@@ -1,7 +1,7 @@
 //! The states of a VM, each with what exists only in it.
 
 use golem_vm_protocol::ErrorCode;
-use golem_vm_protocol::vm::{VmStage, VmStatus};
+use golem_vm_protocol::vm::{SnapshotName, VmStage, VmStatus};
 
 use crate::steady::SteadyTime;
 
@@ -24,6 +24,11 @@ pub enum VmState {
         /// Why the provider stopped it, if it did that by itself.
         reason: Option<String>,
     },
+    /// Its memory is being written to its disk.
+    Suspending,
+    /// Down, and its memory is kept: it goes on from there when it is started. It holds what a stopped one
+    /// does, and disk for its memory.
+    Suspended,
     /// Down, and its lease has ended: it holds disk, name and port, and can be had back.
     Retained {
         /// Since when.
@@ -66,6 +71,13 @@ pub enum AfterStop {
         /// How it came to that.
         reason: String,
     },
+    /// As it was when a snapshot was made of it.
+    Restored {
+        /// Which.
+        snapshot: SnapshotName,
+        /// Whether it runs then, also without the memory of that time.
+        run: bool,
+    },
 }
 
 impl VmState {
@@ -76,8 +88,9 @@ impl VmState {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            // A table made by an earlier release knows no other word for it; its moments tell them apart.
-            Self::Retained { .. } => "stopped",
+            // A table made by an earlier release knows no other word for them; other columns tell them apart.
+            Self::Retained { .. } | Self::Suspended => "stopped",
+            Self::Suspending => "stopping",
             _ => self.stage().as_str(),
         }
     }
@@ -91,6 +104,8 @@ impl VmState {
             Self::Running => VmStage::Running,
             Self::Stopping { .. } => VmStage::Stopping,
             Self::Stopped { .. } => VmStage::Stopped,
+            Self::Suspending => VmStage::Suspending,
+            Self::Suspended => VmStage::Suspended,
             Self::Retained { .. } => VmStage::Retained,
             Self::Destroying => VmStage::Destroying,
             Self::Error { .. } => VmStage::Error,
@@ -104,8 +119,8 @@ impl VmState {
         match self {
             Self::Creating | Self::Starting => VmStatus::Creating,
             Self::Running => VmStatus::Running,
-            Self::Stopping { .. } => VmStatus::Stopping,
-            Self::Stopped { .. } | Self::Retained { .. } => VmStatus::Stopped,
+            Self::Stopping { .. } | Self::Suspending => VmStatus::Stopping,
+            Self::Stopped { .. } | Self::Suspended | Self::Retained { .. } => VmStatus::Stopped,
             Self::Destroying => VmStatus::Deleted,
             Self::Error { .. } | Self::Failed { .. } => VmStatus::Error,
         }

@@ -50,6 +50,8 @@ struct KeptInstance {
     user_data: Option<String>,
     power: Power,
     broken: Option<String>,
+    #[serde(default)]
+    contents: super::Contents,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -127,7 +129,7 @@ impl Keeper {
 
 impl KeptInstance {
     fn of(id: InstanceId, instance: &Instance) -> Self {
-        let Instance { spec, power, broken } = instance.clone();
+        let Instance { spec, power, broken, contents } = instance.clone();
         Self {
             name: id.to_string(),
             hostname: spec.hostname,
@@ -142,6 +144,7 @@ impl KeptInstance {
             user_data: spec.user_data,
             power,
             broken,
+            contents,
         }
     }
 
@@ -160,6 +163,6 @@ impl KeptInstance {
             access,
             user_data: self.user_data,
         };
-        Instance { spec, power: self.power, broken: self.broken }
+        Instance { spec, power: self.power, broken: self.broken, contents: self.contents }
     }
 }

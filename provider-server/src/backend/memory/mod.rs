@@ -7,6 +7,7 @@
 //! backend is in another process, scripts by host name: one that begins with `doomed-` can't be started,
 //! and the SSH server of one that begins with `deaf-` never answers.
 
+mod abilities;
 mod kept;
 mod script;
 
@@ -24,11 +25,13 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    Backend, BackendError, BackendKind, Capabilities, Containment, DiskRoom, DiskUse, DiskWatch,
-    EndedBy, ImageDigest, ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation,
-    ProgressSender, Usage, WantedImage,
+    Backend, BackendError, BackendKind, Capabilities, CloneInstance, Console, Containment,
+    DiskRoom, DiskUse, DiskWatch, EndedBy, ImageDigest, ImageStore, InstanceId, InstanceSpec,
+    Metering, NotifyGuest, Observation, ProgressSender, Resize, Snapshots, Suspend, Usage,
+    WantedImage,
 };
 use crate::fail_point::{self, FailPoint};
+use abilities::Contents;
 pub use kept::FILE_NAME;
 use kept::Keeper;
 pub use script::{Fault, Method};
@@ -43,6 +46,12 @@ enum Power {
         by: EndedBy,
     },
     On,
+    Suspended,
+}
+
+impl Power {
+    /// Stopped from outside.
+    const OFF: Self = Self::Off { exit_code: Some(0), out_of_memory: false, by: EndedBy::Host };
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +59,19 @@ struct Instance {
     spec: InstanceSpec,
     power: Power,
     broken: Option<String>,
+    contents: Contents,
+}
+
+impl Instance {
+    /// One that was never started.
+    fn new(spec: &InstanceSpec) -> Self {
+        Self {
+            spec: spec.clone(),
+            power: Power::Off { exit_code: None, out_of_memory: false, by: EndedBy::Host },
+            broken: None,
+            contents: Contents::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -93,7 +115,7 @@ impl MemoryBackend {
             findings: Vec::new(),
             data_root: None,
             accel: None,
-            abilities: [Ability::Notify, Ability::LiveKeys].into(),
+            abilities: Ability::ALL.iter().copied().collect(),
         };
         let state = State {
             kind: BackendKind::Memory,
@@ -224,6 +246,14 @@ impl MemoryBackend {
         }
     }
 
+    /// The guest shuts itself down, and that can be told. Does nothing if it is not there.
+    pub fn set_shut_down(&self, id: InstanceId) {
+        if let Some(instance) = self.lock().instances.get_mut(&id) {
+            instance.power =
+                Power::Off { exit_code: Some(0), out_of_memory: false, by: EndedBy::Guest };
+        }
+    }
+
     /// The instance can't be used any more. Does nothing if it is not there.
     pub fn set_broken(&self, id: InstanceId, reason: &str) {
         if let Some(instance) = self.lock().instances.get_mut(&id) {
@@ -320,6 +350,7 @@ impl State {
                 let deaf = spec.hostname.as_str().starts_with("deaf-");
                 Observation::Running { ssh: if deaf { NOBODY } else { self.ssh } }
             }
+            Some(Instance { power: Power::Suspended, .. }) => Observation::Suspended,
             Some(Instance { power: Power::Off { exit_code, out_of_memory, by }, .. }) => {
                 let (exit_code, out_of_memory, by) = (*exit_code, *out_of_memory, *by);
                 Observation::Stopped { exit_code, out_of_memory, by }
@@ -359,11 +390,7 @@ impl Backend for MemoryBackend {
             if !state.images.contains_key(&spec.image) {
                 return Err(BackendError::ImageMissing(spec.image.to_string()));
             }
-            state.instances.entry(spec.id).or_insert_with(|| Instance {
-                spec: spec.clone(),
-                power: Power::Off { exit_code: None, out_of_memory: false, by: EndedBy::Host },
-                broken: None,
-            });
+            state.instances.entry(spec.id).or_insert_with(|| Instance::new(spec));
             Ok(())
         })
         .await
@@ -378,7 +405,14 @@ impl Backend for MemoryBackend {
             if instance.spec.hostname.as_str().starts_with("doomed-") {
                 return Err(BackendError::Failed("it was not meant to start".to_owned()));
             }
-            instance.power = Power::On;
+            match instance.power {
+                Power::On => {}
+                Power::Suspended if instance.contents.memory_spoilt => {
+                    return Err(BackendError::MemoryLost("it was spoilt".to_owned()));
+                }
+                Power::Suspended => instance.power = Power::On,
+                Power::Off { .. } => instance.boot(),
+            }
             Ok(())
         })
         .await
@@ -398,8 +432,7 @@ impl Backend for MemoryBackend {
         self.call(Method::Stop, |state| {
             let instance = state.instance(id)?;
             if instance.power == Power::On {
-                instance.power =
-                    Power::Off { exit_code: Some(0), out_of_memory: false, by: EndedBy::Host };
+                instance.power = Power::OFF;
             }
             Ok(())
         })
@@ -442,6 +475,26 @@ impl Backend for MemoryBackend {
     }
 
     fn notifier(&self) -> Option<&dyn NotifyGuest> {
+        Some(self)
+    }
+
+    fn suspend(&self) -> Option<&dyn Suspend> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn clones(&self) -> Option<&dyn CloneInstance> {
+        Some(self)
+    }
+
+    fn resizes(&self) -> Option<&dyn Resize> {
+        Some(self)
+    }
+
+    fn console(&self) -> Option<&dyn Console> {
         Some(self)
     }
 

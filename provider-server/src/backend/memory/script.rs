@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::backend::BackendError;
 #[cfg(doc)]
-use crate::backend::{Backend, ImageStore, Metering, NotifyGuest};
+use crate::backend::{
+    Backend, CloneInstance, Console, ImageStore, Metering, NotifyGuest, Resize, Snapshots, Suspend,
+};
 
 /// The calls that a script can change and that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +43,26 @@ pub enum Method {
     Remove,
     /// [`Metering::usage`].
     Usage,
+    /// [`Suspend::suspend`].
+    Suspend,
+    /// [`Suspend::forget`].
+    Forget,
+    /// [`Snapshots::create`].
+    Snapshot,
+    /// [`Snapshots::list`].
+    Snapshots,
+    /// [`Snapshots::restore`].
+    Restore,
+    /// [`Snapshots::remove`].
+    RemoveSnapshot,
+    /// [`CloneInstance::ensure_clone`].
+    EnsureClone,
+    /// [`Resize::resize`].
+    Resize,
+    /// [`Console::log`].
+    ConsoleLog,
+    /// [`Console::attach`].
+    Attach,
 }
 
 impl Method {
@@ -56,6 +78,13 @@ impl Method {
                 | Self::Build
                 | Self::Pull
                 | Self::Remove
+                | Self::Suspend
+                | Self::Forget
+                | Self::Snapshot
+                | Self::Restore
+                | Self::RemoveSnapshot
+                | Self::EnsureClone
+                | Self::Resize
         )
     }
 }

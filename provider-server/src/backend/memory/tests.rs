@@ -36,7 +36,7 @@ async fn the_life_of_an_instance() {
     backend.ensure(&spec).await.unwrap();
     backend.start(spec.id).await.unwrap();
     assert_eq!(backend.observe(spec.id).await, Ok(Observation::Running { ssh }));
-    assert_eq!(backend.list().await, Ok(vec![spec.id]));
+    assert_eq!(Backend::list(&backend).await, Ok(vec![spec.id]));
     backend.set_stopped(spec.id, 137, true);
     let stopped =
         Observation::Stopped { exit_code: Some(137), out_of_memory: true, by: EndedBy::Unknown };
@@ -56,15 +56,15 @@ async fn it_does_as_scripted() {
     backend.script(Method::Ensure, Fault::Fail(lost.clone()));
     backend.script(Method::Ensure, Fault::FailAfterwards(lost.clone()));
     assert_eq!(backend.ensure(&spec).await, Err(lost.clone()));
-    assert_eq!(backend.list().await, Ok(vec![]));
+    assert_eq!(Backend::list(&backend).await, Ok(vec![]));
     assert_eq!(backend.ensure(&spec).await, Err(lost));
-    assert_eq!(backend.list().await, Ok(vec![spec.id]));
+    assert_eq!(Backend::list(&backend).await, Ok(vec![spec.id]));
     assert_eq!(backend.calls(Method::Ensure), 2);
     backend.script(Method::Start, Fault::Hang);
     let hung = tokio::time::timeout(Duration::from_millis(10), backend.start(spec.id)).await;
     assert!(hung.is_err());
     backend.set_unavailable(Some("gone fishing"));
-    assert!(backend.list().await.is_err());
+    assert!(Backend::list(&backend).await.is_err());
     backend.set_unavailable(None);
     backend.start(spec.id).await.unwrap();
 }
@@ -95,7 +95,7 @@ async fn what_is_kept_outlives_the_program() {
     assert!(matches!(first.observe(spec.id).await, Ok(Observation::Stopped { .. })));
     third.destroy(spec.id).await.unwrap();
     let fourth = MemoryBackend::kept(directory.path()).await.unwrap();
-    assert_eq!(fourth.list().await, Ok(vec![]));
+    assert_eq!(Backend::list(&fourth).await, Ok(vec![]));
 }
 
 #[tokio::test]
@@ -106,5 +106,5 @@ async fn what_can_not_be_kept_was_not_done() {
     backend.add_image(spec.image.clone(), 1);
     drop(directory);
     assert!(matches!(backend.ensure(&spec).await, Err(BackendError::Failed(_))));
-    assert_eq!(backend.list().await, Ok(vec![]));
+    assert_eq!(Backend::list(&backend).await, Ok(vec![]));
 }

@@ -110,6 +110,7 @@ impl Bench {
                 max_vms_per_requestor: None,
                 ports: NoPorts.usable(),
             },
+            clone_of: None,
             idempotency: None,
         };
         let now = Timestamp::from_unix_seconds(1_000_000);

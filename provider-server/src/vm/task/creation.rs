@@ -56,7 +56,10 @@ impl Step {
     ) -> Result<(), CreationEnd> {
         let backend = Arc::clone(&task.backend);
         match self {
-            Self::Instance => deadlined(deadline, backend.ensure(&record.instance_spec())).await?,
+            Self::Instance => match record.clone_of {
+                None => deadlined(deadline, backend.ensure(&record.instance_spec())).await?,
+                Some(source) => task.copy_from(source, record).await?,
+            },
             Self::Power => deadlined(deadline, backend.start(record.instance())).await?,
             Self::Access => {
                 let abandon = task.abandon.clone();

@@ -5,11 +5,13 @@
 //! that whoever takes the VM up after a crash reads in its state what is left to be done.
 //!
 //! * [`creation`] brings a VM into being, in steps that each know how to undo themselves.
+//! * [`life`] suspends it, makes snapshots of it, resizes it, and lends its disk to a clone.
 //! * [`power`] brings it up and down, and removes it.
 //! * [`term`] does what its lease asks for.
 //! * [`reconcile`] compares it with its instance.
 
 mod creation;
+mod life;
 mod power;
 mod reconcile;
 mod term;
@@ -18,20 +20,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golem_vm_protocol::vm::{Actor, Cause};
-use golem_vm_protocol::{ErrorCode, VmId};
+use golem_vm_protocol::vm::{Ability, Actor, Cause, EventKind, SnapshotName};
+use golem_vm_protocol::{ErrorCode, VmId, VmResources};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access::AccessPorts;
-use super::history::{Reason, Transition};
+use super::history::{Occurrence, Reason, Transition};
 use super::lease::next_due;
 use super::policy::{Decision, Request, decide};
 use super::repository::VmRepository;
+use super::snapshot::SnapshotWanted;
 use super::survey::Survey;
-use super::{VmError, VmRecord, VmState};
-use crate::backend::{Backend, BackendError, Backends};
+use super::{VmError, VmManager, VmRecord, VmState};
+use crate::backend::{Backend, BackendError, Backends, InstanceSpec};
 use crate::capacity::Amount;
 use crate::fail_point::{self, FailPoint};
 use crate::steady::{SteadyClock, SteadyTime};
@@ -64,6 +67,23 @@ impl World {
     pub(super) fn changed(&self) {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
+
+    /// Whether the backend that made a VM can do this with it.
+    ///
+    /// # Errors
+    /// [`VmError::NotSupported`], which says `what` it can't.
+    pub(super) fn check_ability(
+        &self,
+        record: &VmRecord,
+        ability: Ability,
+        what: &'static str,
+    ) -> Result<(), VmError> {
+        let backend = record.terms.backend;
+        if self.backends.of(backend)?.found.now().abilities.contains(&ability) {
+            return Ok(());
+        }
+        Err(VmError::NotSupported { name: record.name.to_string(), backend, what })
+    }
 }
 
 /// What a task is told to do.
@@ -77,6 +97,18 @@ pub(super) enum Order {
     Extend(SteadyTime),
     /// To have it back for so long, if the offer has room.
     Undelete(Duration, Amount),
+    /// To keep its memory on its disk, if the offer has room, and end it.
+    Suspend(Amount, Actor),
+    /// To make a snapshot, if the offer has room.
+    Snapshot(SnapshotWanted, Amount),
+    /// To delete a snapshot.
+    RemoveSnapshot(SnapshotName),
+    /// To go back to a snapshot.
+    Restore(SnapshotName),
+    /// To be of another size, if the offer has room.
+    Resize(VmResources, Amount),
+    /// To let an instance begin with its disk.
+    Lend(Box<InstanceSpec>),
 }
 
 impl Order {
@@ -86,6 +118,12 @@ impl Order {
             Self::StopBecause(_) => Request::Stop,
             Self::Extend(_) => Request::Extend,
             Self::Undelete(..) => Request::Undelete,
+            Self::Suspend(..) => Request::Suspend,
+            Self::Snapshot(..) => Request::Snapshot,
+            Self::RemoveSnapshot(_) => Request::RemoveSnapshot,
+            Self::Restore(_) => Request::Restore,
+            Self::Resize(..) => Request::Resize,
+            Self::Lend(_) => Request::Clone,
         }
     }
 }
@@ -107,6 +145,8 @@ pub(super) struct TaskHandle {
 pub(super) struct Task {
     id: VmId,
     world: Arc<World>,
+    /// For what concerns another VM, too.
+    manager: VmManager,
     backend: Arc<dyn Backend>,
     commands: mpsc::Receiver<Command>,
     surveys: watch::Receiver<Survey>,
@@ -125,6 +165,8 @@ pub(super) struct Task {
     acted: Instant,
     /// When time next asks for something.
     due: Option<SteadyTime>,
+    /// Whether all that is written down of its snapshots is whole.
+    is_settled: bool,
     gone: bool,
 }
 
@@ -132,6 +174,7 @@ impl Task {
     /// Starts the task of a VM that is in the repository; it takes up whatever its state says.
     pub(super) fn spawn(
         world: &Arc<World>,
+        manager: VmManager,
         record: &VmRecord,
         surveys: watch::Receiver<Survey>,
         on_end: impl FnOnce() + Send + 'static,
@@ -143,6 +186,7 @@ impl Task {
         let task = Self {
             id: record.id,
             world: Arc::clone(world),
+            manager,
             backend,
             commands,
             surveys,
@@ -155,6 +199,7 @@ impl Task {
             taken_down: false,
             acted: Instant::now(),
             due: None,
+            is_settled: false,
             gone: false,
         };
         let record = record.clone();
@@ -216,6 +261,7 @@ impl Task {
             }
             VmState::Starting => self.start(record, Reason::own(Cause::Recovered)).await,
             VmState::Stopping { .. } => self.stop_as_meant(record).await,
+            VmState::Suspending => self.suspend_as_meant(record).await,
             VmState::Destroying => self.destroy(record, Reason::own(Cause::Recovered)).await,
             _ => Ok(Some(record)),
         }
@@ -236,6 +282,7 @@ impl Task {
 
     async fn carry_out(&mut self, order: Order) -> Result<Option<VmRecord>, VmError> {
         let record = self.record().await?;
+        self.check_ability(&order, &record)?;
         match decide(&record.state, order.request()) {
             Decision::Ignore => return Ok(Some(record)),
             Decision::Gone => return Err(VmError::NotFound(record.name.to_string())),
@@ -249,7 +296,9 @@ impl Task {
         }
         let by = |actor| Reason::new(actor, Cause::Requested);
         match order {
-            Order::Request(Request::Start, actor) => self.start(record, by(actor)).await,
+            Order::Request(Request::Start | Request::Resume, actor) => {
+                self.start(record, by(actor)).await
+            }
             Order::Request(Request::Stop, actor) => self.stop(record, by(actor)).await,
             Order::Request(Request::Restart, actor) => self.restart(record, by(actor)).await,
             Order::Request(Request::Destroy, actor) => self.destroy(record, by(actor)).await,
@@ -259,10 +308,29 @@ impl Task {
             }
             Order::Request(Request::Authorize, _) => self.authorize(record).await,
             // They come with what they need.
-            Order::Request(Request::Extend | Request::Undelete, _) => Ok(Some(record)),
+            Order::Request(
+                Request::Extend
+                | Request::Undelete
+                | Request::Suspend
+                | Request::Snapshot
+                | Request::RemoveSnapshot
+                | Request::Restore
+                | Request::Resize
+                | Request::Clone,
+                _,
+            ) => Ok(Some(record)),
             Order::StopBecause(reason) => self.stop_because(record, reason).await,
             Order::Extend(until) => self.extend(until).await.map(Some),
             Order::Undelete(lasting, offered) => self.undelete(lasting, offered).await.map(Some),
+            Order::Suspend(offered, actor) => self.suspend(offered, by(actor)).await,
+            Order::Snapshot(wanted, offered) => self.snapshot(record, wanted, offered).await,
+            Order::RemoveSnapshot(name) => {
+                let reason = Reason::new(Actor::Requestor, Cause::SnapshotDeleted);
+                self.remove_snapshot(record, name, reason).await
+            }
+            Order::Restore(name) => self.restore(record, name, by(Actor::Requestor)).await,
+            Order::Resize(size, offered) => self.resize(size, offered).await,
+            Order::Lend(spec) => self.lend(record, &spec).await,
         }
     }
 
@@ -288,10 +356,23 @@ impl Task {
     async fn pass_to(&mut self, to: VmState, reason: Reason) -> Result<VmRecord, VmError> {
         let change = Transition { to, reason };
         let record = self.world.repository.transition(self.id, change).await?;
-        self.acted = Instant::now();
-        self.expect_due(&record);
-        self.world.changed();
+        self.passed(&record);
         Ok(record)
+    }
+
+    /// Its new state is written: this is what it is.
+    fn passed(&mut self, record: &VmRecord) {
+        self.acted = Instant::now();
+        self.expect_due(record);
+        self.world.changed();
+    }
+
+    /// Writes something down that its owner may want to know.
+    async fn note(&self, reason: Reason) {
+        let note = Occurrence { kind: EventKind::Note, reason };
+        if let Err(error) = self.world.repository.occurred(self.id, note).await {
+            tracing::warn!(vm = %self.id, "{error}");
+        }
     }
 
     fn expect_due(&mut self, record: &VmRecord) {
@@ -341,15 +422,18 @@ async fn deadlined<T>(
     call: impl Future<Output = Result<T, BackendError>>,
 ) -> Result<T, (ErrorCode, String)> {
     let limit = deadline.saturating_duration_since(Instant::now()).min(BACKEND_DEADLINE);
-    within(limit, call).await.map_err(|error| {
-        let code = match &error {
-            BackendError::Unavailable(_) => ErrorCode::BackendUnavailable,
-            BackendError::ImageMissing(_) => ErrorCode::ImageNotOffered,
-            BackendError::NoInstance(_)
-            | BackendError::NoSnapshot(_)
-            | BackendError::MemoryLost(_)
-            | BackendError::Failed(_) => ErrorCode::CreateFailed,
-        };
-        (code, error.to_string())
-    })
+    within(limit, call).await.map_err(failure_code)
+}
+
+/// A backend's failure on the way to a running VM, with the code that it has for the owner.
+fn failure_code(error: BackendError) -> (ErrorCode, String) {
+    let code = match &error {
+        BackendError::Unavailable(_) => ErrorCode::BackendUnavailable,
+        BackendError::ImageMissing(_) => ErrorCode::ImageNotOffered,
+        BackendError::NoInstance(_)
+        | BackendError::NoSnapshot(_)
+        | BackendError::MemoryLost(_)
+        | BackendError::Failed(_) => ErrorCode::CreateFailed,
+    };
+    (code, error.to_string())
 }

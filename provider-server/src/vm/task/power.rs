@@ -1,13 +1,12 @@
 //! Up, down, and gone.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::vm::{Actor, Cause};
 use tokio::time::Instant;
 
-use super::{BACKEND_DEADLINE, Task, deadlined, instance_is_gone, within};
+use super::{BACKEND_DEADLINE, Task, instance_is_gone, within};
 use crate::backend::BackendError;
 use crate::fail_point::{self, FailPoint};
 use crate::vm::history::Reason;
@@ -33,8 +32,14 @@ impl Task {
             tracing::warn!(vm = %self.id, "its SSH keys could not be changed: {error}");
         }
         let deadline = Instant::now() + self.world.launch_timeout;
-        let backend = Arc::clone(&self.backend);
-        let outcome = match deadlined(deadline, backend.start(record.instance())).await {
+        let record = match self.apply_size(record.clone()).await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::warn!(vm = %self.id, "its new size: {error}; this is tried again");
+                record
+            }
+        };
+        let outcome = match self.start_instance(&record, deadline).await {
             Ok(()) => {
                 fail_point::reached(FailPoint::StartStarted);
                 self.connect(&record, deadline).await
@@ -110,7 +115,12 @@ impl Task {
         let by = reason.actor;
         let record = self.pass_to(VmState::Stopping { next: next.clone() }, reason.clone()).await?;
         fail_point::reached(FailPoint::StopRecorded);
-        let grace = if reason.cause == Cause::DiskLimit { HARSH_GRACE } else { STOP_GRACE };
+        let grace = match next {
+            // What it still does is lost anyway.
+            AfterStop::Restored { .. } => Duration::ZERO,
+            _ if reason.cause == Cause::DiskLimit => HARSH_GRACE,
+            _ => STOP_GRACE,
+        };
         let stopping = self.backend.stop(record.instance(), grace);
         let stopped = within(BACKEND_DEADLINE + grace, stopping).await;
         self.acted = Instant::now();
@@ -164,6 +174,7 @@ impl Task {
                 self.start(record, Reason::new(by, Cause::Requested).with("it is restarted")).await
             }
             AfterStop::Retained { reason } => self.keep(record, reason, done).await,
+            AfterStop::Restored { snapshot, run } => self.take_back(record, snapshot, run).await,
         }
     }
 

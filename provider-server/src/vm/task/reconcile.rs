@@ -44,10 +44,16 @@ impl Task {
                 return;
             }
         };
-        let outcome = match self.record().await {
+        let mut outcome = match self.record().await {
             Ok(record) => self.compare(record, seen).await,
             Err(error) => Err(error),
         };
+        if outcome.is_ok() && !self.is_settled && !self.gone {
+            outcome = match self.record().await {
+                Ok(record) => self.settle(&record).await,
+                Err(error) => Err(error),
+            };
+        }
         if let Err(error) = outcome {
             tracing::warn!(vm = %self.id, "{error}; this is tried again");
         }
@@ -66,6 +72,7 @@ impl Task {
                 VmState::Creating
                 | VmState::Starting
                 | VmState::Stopping { .. }
+                | VmState::Suspending
                 | VmState::Destroying,
                 _,
             ) => {
@@ -78,10 +85,12 @@ impl Task {
                     self.lead_to(&record, *ssh).await;
                     fail_point::reached(FailPoint::ReconcileRouted);
                 }
+                let record = self.apply_size(record).await?;
                 return self.authorize(record).await.map(|_| ());
             }
             // It is as it should be, or its owner knows what is wrong.
             (VmState::Stopped { .. } | VmState::Retained { .. }, Observation::Stopped { .. })
+            | (VmState::Suspended | VmState::Retained { .. }, Observation::Suspended)
             | (VmState::Error { .. }, Observation::Absent | Observation::Broken { .. }) => {
                 self.backend_was_away = false;
                 if std::mem::take(&mut self.taken_down)
@@ -90,6 +99,9 @@ impl Task {
                     tracing::info!(vm = %self.id, "the engine had taken its instance down: starting it again");
                     let reason = Reason::new(Actor::Host, Cause::HostStopped);
                     return self.start(record, reason).await.map(|_| ());
+                }
+                if matches!(record.state, VmState::Stopped { .. }) {
+                    self.apply_size(record).await?;
                 }
                 return Ok(());
             }
@@ -109,7 +121,10 @@ impl Task {
     ) -> Result<(), VmError> {
         fail_point::reached(FailPoint::ReconcileDiffers);
         let (next, reason) = match (&record.state, seen) {
-            (VmState::Stopped { .. } | VmState::Error { .. }, Observation::Running { ssh }) => {
+            (
+                VmState::Stopped { .. } | VmState::Suspended | VmState::Error { .. },
+                Observation::Running { ssh },
+            ) => {
                 self.lead_to(&record, ssh).await;
                 (VmState::Running, Reason::new(Actor::Host, Cause::FoundRunning))
             }
@@ -118,6 +133,21 @@ impl Task {
                 let why = Reason::own(Cause::FoundRunning).with(reason.clone());
                 let next = crate::vm::state::AfterStop::Retained { reason: reason.clone() };
                 return self.bring_down(record, next, why).await.map(|_| ());
+            }
+            // Somebody else has suspended it: it was meant to run.
+            (VmState::Running, Observation::Suspended) => {
+                tracing::info!(vm = %self.id, "its instance was suspended from outside: it goes on");
+                let reason = Reason::new(Actor::Host, Cause::HostStopped);
+                return self.start(record, reason).await.map(|_| ());
+            }
+            (VmState::Stopped { .. } | VmState::Error { .. }, Observation::Suspended) => (
+                VmState::Suspended,
+                Reason::own(Cause::Recovered).with("its memory is kept, and it does not run"),
+            ),
+            (VmState::Suspended, Observation::Stopped { .. }) => {
+                let said = "its kept memory is gone: it boots when it is started";
+                let why = Reason::new(Actor::Host, Cause::MemoryLost).with(said);
+                (VmState::Stopped { reason: Some(said.to_owned()) }, why)
             }
             // The engine was away and took the VM down with it: it was meant to run.
             (VmState::Running, Observation::Stopped { by, .. })
@@ -139,14 +169,20 @@ impl Task {
                 (VmState::Stopped { reason: said }, reason)
             }
             (
-                VmState::Running | VmState::Stopped { .. } | VmState::Retained { .. },
+                VmState::Running
+                | VmState::Stopped { .. }
+                | VmState::Suspended
+                | VmState::Retained { .. },
                 Observation::Absent,
             ) => {
                 self.lead_nowhere(&record).await;
                 (instance_is_gone(), Reason::new(Actor::Host, Cause::InstanceGone))
             }
             (
-                VmState::Running | VmState::Stopped { .. } | VmState::Retained { .. },
+                VmState::Running
+                | VmState::Stopped { .. }
+                | VmState::Suspended
+                | VmState::Retained { .. },
                 Observation::Broken { reason },
             ) => {
                 self.lead_nowhere(&record).await;

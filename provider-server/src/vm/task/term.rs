@@ -103,7 +103,7 @@ impl Task {
         reason: Reason,
     ) -> Result<Option<VmRecord>, VmError> {
         let said = reason.detail.clone().unwrap_or_default();
-        if matches!(record.state, VmState::Stopped { .. }) {
+        if matches!(record.state, VmState::Stopped { .. } | VmState::Suspended) {
             return self.keep(record, said, reason).await;
         }
         let broken = matches!(record.state, VmState::Error { .. });

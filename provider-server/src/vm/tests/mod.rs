@@ -1,6 +1,7 @@
 //! VMs' lives on instances in memory, over a real database, on a machine whose time the test tells.
 #![allow(clippy::unwrap_used)]
 
+mod abilities;
 mod leases;
 mod life;
 mod reconciling;
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use golem_vm_node::clock::ManualClock;
 use golem_vm_protocol::advertisement::Prices;
 use golem_vm_protocol::time::Timestamp;
-use golem_vm_protocol::vm::{Isolation, LeaseRequest, Owner, ValidCreate, VmStage};
+use golem_vm_protocol::vm::{Ability, Isolation, LeaseRequest, Owner, ValidCreate, VmStage};
 use golem_vm_protocol::{KeyPair, VmId, VmRef, VmResources};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ use super::repository::VmRepository as _;
 use super::task::World;
 use super::{AccessPorts, VmError, VmManager, VmRecord, VmState};
 use crate::backend::memory::MemoryBackend;
-use crate::backend::{Backend as _, BackendKind, Backends, Egress, ImageDigest};
+use crate::backend::{Backend as _, BackendKind, Backends, Capabilities, Egress, ImageDigest};
 use crate::capacity::Amount;
 use crate::steady::ManualUptime;
 use crate::store::ProviderStore;
@@ -96,16 +97,21 @@ impl Machine {
 
     /// The program starts.
     async fn start(&self) -> Program {
+        let capabilities = MemoryBackend::new().probe().await.unwrap();
+        self.start_with(capabilities.abilities).await
+    }
+
+    /// The program starts, with a backend that has no other abilities than these.
+    async fn start_with(&self, abilities: BTreeSet<Ability>) -> Program {
+        let capabilities = MemoryBackend::new().probe().await.unwrap();
+        let capabilities = Capabilities { abilities, ..capabilities };
         let path = self.dir.path().join("state.db");
         let (clock, uptime) = (Arc::clone(&self.clock), Arc::clone(&self.uptime));
         let store = ProviderStore::open_on(&path, clock, uptime).unwrap();
         let token = CancellationToken::new();
         let vms = VmManager::new(Arc::new(World {
             repository: Arc::new(store.clone()),
-            backends: Backends::one(
-                Arc::new(self.backend.clone()),
-                MemoryBackend::new().probe().await.unwrap(),
-            ),
+            backends: Backends::one(Arc::new(self.backend.clone()), capabilities),
             ports: Arc::clone(&self.ports) as _,
             launch_timeout: Duration::from_secs(20),
             steady: store.steady(),
@@ -134,13 +140,28 @@ fn reference(name: &str) -> VmRef {
 
 impl Program {
     async fn create_for(&self, name: &str, lease: LeaseRequest) -> Result<VmRecord, VmError> {
+        self.make(name, lease, None).await
+    }
+
+    /// A VM with the disk of another one, for those who may log in to that.
+    async fn clone_of(&self, source: &VmRecord, name: &str) -> Result<VmRecord, VmError> {
+        self.make(name, LeaseRequest::default(), Some(source)).await
+    }
+
+    async fn make(
+        &self,
+        name: &str,
+        lease: LeaseRequest,
+        source: Option<&VmRecord>,
+    ) -> Result<VmRecord, VmError> {
+        let own = || vec![HostKey::generate().unwrap().public];
         let resources = VmResources { cpu: 1, memory: 1, storage: 10 };
         let creation = Creation {
             owner: owner(),
             request: ValidCreate {
                 name: name.parse().unwrap(),
                 resources,
-                ssh_keys: vec![HostKey::generate().unwrap().public],
+                ssh_keys: source.map_or_else(own, |source| source.authorized_keys.clone()),
                 image: None,
                 image_digest: None,
                 isolation: None,
@@ -165,6 +186,7 @@ impl Program {
                 max_vms_per_requestor: None,
                 ports: PaperPorts::default().usable(),
             },
+            clone_of: source.map(|source| source.id),
             idempotency: None,
         };
         let now = Timestamp::from_unix_seconds(1_795_000_000);
