@@ -263,10 +263,11 @@ mod tests {
         assert_eq!(&read, b"root\n");
         drop(guest);
         carried.await.unwrap();
-        let told = reader.told.0.lock().unwrap();
-        assert_eq!((told.0.as_slice(), told.1), (b"login: ".as_slice(), 0));
-        assert!(told.2.as_deref().unwrap().contains("has ended"));
-        drop(told);
+        {
+            let told = reader.told.0.lock().unwrap();
+            assert_eq!((told.0.as_slice(), told.1), (b"login: ".as_slice(), 0));
+            assert!(told.2.as_deref().unwrap().contains("has ended"));
+        }
         assert_eq!(typed(3, "x").await, Err(NotTyped::NotOpen));
     }
 

@@ -141,6 +141,7 @@ pub const fn decide(state: &VmState, request: Request) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use golem_vm_protocol::ErrorCode;
     use proptest::prelude::*;
     use proptest::sample::select;

@@ -5,6 +5,7 @@ mod backends;
 mod events;
 mod keys;
 mod leases;
+mod life;
 mod strangers;
 pub(crate) mod times;
 mod unsigned;
