@@ -40,6 +40,48 @@ impl KeptBackend {
         keys.into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect()
     }
 
+    /// What an instance's disk and memory hold, and the names of its snapshots.
+    #[must_use]
+    pub fn contents(&self, vm: &str) -> (String, String, Vec<String>) {
+        let kept = self.read();
+        let mut instances = kept["instances"].as_array().into_iter().flatten();
+        let found = instances.find(|instance| vm_of(instance) == vm);
+        let contents = found.map(|instance| instance["contents"].clone()).unwrap_or_default();
+        let text = |name: &str| contents[name].as_str().unwrap_or_default().to_owned();
+        let snapshots = contents["snapshots"].as_object().into_iter().flatten();
+        (text("disk"), text("memory"), snapshots.map(|(name, _)| name.clone()).collect())
+    }
+
+    /// GiB of an instance's disk.
+    #[must_use]
+    pub fn storage(&self, vm: &str) -> u64 {
+        let kept = self.read();
+        let mut instances = kept["instances"].as_array().into_iter().flatten();
+        let found = instances.find(|instance| vm_of(instance) == vm);
+        found.and_then(|instance| instance["limits"]["storage_mib"].as_u64()).unwrap_or(0) / 1024
+    }
+
+    /// Somebody in an instance writes that to its disk and its memory.
+    pub fn write_into(&self, vm: &str, disk: &str, memory: &str) {
+        self.change(vm, |instance| {
+            instance["contents"]["disk"] = json!(disk);
+            instance["contents"]["memory"] = json!(memory);
+        });
+    }
+
+    /// An instance can't go on from the memory that is kept.
+    pub fn spoil_memory(&self, vm: &str) {
+        self.change(vm, |instance| instance["contents"]["memory_spoilt"] = json!(true));
+    }
+
+    /// A guest shuts itself down, and that can be told.
+    pub fn shut_down(&self, vm: &str) {
+        self.change(vm, |instance| {
+            let off = json!({"exit_code": 0, "out_of_memory": false, "by": "guest"});
+            instance["power"] = json!({ "off": off });
+        });
+    }
+
     /// An instance's first process ends.
     pub fn end(&self, vm: &str) {
         self.change(vm, |instance| {

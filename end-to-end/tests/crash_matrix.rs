@@ -117,13 +117,15 @@ impl Rigs {
             Some(at) => at,
             None => {
                 let none = [
+                    // Snapshots and clones take room.
+                    ("GOLEM_PROVIDER_OVERCOMMIT_CPU", "16"),
                     ("GOLEM_PROVIDER_CREATES_PER_MINUTE", "0"),
                     ("GOLEM_PROVIDER_WRITES_PER_MINUTE", "0"),
                     ("GOLEM_PROVIDER_READS_PER_MINUTE", "0"),
                 ];
                 let settings = scenario.settings.iter().chain(&none);
                 let options = settings
-                    .fold(ProviderOptions::default(), |all, (name, value)| all.with(name, value));
+                    .fold(ProviderOptions::roomy(), |all, (name, value)| all.with(name, value));
                 let place = Place::new(&std::env::temp_dir());
                 let name = format!("killed-{worker}");
                 let rig = Rig::new(Provider::in_memory(&name, &place, &options));

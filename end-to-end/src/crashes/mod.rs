@@ -116,6 +116,33 @@ impl std::fmt::Display for Tally {
     }
 }
 
+/// Kills at a few of the many points, others each time, on a backend on which a kill costs seconds: `count` of the
+/// scenarios that are wanted, and one kill in each, or everywhere with `GOLEM_CRASHES=all`.
+///
+/// # Panics
+/// When something is wrong after a kill, or without one.
+pub fn sample(
+    rig: &mut Rig,
+    chance: &Chance,
+    count: usize,
+    wanted: fn(&Scenario) -> bool,
+) -> Tally {
+    let all = std::env::var("GOLEM_CRASHES").is_ok_and(|wanted| wanted == "all");
+    let (count, each) = if all { (usize::MAX, usize::MAX) } else { (count, 1) };
+    let scenarios = SCENARIOS.iter().filter(|one| one.settings.is_empty() && wanted(one));
+    let mut tally = Tally::default();
+    for scenario in chance.of("scenarios").sample(scenarios.collect(), count) {
+        let mut chance = chance.of(scenario.name);
+        let shown = play(rig, scenario, &[], &mut chance);
+        assert!(shown.wrong.is_empty(), "{}", shown.wrong.join("\n"));
+        for kill in chance.sample(shown.kills(), each) {
+            tally.count(1, play(rig, scenario, &[kill], &mut chance));
+            assert!(tally.wrong.is_empty(), "{}", tally.wrong.join("\n"));
+        }
+    }
+    tally
+}
+
 /// Plays a scenario with these kills, one after the other (none: without). `chance` decides whether what
 /// was asked for is asked again at once, or when all has come to rest.
 pub fn play(rig: &mut Rig, scenario: &Scenario, kills: &[Kill], chance: &mut Chance) -> Played {

@@ -62,16 +62,25 @@ pub struct Rig {
     /// Another's VM.
     bystander: Option<(Renter, Value)>,
     vms: usize,
+    /// Longest until something that works has come to its end.
+    patience: Duration,
 }
 
 impl Rig {
     /// With a provider that does not run yet.
     #[must_use]
-    pub fn new(mut provider: Provider) -> Self {
+    pub fn new(provider: Provider) -> Self {
+        Self::patient(provider, DEADLINE)
+    }
+
+    /// The same where a VM takes long to come up: an emulated one, say.
+    #[must_use]
+    pub fn patient(mut provider: Provider, patience: Duration) -> Self {
         let points = provider.with_fail_points();
         points.disarm();
         provider.start();
-        let mut rig = Self { provider, points, renter: Renter::default(), bystander: None, vms: 0 };
+        let renter = Renter::default();
+        let mut rig = Self { provider, points, renter, bystander: None, vms: 0, patience };
         let neighbour = Renter::default();
         let vm = rig.create(&neighbour, "bystander", json!({}), "bystander");
         vm.unwrap_or_else(|trouble| panic!("a VM before any kill: {trouble:?}"));
@@ -89,7 +98,12 @@ impl Rig {
     /// Asks for a VM and waits until its operation is over, as `golem` does.
     pub(super) fn create(&self, renter: &Renter, name: &str, lease: Value, key: &str) -> Step {
         let operation = self.accepted(renter, name, lease, key)?;
-        let target = route::VM_OPERATION.replace("{job_id}", &operation);
+        self.followed(renter, name, &operation)
+    }
+
+    /// Waits until a creation is over.
+    fn followed(&self, renter: &Renter, name: &str, operation: &str) -> Step {
+        let target = route::VM_OPERATION.replace("{job_id}", operation);
         self.until(&format!("the creation of {name}"), || {
             let answer = renter.ask(&self.provider, "GET", &target, None, None)?;
             match answer.body["status"].as_str() {
@@ -99,6 +113,17 @@ impl Rig {
                 _ => Err(Trouble::Wrong(format!("a creation came to {answer:?}"))),
             }
         })
+    }
+
+    /// Asks for a VM with the disk of another one, and waits until its operation is over.
+    pub(super) fn clone_of(&self, source: &str, name: &str, key: &str) -> Step {
+        let target = format!("{}?async=true", route::VM_CLONE.replace("{name}", source));
+        let body = json!({"name": name});
+        let answer = self.renter.ask(&self.provider, "POST", &target, Some(&body), Some(key))?;
+        let operation = answer.body["job_id"].as_str().map(str::to_owned);
+        let operation = operation
+            .ok_or_else(|| Trouble::Wrong(format!("a clone was answered with {answer:?}")))?;
+        self.followed(&self.renter, name, &operation)
     }
 
     /// Asks for a VM, and does not wait for it.
@@ -136,7 +161,19 @@ impl Rig {
         body: Option<Value>,
         accepted: &[u16],
     ) -> Step {
-        let answer = self.renter.ask(&self.provider, method, target, body.as_ref(), None)?;
+        self.ask_once(method, target, body, accepted, None)
+    }
+
+    /// The same with an idempotency key.
+    pub(super) fn ask_once(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<Value>,
+        accepted: &[u16],
+        key: Option<&str>,
+    ) -> Step {
+        let answer = self.renter.ask(&self.provider, method, target, body.as_ref(), key)?;
         if accepted.contains(&answer.status) {
             return Ok(());
         }
@@ -169,7 +206,7 @@ impl Rig {
 
     fn until(&self, what: &str, mut is_true: impl FnMut() -> Result<bool, Trouble>) -> Step {
         let mut last = None;
-        let waited = within(DEADLINE, || match is_true() {
+        let waited = within(self.patience, || match is_true() {
             Ok(false) => None,
             Ok(true) => Some(Ok(())),
             Err(trouble) => {
@@ -178,7 +215,7 @@ impl Rig {
             }
         });
         waited.unwrap_or_else(|| {
-            Err(Trouble::Wrong(format!("not within {} s: {what}", DEADLINE.as_secs())))
+            Err(Trouble::Wrong(format!("not within {} s: {what}", self.patience.as_secs())))
         })
     }
 
@@ -208,7 +245,7 @@ impl Rig {
     pub(super) fn at_rest(&self, when: &str) -> Step {
         let mut found = Vec::new();
         let mut before = None;
-        let settled = within(DEADLINE, || {
+        let settled = within(self.patience, || {
             let evidence = self.provider.evidence_beside();
             found = violations(&evidence);
             // What is looked at one after the other may be of different moments: seen twice it is true.
@@ -224,7 +261,7 @@ impl Rig {
     /// What the provider says of itself fits, and others' VMs are as they were.
     pub(super) fn books_add_up(&self) -> Step {
         let mut found = Vec::new();
-        let _ = within(DEADLINE, || {
+        let _ = within(self.patience, || {
             found = violations(&self.provider.evidence());
             found.is_empty().then_some(())
         });

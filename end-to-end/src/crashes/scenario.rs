@@ -21,6 +21,8 @@ pub struct Scenario {
     pub settings: &'static [(&'static str, &'static str)],
     /// Whether it does things to instances that only a backend in a file lets happen.
     pub needs_kept_backend: bool,
+    /// Whether its backend has to have abilities that not every backend has.
+    pub needs_abilities: bool,
     /// How its VM's name begins; see the provider's backend in memory for what names do there.
     pub(super) prefix: &'static str,
     /// Whether it goes on by itself from where it begins, so that nothing is waited for there.
@@ -67,6 +69,10 @@ impl Case {
     fn path(&self, route: &str) -> String {
         route.replace("{name}", &self.name)
     }
+
+    fn snapshot_path(&self, route: &str) -> String {
+        self.path(route).replace("{snapshot}", SNAPSHOT)
+    }
 }
 
 const fn plain(name: &'static str, end: End) -> Scenario {
@@ -74,6 +80,7 @@ const fn plain(name: &'static str, end: End) -> Scenario {
         name,
         settings: &[],
         needs_kept_backend: false,
+        needs_abilities: false,
         prefix: "box",
         passes: false,
         prepare: running,
@@ -83,6 +90,9 @@ const fn plain(name: &'static str, end: End) -> Scenario {
         check: |_, _| Ok(()),
     }
 }
+
+/// What a snapshot is called.
+const SNAPSHOT: &str = "first";
 
 const NO_GRACE: &[(&str, &str)] = &[("GOLEM_PROVIDER_LEASE_GRACE", "0s")];
 const SHORT_GRACE: &[(&str, &str)] = &[("GOLEM_PROVIDER_LEASE_GRACE", "1s")];
@@ -220,7 +230,184 @@ pub const SCENARIOS: &[Scenario] = &[
         needs_kept_backend: true,
         ..plain("guest-shuts-down", End::RunningOrStopped)
     },
+    Scenario {
+        act: |rig, case| behind_its_back(rig, case, KeptBackend::shut_down, End::Stopped),
+        needs_kept_backend: true,
+        ..plain("guest-has-shut-down-meanwhile", End::Stopped)
+    },
+    Scenario {
+        prepare: running_with_contents,
+        act: suspend,
+        check: has_all_contents,
+        ..able("suspend", End::Stopped)
+    },
+    Scenario {
+        prepare: suspended,
+        act: |rig, case| rig.ask("POST", &case.path(route::VM_RESUME), None, &[200]),
+        check: has_all_contents,
+        ..able("resume", End::Running)
+    },
+    Scenario {
+        prepare: |rig, case| {
+            suspended(rig, case)?;
+            let backend = rig.provider.kept_backend();
+            backend.ok_or_else(no_kept_backend)?.spoil_memory(case.vm());
+            Ok(())
+        },
+        act: start,
+        needs_kept_backend: true,
+        ..able("resume-without-memory", End::Running)
+    },
+    Scenario { prepare: suspended, act: keep, ..able("keep-suspended", End::Retained) },
+    Scenario { prepare: suspended, act: destroy, ..able("destroy-suspended", End::Gone) },
+    Scenario {
+        prepare: running_with_contents,
+        act: snapshot,
+        check: has_its_snapshot,
+        ..able("snapshot", End::Running)
+    },
+    Scenario {
+        prepare: snapshotted,
+        act: |rig, case| {
+            rig.ask("DELETE", &case.snapshot_path(route::VM_SNAPSHOT), None, &[200, 404])
+        },
+        check: |rig, case| has_snapshots(rig, case, &[]),
+        ..able("remove-snapshot", End::Running)
+    },
+    Scenario {
+        prepare: |rig, case| {
+            snapshotted(rig, case)?;
+            write_into(rig, case, "another disk", "another memory");
+            Ok(())
+        },
+        act: restore,
+        check: |rig, case| {
+            has_all_contents(rig, case)?;
+            has_its_snapshot(rig, case)
+        },
+        ..able("restore", End::Running)
+    },
+    Scenario {
+        prepare: |rig, case| {
+            stopped(rig, case)?;
+            write_into(rig, case, DISK, "");
+            snapshot(rig, case)?;
+            write_into(rig, case, "another disk", "");
+            Ok(())
+        },
+        act: restore,
+        check: |rig, case| has_contents(rig, case, DISK, ""),
+        ..able("restore-stopped", End::Stopped)
+    },
+    Scenario { act: resize, check: has_its_size, ..able("resize", End::Running) },
+    Scenario {
+        prepare: stopped,
+        act: resize,
+        check: has_its_size,
+        ..able("resize-stopped", End::Stopped)
+    },
+    Scenario {
+        prepare: |rig, _| {
+            let there = rig.vm(SOURCE).map_err(Trouble::from)?.status == 200;
+            if !there {
+                rig.create(&rig.renter, SOURCE, json!({}), SOURCE)?;
+            }
+            Ok(())
+        },
+        act: |rig, case| rig.clone_of(SOURCE, &case.name, &format!("key-of-{}", case.name)),
+        ..able("clone", End::Running)
+    },
 ];
+
+/// What is on a disk, and in a memory.
+const DISK: &str = "what was written";
+const MEMORY: &str = "what was going on";
+/// GB of disk after a resize.
+const LARGER: u64 = 12;
+/// The VM that others are clones of.
+const SOURCE: &str = "source";
+
+fn write_into(rig: &Rig, case: &Case, disk: &str, memory: &str) {
+    if let Some(backend) = rig.provider.kept_backend() {
+        backend.write_into(case.vm(), disk, memory);
+    }
+}
+
+fn running_with_contents(rig: &mut Rig, case: &mut Case) -> Step {
+    running(rig, case)?;
+    write_into(rig, case, DISK, MEMORY);
+    Ok(())
+}
+
+fn suspended(rig: &mut Rig, case: &mut Case) -> Step {
+    running_with_contents(rig, case)?;
+    suspend(rig, case)
+}
+
+fn snapshotted(rig: &mut Rig, case: &mut Case) -> Step {
+    running_with_contents(rig, case)?;
+    snapshot(rig, case)
+}
+
+fn suspend(rig: &mut Rig, case: &mut Case) -> Step {
+    rig.ask("POST", &case.path(route::VM_SUSPEND), None, &[200])
+}
+
+fn snapshot(rig: &mut Rig, case: &mut Case) -> Step {
+    let (body, key) = (json!({"name": SNAPSHOT}), format!("snapshot-of-{}", case.name));
+    rig.ask_once("POST", &case.path(route::VM_SNAPSHOTS), Some(body), &[200], Some(&key))
+}
+
+fn restore(rig: &mut Rig, case: &mut Case) -> Step {
+    rig.ask("POST", &case.snapshot_path(route::VM_SNAPSHOT_RESTORE), None, &[200])
+}
+
+fn resize(rig: &mut Rig, case: &mut Case) -> Step {
+    let body = json!({"resources": {"cpu": 1, "memory": 1, "storage": LARGER}});
+    rig.ask("POST", &case.path(route::VM_RESIZE), Some(body), &[200])
+}
+
+fn has_all_contents(rig: &Rig, case: &Case) -> Result<(), String> {
+    has_contents(rig, case, DISK, MEMORY)
+}
+
+fn has_contents(rig: &Rig, case: &Case, disk: &str, memory: &str) -> Result<(), String> {
+    let Some(backend) = rig.provider.kept_backend() else { return Ok(()) };
+    let (has, remembers, _) = backend.contents(case.vm());
+    if (has.as_str(), remembers.as_str()) == (disk, memory) {
+        return Ok(());
+    }
+    Err(format!("its disk has '{has}' and its memory '{remembers}', not '{disk}' and '{memory}'"))
+}
+
+fn has_its_snapshot(rig: &Rig, case: &Case) -> Result<(), String> {
+    has_snapshots(rig, case, &[SNAPSHOT])
+}
+
+fn has_snapshots(rig: &Rig, case: &Case, expected: &[&str]) -> Result<(), String> {
+    let books = rig.provider.evidence_beside().books;
+    let known = books.snapshots.into_iter().filter(|(vm, _)| vm == case.vm()).map(|(_, name)| name);
+    let known: Vec<_> = known.collect();
+    let kept = rig.provider.kept_backend().map(|backend| backend.contents(case.vm()).2);
+    if known == expected && kept.as_ref().is_none_or(|kept| kept == expected) {
+        return Ok(());
+    }
+    Err(format!("it has the snapshots {known:?} and in the backend {kept:?}, not {expected:?}"))
+}
+
+fn has_its_size(rig: &Rig, case: &Case) -> Result<(), String> {
+    let told = rig.vm(&case.name).map_err(|broken| broken.0)?.body["resources"]["storage"].as_u64();
+    let has = rig.provider.kept_backend().map(|backend| backend.storage(case.vm()));
+    if told == Some(LARGER) && has.is_none_or(|has| has == LARGER) {
+        return Ok(());
+    }
+    Err(format!("it is told to have {told:?} GB and has {has:?}, not {LARGER}"))
+}
+
+/// What a backend can that is able to do more than every backend.
+const fn able(name: &'static str, end: End) -> Scenario {
+    Scenario { needs_abilities: true, ..plain(name, end) }
+}
 
 fn running(rig: &mut Rig, case: &mut Case) -> Step {
     create(rig, case)?;

@@ -15,11 +15,11 @@ pub struct Row {
     pub name: String,
     /// The word of its state in its history: `retained` where it is only kept.
     pub state: String,
-    /// vCPUs.
+    /// vCPUs, as many as are reserved.
     pub cpu: u32,
     /// GiB of memory.
     pub memory: u32,
-    /// GiB of disk.
+    /// GiB of disk, those for snapshots and for kept memory too.
     pub storage: u32,
     /// Whether it is cut off from the network.
     pub quarantined: bool,
@@ -57,6 +57,10 @@ pub struct Books {
     pub operations: Vec<String>,
     /// Instances that were seen without a VM.
     pub orphans: Vec<String>,
+    /// Whole snapshots: VM and name.
+    pub snapshots: Vec<(String, String)>,
+    /// What was begun with snapshots and sizes and is not over, in words.
+    pub half_done: Vec<String>,
     /// What happened, oldest first of each VM.
     pub events: Vec<Event>,
 }
@@ -93,6 +97,18 @@ impl Books {
             )?,
             operations: all(db, "SELECT id FROM operation ORDER BY id", |row| row.get(0))?,
             orphans: all(db, "SELECT instance FROM orphan ORDER BY instance", |row| row.get(0))?,
+            snapshots: all(
+                db,
+                "SELECT vm, name FROM snapshot WHERE stage = 'ready' ORDER BY vm, rowid",
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?,
+            half_done: all(
+                db,
+                "SELECT 'snapshot ' || name || ' of ' || vm || ' is ' || stage FROM snapshot \
+                 WHERE stage <> 'ready' \
+                 UNION ALL SELECT 'the new size of ' || id || ' is not applied' FROM vm WHERE resize_pending",
+                |row| row.get(0),
+            )?,
             events: events(db)?,
         })
     }
@@ -105,9 +121,14 @@ impl Books {
 }
 
 fn vms(db: &Connection) -> rusqlite::Result<Vec<Row>> {
-    // The table has no word of its own for what is only kept.
-    let sql = "SELECT id, owner, name, iif(state = 'stopped' AND retained_until IS NOT NULL, 'retained', state), \
-               cpu, memory_gb, storage_gb, quarantined_at IS NOT NULL, operation FROM vm ORDER BY id";
+    // The table has no word of its own for what is only kept, or suspended.
+    let sql = "SELECT id, owner, name, \
+               CASE WHEN state = 'stopped' AND retained_until IS NOT NULL THEN 'retained' \
+               WHEN work IN ('suspending', 'suspended') THEN work ELSE state END, \
+               max(cpu, coalesce(runs_cpu, 0)), max(memory_gb, coalesce(runs_memory_gb, 0)), \
+               storage_gb + suspend_gb + \
+               (SELECT coalesce(sum(reserved_gb), 0) FROM snapshot WHERE snapshot.vm = vm.id), \
+               quarantined_at IS NOT NULL, operation FROM vm ORDER BY id";
     all(db, sql, |row| {
         Ok(Row {
             id: row.get(0)?,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Event, Evidence, Instance, Row};
 
 /// States in which something is still being done.
-const IN_FLIGHT: [&str; 4] = ["creating", "starting", "stopping", "destroying"];
+const IN_FLIGHT: [&str; 5] = ["creating", "starting", "stopping", "suspending", "destroying"];
 
 /// Everything that does not hold, in sentences; empty when all is well.
 #[must_use]
@@ -38,6 +38,7 @@ fn at_rest(evidence: &Evidence, found: &mut Vec<String>) {
     for row in evidence.books.vms.iter().filter(|row| IN_FLIGHT.contains(&row.state.as_str())) {
         found.push(format!("VM {} is not at rest", shown(row)));
     }
+    found.extend(evidence.books.half_done.iter().cloned());
     for orphan in &evidence.books.orphans {
         found.push(format!("{orphan} is noted as an instance without a VM"));
     }
@@ -99,9 +100,9 @@ fn instances(evidence: &Evidence, found: &mut Vec<String>) {
     for row in &evidence.books.vms {
         let running = seen.get(row.id.as_str()).map(|instance| instance.running);
         let wrong = match (row.state.as_str(), running) {
-            ("running" | "stopped" | "retained", None) => "its instance is gone",
+            ("running" | "stopped" | "suspended" | "retained", None) => "its instance is gone",
             ("running", Some(false)) => "its instance does not run",
-            ("stopped" | "retained" | "error", Some(true)) => "its instance runs",
+            ("stopped" | "suspended" | "retained" | "error", Some(true)) => "its instance runs",
             _ => continue,
         };
         found.push(format!("VM {}: {wrong}", shown(row)));

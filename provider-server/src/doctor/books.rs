@@ -43,7 +43,7 @@ pub(super) async fn compare(
 fn lacks_instance(record: &VmRecord, there: &BTreeSet<InstanceId>) -> bool {
     let needs_one = matches!(
         record.state,
-        VmState::Running | VmState::Stopped { .. } | VmState::Retained { .. }
+        VmState::Running | VmState::Stopped { .. } | VmState::Suspended | VmState::Retained { .. }
     );
     needs_one && !there.contains(&record.instance())
 }
