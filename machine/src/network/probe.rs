@@ -180,6 +180,7 @@ async fn trial(run_as: RunAs, directory: &Path) -> Result<(), String> {
         hidden: Vec::new(),
         stage,
         input: "/dev/null".into(),
+        third: None,
         log: directory.join("log"),
         log_bytes: 4096,
     };

@@ -22,6 +22,9 @@ const LAUNCH: &str = include_str!("launch.sh");
 /// What waits in all namespaces, and becomes the program.
 const WAIT: &str = include_str!("wait.sh");
 
+/// What opens a file as descriptor 3.
+const OPEN: &str = r#"exec 3<>"$1"; shift; exec "$@""#;
+
 /// How long the preparations may take, on a host that is busy. Usual are 30 ms.
 const PREPARED: Duration = Duration::from_secs(60);
 
@@ -84,6 +87,9 @@ pub struct Launch {
     pub stage: PathBuf,
     /// What it reads as its standard input, as it sees it.
     pub input: PathBuf,
+    /// A file of this program's that it has open as descriptor 3, to read and to write. It is opened before anything
+    /// else is done, so this may be a descriptor's name in `/proc`.
+    pub third: Option<PathBuf>,
     /// Where what it prints is added.
     pub log: PathBuf,
     /// Bytes of the file system at `/mnt/log`, in memory.
@@ -156,6 +162,10 @@ impl Launch {
     fn words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["setsid".into()];
         words.extend(self.wrapper.iter().cloned());
+        if let Some(third) = &self.third {
+            words.extend(["sh", "-c", OPEN, "golem-open"].map(OsString::from));
+            words.push(third.clone().into());
+        }
         words.extend(["unshare", "--mount"].map(OsString::from));
         if self.run_as == RunAs::Myself {
             words.extend(["--net", "--user", "--map-root-user"].map(OsString::from));
@@ -167,6 +177,7 @@ impl Launch {
             RunAs::User { id, .. } => id.to_string().into(),
             RunAs::Myself => "-".into(),
         });
+        words.push(if self.third.is_some() { "3" } else { "-" }.into());
         for seen in &self.seen {
             words.push(if seen.written { "rw" } else { "ro" }.into());
             words.push(seen.directory.clone().into());
@@ -296,6 +307,7 @@ mod tests {
             hidden: vec![directory.join("hidden")],
             stage: directory.join("stage"),
             input: "/dev/null".into(),
+            third: None,
             log: directory.join("log"),
             log_bytes: 1 << 20,
         }

@@ -3,16 +3,18 @@
 #   STAGE      an empty directory
 #   LOG_BYTES  how big the file system for the console's log is
 #   OWNER      the user id that QEMU gets, or - where it keeps the one it has
+#   3|-        whether descriptor 3 is one that QEMU gets
 #   rw|ro DIRECTORY NAME ...    directories of the host, and as what it sees each below /mnt
 #   hide DIRECTORY ...          directories of the host that it does not see
 #   --                          then the program and its arguments
 set -eu
-exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+exec 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 # mount -n: only root may write down what is mounted.
 umask 077
 cd /
 stage=$1 log_bytes=$2 owner=$3
-shift 3
+[ "$4" = 3 ] || exec 3>&-
+shift 4
 mount -n -t tmpfs -o "size=$log_bytes,nr_inodes=64,mode=0755,nosuid,noexec" golem "$stage"
 mkdir -m 0700 "$stage/log"
 [ "$owner" = - ] || chown "$owner:$owner" "$stage/log"

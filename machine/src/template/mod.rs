@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/<key>/             a template; read-only, for all users: ROOT keeps them out
 //!   disk.qcow2            what its boot wrote, on top of the image: clones' disks lie on it
-//!   ram                   its memory: clones read it, and what they write is their own
+//!   ram                   its memory: copied into memory for clones, which have it in common until they write
 //!   state                 its devices
 //!   template.json         what it is a template of, hashes, when it was used last
 //! ROOT/making/            one that is being made; removed when it is found at a start
@@ -17,12 +17,19 @@
 //! |---|---|
 //! | [`key`] | what has to be the same in a template and its clones: pure |
 //! | [`store`] | templates on disk: found, added whole, removed, within a budget |
+//! | [`keeper`] | templates made in the background, one at a time |
+//! | [`make`] | an image booted once, and captured |
+//! | [`memory`] | a template's memory as its clones get it: sealed |
 //!
-//! Booting, capturing and resuming is the business of [`vm`](crate::vm).
+//! Capturing and resuming a machine is the business of [`vm`](crate::vm).
 
+pub mod keeper;
 pub mod key;
+pub mod make;
+pub mod memory;
 pub mod store;
 
+pub use keeper::{Keeper, Surroundings, Wanted};
 pub use key::Key;
 pub use store::{Template, TemplateError, Templates};
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
@@ -14,11 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use super::file;
 use super::key::{Key, digest};
+use super::memory::{Memories, Sealed};
+use crate::hardware::Format;
 use crate::network::Addressing;
+use crate::vm::Base;
 
 const VERSION: u32 = 1;
 const MANIFEST: &str = "template.json";
 const MAKING: &str = "making";
+const MACHINES: &str = "machines";
 
 /// Why there is no template.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,9 @@ pub enum TemplateError {
         /// What happened.
         error: io::Error,
     },
+    /// The machine that was to become one.
+    #[error("a template could not be made: {0}")]
+    Failed(String),
     /// It takes more than all templates may.
     #[error(
         "a template of {bytes} bytes does not fit into the {budget} bytes that templates may take; \
@@ -47,7 +55,7 @@ pub enum TemplateError {
 }
 
 impl TemplateError {
-    fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self::Io { what, path, error }
     }
@@ -89,11 +97,12 @@ pub struct Templates {
     root: PathBuf,
     budget: u64,
     making: tokio::sync::Mutex<()>,
+    memories: Memories,
 }
 
-/// A template that is being made. Dropped, it leaves nothing.
+/// A template that is being made. Dropped, it leaves nothing but a machine that may still run.
 #[derive(Debug)]
-pub struct Making<'a> {
+pub(super) struct Making<'a> {
     store: &'a Templates,
     directory: PathBuf,
     began: SystemTime,
@@ -102,7 +111,7 @@ pub struct Making<'a> {
 
 impl Templates {
     /// The templates in `root`, which is made if it is not there, taking at most `budget` bytes. What an earlier
-    /// program left half made is removed.
+    /// program left half made may have a machine that runs: [`make::clear_up`](super::make::clear_up) ends it.
     ///
     /// # Errors
     /// When the directory can't be made or cleaned.
@@ -113,8 +122,8 @@ impl Templates {
             .mode(0o700)
             .create(root)
             .map_err(TemplateError::io("make", root))?;
-        let store = Self { root: root.to_owned(), budget, making: tokio::sync::Mutex::default() };
-        remove(&root.join(MAKING))?;
+        let (making, memories) = <(tokio::sync::Mutex<()>, Memories)>::default();
+        let store = Self { root: root.to_owned(), budget, making, memories };
         for directory in store.directories()? {
             // Its manifest is written last, and goes first.
             if !directory.join(MANIFEST).exists() && !directory.join(file::DISK).exists() {
@@ -122,12 +131,6 @@ impl Templates {
             }
         }
         Ok(store)
-    }
-
-    /// Where machines are while they become templates: below it there is nothing else.
-    #[must_use]
-    pub fn workshop(&self) -> PathBuf {
-        self.root.join(MAKING)
     }
 
     /// The template of that key, if there is one. It counts as used now.
@@ -143,6 +146,28 @@ impl Templates {
             touched.map_err(TemplateError::io("mark as used", &manifest))?;
         }
         Ok(found)
+    }
+
+    /// The template's memory for a clone. It stays in the host's memory until it was not used for a while:
+    /// [`forget_memory`](Self::forget_memory).
+    ///
+    /// # Errors
+    /// When it can't be read, or there is no memory for it.
+    pub async fn memory(&self, template: &Template) -> Result<Arc<Sealed>, TemplateError> {
+        let ram = template.directory.join(file::RAM);
+        if let Some(memory) = self.memories.get(&ram) {
+            return Ok(memory);
+        }
+        let path = ram.clone();
+        let copied = tokio::task::spawn_blocking(move || Sealed::copy_of(&path)).await;
+        let copied = copied.map_err(io::Error::other).and_then(|copied| copied);
+        let memory = copied.map_err(TemplateError::io("take into memory", &ram))?;
+        Ok(self.memories.keep(&ram, memory))
+    }
+
+    /// Gives up the memory of templates that no clone was made of for that long.
+    pub fn forget_memory(&self, unused_for: Duration) {
+        self.memories.forget(unused_for);
     }
 
     /// All templates that are whole, the one that was used last first.
@@ -161,15 +186,15 @@ impl Templates {
         Ok(all.into_iter().map(|(_, template)| template).collect())
     }
 
-    /// Begins a template; waits while another one is being made.
+    /// Begins a template; waits while another one is being made. What is in its directory of an earlier one is
+    /// the caller's business.
     ///
     /// # Errors
     /// When its directory can't be made.
-    pub async fn make(&self) -> Result<Making<'_>, TemplateError> {
+    pub(super) async fn begin(&self) -> Result<Making<'_>, TemplateError> {
         let alone = self.making.lock().await;
         let directory = self.root.join(MAKING);
-        remove(&directory)?;
-        let made = DirBuilder::new().mode(0o700).create(&directory);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.map_err(TemplateError::io("make", &directory))?;
         Ok(Making { store: self, directory, began: SystemTime::now(), _alone: alone })
     }
@@ -184,6 +209,7 @@ impl Templates {
         in_use: &BTreeSet<PathBuf>,
     ) -> Result<(), TemplateError> {
         let directory = &template.directory;
+        self.memories.forget_below(directory);
         for name in [MANIFEST, file::STATE, file::RAM] {
             remove(&directory.join(name))?;
         }
@@ -252,8 +278,13 @@ impl Templates {
 impl Making<'_> {
     /// Where to put its files: [`file`].
     #[must_use]
-    pub fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Where its machine is.
+    pub(super) fn machines(&self) -> PathBuf {
+        self.directory.join(MACHINES)
     }
 
     /// It is complete: [`file::DISK`], [`file::RAM`] and [`file::STATE`] are in its directory. They become read-only,
@@ -261,7 +292,7 @@ impl Making<'_> {
     ///
     /// # Errors
     /// [`TemplateError::Budget`], and when files can't be read, changed or removed.
-    pub fn finish(
+    pub(super) fn finish(
         self,
         key: Key,
         network: Addressing,
@@ -313,6 +344,10 @@ impl Making<'_> {
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
+        // A machine that may still run is ended first, by whoever makes the next one.
+        if self.machines().exists() {
+            return;
+        }
         if let Err(error) = remove(&self.directory) {
             tracing::warn!("what was left of a template stays until the next start: {error}");
         }
@@ -320,6 +355,16 @@ impl Drop for Making<'_> {
 }
 
 impl Template {
+    /// What is below the disk of a machine that is resumed from it, above the image.
+    #[must_use]
+    pub fn base(&self) -> Base {
+        Base {
+            directory: self.directory.clone(),
+            file: file::DISK.to_owned(),
+            format: Format::Qcow2,
+        }
+    }
+
     /// Reads all of it, and compares: memory that somebody wrote to is no template.
     ///
     /// # Errors
@@ -384,7 +429,7 @@ fn taken(directory: &Path) -> Result<u64, TemplateError> {
 }
 
 /// Removes a file or directory, if it is there.
-fn remove(path: &Path) -> Result<(), TemplateError> {
+pub(super) fn remove(path: &Path) -> Result<(), TemplateError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

@@ -12,8 +12,6 @@ use super::machines::Held;
 use super::manifest::Manifest;
 use super::{MachineError, MachineName, Machines};
 use crate::agent::{Agent, AgentError};
-use crate::hardware::AGENT_SOCKET;
-use crate::process::Peer;
 use crate::seed::{self, Identity, UserData};
 
 /// How long a guest that runs is given to say that its agent is there.
@@ -77,6 +75,23 @@ impl Machines {
         Ok(true)
     }
 
+    /// Makes the guest's root file system as large as its disk, where the guest runs our agent. Whether it does; where
+    /// it does not, the guest does so at its next boot.
+    ///
+    /// # Errors
+    /// When the agent can't.
+    pub async fn grow_file_system(
+        &self,
+        name: &MachineName,
+        within: Duration,
+    ) -> Result<bool, MachineError> {
+        let held = self.hold(name).await;
+        let manifest = held.there()?;
+        let Some(mut agent) = held.agent(&manifest).await? else { return Ok(false) };
+        agent.grow(within).await.map_err(refused)?;
+        Ok(true)
+    }
+
     /// Shows a line to all who are logged in, where the guest runs our agent. Whether it does.
     ///
     /// # Errors
@@ -121,12 +136,10 @@ impl Held<'_> {
     /// A conversation with the guest's agent; `None` where the image has none, or it does not answer: the guest may
     /// have removed it.
     pub(super) async fn agent(&self, manifest: &Manifest) -> Result<Option<Agent>, MachineError> {
-        let Some(run) = manifest.run.as_ref().filter(|_| manifest.has_agent) else {
+        if manifest.run.is_none() || !manifest.has_agent {
             return Ok(None);
-        };
-        let guest = self.guest_directory();
-        let connected = Agent::connect(&Peer::new(&guest, AGENT_SOCKET, &run.process)).await;
-        let mut agent = connected.map_err(refused)?;
+        }
+        let mut agent = self.port(manifest).await?;
         match agent.hello(THERE).await {
             Ok(_) => Ok(Some(agent)),
             Err(error) => {

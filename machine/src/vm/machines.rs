@@ -167,6 +167,19 @@ impl Machines {
         Manifest::load(&directory).map_err(|error| MachineError::Unknown(error.to_string()))
     }
 
+    /// The directories that machines' disks lie on: of images, and of templates.
+    ///
+    /// # Errors
+    /// When that can't be told.
+    pub fn lie_on(&self) -> Result<BTreeSet<PathBuf>, MachineError> {
+        let mut all = BTreeSet::new();
+        for name in self.list()? {
+            let base = self.manifest(&name)?.map(|manifest| manifest.base).unwrap_or_default();
+            all.extend(base.into_iter().map(|base| base.directory));
+        }
+        Ok(all)
+    }
+
     /// Bytes of disk that are promised to each machine: as much as its disk may become, and its memory, which
     /// suspending writes there.
     ///
@@ -213,6 +226,8 @@ impl Machines {
             made: false,
             has_agent: spec.has_agent,
             suspended: None,
+            becomes_template: false,
+            resuming: None,
             run: None,
             ended: Ended::Never,
         };

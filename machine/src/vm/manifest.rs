@@ -104,6 +104,15 @@ pub struct Network {
     pub access: Access,
 }
 
+/// What a machine is being resumed from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resuming {
+    /// The template's directory.
+    pub template: PathBuf,
+    /// Its memory, where the program has it that resumes the machine.
+    pub memory: PathBuf,
+}
+
 /// Everything that is known of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -138,6 +147,12 @@ pub struct Manifest {
     /// The state in its disk from which it goes on at its next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<Suspended>,
+    /// Whether it becomes a template: its memory is then in a file of its directory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub becomes_template: bool,
+    /// What it is being resumed from. It is nobody yet: when this was cut off, it is made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resuming: Option<Resuming>,
     /// The process, from before it begins until its end was seen.
     pub run: Option<Run>,
     /// How the last one ended.
@@ -218,6 +233,8 @@ pub(super) mod tests {
             made: true,
             has_agent: true,
             suspended: None,
+            becomes_template: false,
+            resuming: None,
             run: Some(Run {
                 process: ProcessIdentity { pid: 7, start: 8, boot: "b".to_owned() },
                 begun: true,

@@ -17,6 +17,7 @@
 //! when its guest has ended, how that came about. Whatever a compromised QEMU puts into `guest/` is looked at with
 //! that in mind: sockets are proved, files are not followed.
 
+mod capture;
 mod console;
 mod error;
 mod identity;
@@ -25,6 +26,7 @@ mod manifest;
 mod name;
 mod network;
 mod observe;
+mod resume;
 mod start;
 mod stop;
 mod suspend;
@@ -35,5 +37,6 @@ pub use machines::{MachineSpec, Machines, Settings};
 pub use manifest::{Base, Direct, Ended, Manifest, Network, Run, Suspended};
 pub use name::{MachineName, MachineNameError};
 pub use observe::State;
+pub use resume::Resumed;
 pub use start::{OVERHEAD_MIB, overhead_mib};
 pub use usage::MachineUsage;

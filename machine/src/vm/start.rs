@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use super::machines::Held;
 use super::manifest::{Ended, Manifest, Run};
-use super::{MachineError, MachineName, Machines, network};
+use super::{MachineError, MachineName, Machines, network, resume};
 use crate::accel::Accelerator;
 use crate::hardware::{
-    self, Begin, DirectBoot, Disk, Format, GUEST_DIRECTORY, Hardware, Layer, Memory, Platform,
-    QMP_SOCKET, Size, TRANSLATION_MIB,
+    self, Begin, DirectBoot, Disk, Format, GUEST_DIRECTORY, Hardware, Layer, Platform, QMP_SOCKET,
+    Size, TRANSLATION_MIB,
 };
 use crate::process::{GroupLimits, Launch, Peer, ProcessLimits, Resource, Seen};
 use crate::qmp::{Qmp, QmpError};
@@ -162,7 +162,8 @@ impl Held<'_> {
             seen: self.seen(manifest),
             hidden: settings.hidden.clone(),
             stage: self.directory().join("stage"),
-            input: "/dev/null".into(),
+            input: resume::input(manifest),
+            third: resume::third(manifest),
             log: self.log(),
             log_bytes: LOG_BYTES,
         }
@@ -174,6 +175,7 @@ impl Held<'_> {
         let below = manifest.base.iter().map(|base| &base.directory).enumerate();
         let direct = manifest.direct.iter().map(|direct| &direct.directory);
         let all = below.map(|(depth, directory)| (format!("below{depth}"), directory));
+        seen.extend(resume::seen(manifest));
         for (name, directory) in all.chain(direct.map(|directory| ("boot".to_owned(), directory))) {
             seen.push(Seen { directory: directory.clone(), name, written: false });
         }
@@ -190,7 +192,7 @@ impl Held<'_> {
             name: self.name.to_string(),
             uuid: manifest.uuid.clone(),
             size,
-            memory: Memory::Private,
+            memory: resume::memory(manifest),
             disk: Some(Disk {
                 layers: std::iter::once(own).chain(below).collect(),
                 speed: manifest.speed,

@@ -73,6 +73,9 @@ impl Held<'_> {
     /// Whether its process is there and runs the guest. One that has ended, or whose guest has, is cleared away, and
     /// what became of it written down.
     pub(super) async fn goes_on(&self, manifest: &mut Manifest) -> Result<bool, MachineError> {
+        if manifest.resuming.is_some() {
+            self.give_up_resuming(manifest).await?;
+        }
         let Some(run) = manifest.run.clone() else { return Ok(false) };
         if let Some(ended) = self.look(&run).await? {
             self.end_process(manifest, ended).await?;

@@ -61,7 +61,11 @@ pub async fn connect_backend(
                 // Guests ask the host's own through their uplink, wherever it is.
                 rules.resolvers.clear();
             }
-            let owner = Owner { rules, disk_reserve_mib: config.disk_reserve_mib };
+            let owner = Owner {
+                rules,
+                disk_reserve_mib: config.disk_reserve_mib,
+                templates_mib: config.templates_mib,
+            };
             Ok(Arc::new(QemuBackend::connect(data_dir.path(), owner).await?))
         }
     }

@@ -118,6 +118,9 @@ pub(super) struct StartArgs {
     /// GB of disk that the host keeps free by stopping VMs [env: GOLEM_PROVIDER_DISK_RESERVE_GB] [default: 2]
     #[arg(long, value_name = "GB")]
     disk_reserve: Option<String>,
+    /// GB of disk for booted machines that new ones are resumed from [env: GOLEM_PROVIDER_TEMPLATES_GB] [default: 8]
+    #[arg(long, value_name = "GB")]
+    templates: Option<String>,
     /// Price of one vCPU for a month [env: GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH] [default: 5]
     #[arg(long, value_name = "USD")]
     price_usd_per_core_month: Option<String>,
@@ -239,6 +242,7 @@ impl StartArgs {
             ("GOLEM_PROVIDER_OVERCOMMIT_CPU", &self.overcommit_cpu),
             ("GOLEM_PROVIDER_OVERCOMMIT_STORAGE", &self.overcommit_storage),
             ("GOLEM_PROVIDER_DISK_RESERVE_GB", &self.disk_reserve),
+            ("GOLEM_PROVIDER_TEMPLATES_GB", &self.templates),
             ("GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH", &self.price_usd_per_core_month),
             ("GOLEM_PROVIDER_PRICE_USD_PER_GB_RAM_MONTH", &self.price_usd_per_gb_ram_month),
             ("GOLEM_PROVIDER_PRICE_USD_PER_GB_STORAGE_MONTH", &self.price_usd_per_gb_storage_month),

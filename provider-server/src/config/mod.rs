@@ -68,6 +68,8 @@ pub struct Config {
     pub offer: OfferSettings,
     /// MiB of the disk that holds the VMs' data which the host keeps for itself.
     pub disk_reserve_mib: u64,
+    /// MiB of disk that templates of virtual machines may take.
+    pub templates_mib: u64,
     /// Prices per month.
     pub prices: Prices,
     /// Names of the images that can be rented; `None` for all that were built here.
@@ -260,6 +262,7 @@ impl Config {
             },
             disk_reserve_mib: quantity(settings, "GOLEM_PROVIDER_DISK_RESERVE_GB", 1024.0)?
                 .unwrap_or(0),
+            templates_mib: quantity(settings, "GOLEM_PROVIDER_TEMPLATES_GB", 1024.0)?.unwrap_or(0),
             prices: Prices {
                 core_month: micro_usd(settings, "GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH")?,
                 gb_ram_month: micro_usd(settings, "GOLEM_PROVIDER_PRICE_USD_PER_GB_RAM_MONTH")?,

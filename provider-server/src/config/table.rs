@@ -231,6 +231,13 @@ pub static TABLE: SettingsTable = SettingsTable {
             "with less free on the disk that holds the VMs' data, VMs are stopped, the fastest growing first",
         ),
         setting(
+            &["GOLEM_PROVIDER_TEMPLATES_GB"],
+            "templates_gb",
+            Some("8"),
+            "a number of GiB, fractions included",
+            "disk for booted machines that new ones are resumed from (QEMU); the one unused longest goes first",
+        ),
+        setting(
             &["GOLEM_PROVIDER_PRICE_USD_PER_CORE_MONTH"],
             "price_usd_per_core_month",
             Some("5"),

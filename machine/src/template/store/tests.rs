@@ -8,7 +8,7 @@ async fn made(
     image: &str,
     in_use: &BTreeSet<PathBuf>,
 ) -> Result<Template, TemplateError> {
-    let making = store.make().await?;
+    let making = store.begin().await?;
     for name in [file::DISK, file::RAM, file::STATE] {
         fs::write(making.directory().join(name), vec![7; 8192]).unwrap();
     }
@@ -22,14 +22,15 @@ async fn one_is_there_whole_or_not_at_all() {
     let none = BTreeSet::new();
     let store = Templates::open(&root, 1 << 20).unwrap();
     assert_eq!(store.find(&key("a")).unwrap(), None);
-    drop(store.make().await.unwrap());
+    drop(store.begin().await.unwrap());
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 
-    // A kill in the middle: nothing of it is dropped.
-    std::mem::forget(store.make().await.unwrap());
-    fs::write(root.join("making/ram"), "x").unwrap();
-    let store = Templates::open(&root, 1 << 20).unwrap();
-    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    // A kill in the middle, with a machine that may still run.
+    let making = store.begin().await.unwrap();
+    fs::create_dir(making.machines()).unwrap();
+    drop(making);
+    assert!(root.join("making/machines").exists());
+    fs::remove_dir(root.join("making/machines")).unwrap();
 
     let template = made(&store, "a", &none).await.unwrap();
     assert_eq!(store.find(&key("a")).unwrap().as_ref(), Some(&template));

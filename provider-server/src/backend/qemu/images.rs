@@ -40,6 +40,7 @@ impl ImageStore for QemuBackend {
         // Two at once would be in each other's way.
         let _one_at_a_time = self.builds.lock().await;
         let image = build(&self.images, &recipe, &progress).await.map_err(failed)?;
+        self.resuming.image_came(&image, &self.machines);
         Ok(digest_of(&image))
     }
 
@@ -100,7 +101,9 @@ impl ImageStore for QemuBackend {
                 "the image {digest} is still used by a VM ({user}): destroy those that were made from it first"
             )));
         }
-        self.images.remove(&known).map_err(failed)
+        self.images.remove(&known).map_err(failed)?;
+        self.resuming.image_gone(&known.to_string(), &self.machines);
+        Ok(())
     }
 
     async fn tidy(&self, needed: &BTreeSet<ImageDigest>) -> Result<(), BackendError> {
@@ -112,6 +115,7 @@ impl ImageStore for QemuBackend {
             }
             if self.users_of(&image.digest)?.is_empty() {
                 self.images.remove(&image.digest).map_err(failed)?;
+                self.resuming.image_gone(&image.digest.to_string(), &self.machines);
             }
         }
         Ok(())

@@ -9,6 +9,7 @@
 //! | `console` | the serial port |
 //! | `metering` | what machines use |
 //! | `images` | what machines boot from |
+//! | `templates` | what they are resumed from |
 
 mod abilities;
 mod console;
@@ -17,11 +18,13 @@ mod images;
 mod metering;
 mod probe;
 mod spec;
+mod templates;
 #[cfg(all(test, feature = "qemu"))]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -48,12 +51,15 @@ pub struct Owner {
     pub rules: Rules,
     /// MiB of the file system that stay free, whatever is promised.
     pub disk_reserve_mib: u64,
+    /// MiB that templates may take.
+    pub templates_mib: u64,
 }
 
 /// One provider's machines.
 #[derive(Debug)]
 pub struct QemuBackend {
-    machines: Machines,
+    machines: Arc<Machines>,
+    resuming: templates::Resuming,
     images: Images,
     directory: PathBuf,
     choice: Choice,
@@ -86,9 +92,13 @@ impl QemuBackend {
             hidden: vec![data_dir.to_owned()],
             rules: owner.rules.clone(),
         };
-        let machines = Machines::open(settings).map_err(unavailable)?;
+        let machines = Arc::new(Machines::open(settings).map_err(unavailable)?);
+        let budget = owner.templates_mib << 20;
+        let resuming =
+            templates::Resuming::begin(&directory.join("templates"), budget, &machines, &images)?;
         Ok(Self {
             machines,
+            resuming,
             images,
             directory,
             choice,
@@ -149,18 +159,23 @@ impl Backend for QemuBackend {
         let image = self.images.get(&parsed).map_err(|error| {
             BackendError::Unavailable(format!("the image {digest} can't be looked at: {error}"))
         })?;
-        let wanted = spec::machine(spec, &image.ok_or_else(missing)?)?;
+        let image = image.ok_or_else(missing)?;
+        let mut wanted = spec::machine(spec, &image)?;
         let _promising = self.promising.lock().await;
         let bytes = wanted.disk_bytes + (wanted.size.memory_mib << 20);
         if self.machines.observe(&wanted.name).await.map_err(failed)? == State::Absent {
             self.has_room(spec.id, bytes).await?;
         }
+        self.resuming.lay(&mut wanted, &image, &self.machines);
         self.machines.ensure(&wanted).await.map_err(failed)
     }
 
     async fn start(&self, id: InstanceId) -> Result<(), BackendError> {
         self.consoles.end(id);
         let name = spec::name(id)?;
+        if self.resuming.start(&name, &self.machines).await {
+            return Ok(());
+        }
         let (first, began) = (self.boots_first(&name).await, Instant::now());
         self.machines.start(&name).await.map_err(|error| self.explained(id, error))?;
         if first {

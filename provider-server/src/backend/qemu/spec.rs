@@ -34,6 +34,15 @@ fn number(vm: VmId) -> [u8; 16] {
     number
 }
 
+/// The image's disk, below machines'.
+pub(super) fn base(image: &Image) -> Base {
+    Base {
+        directory: image.disk.parent().unwrap_or(Path::new("/")).to_owned(),
+        file: image.disk.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        format: Format::Qcow2,
+    }
+}
+
 /// What the instance's machine is to be.
 pub(super) fn machine(spec: &InstanceSpec, image: &Image) -> Result<MachineSpec, BackendError> {
     let disk_bytes = spec.limits.storage_mib << 20;
@@ -64,8 +73,6 @@ pub(super) fn machine(spec: &InstanceSpec, image: &Image) -> Result<MachineSpec,
             .unwrap_or_default(),
         network: addressing.clone(),
     };
-    let directory = image.disk.parent().unwrap_or(Path::new("/")).to_owned();
-    let file = image.disk.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(MachineSpec {
         name: name(spec.id)?,
         uuid: machine_id.uuid(),
@@ -73,7 +80,7 @@ pub(super) fn machine(spec: &InstanceSpec, image: &Image) -> Result<MachineSpec,
         cpu_millis: spec.limits.cpu_millis,
         disk_bytes,
         speed: Some(DISK_SPEED),
-        base: vec![Base { directory, file, format: Format::Qcow2 }],
+        base: vec![base(image)],
         identity,
         user_data: spec.user_data.clone(),
         has_agent: image.has_agent,

@@ -25,7 +25,7 @@ fn images() -> PathBuf {
 
 async fn backend(directory: &Path) -> QemuBackend {
     let rules = Rules { resolvers: Vec::new(), allowed: Vec::new(), caps: Caps::default() };
-    let owner = Owner { rules, disk_reserve_mib: 1024 };
+    let owner = Owner { rules, disk_reserve_mib: 1024, templates_mib: 4096 };
     let mut backend = QemuBackend::connect(directory, owner).await.unwrap();
     backend.images = Images::open(&images(), DiskTool::default()).unwrap();
     backend
