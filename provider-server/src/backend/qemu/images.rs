@@ -90,7 +90,7 @@ impl ImageStore for QemuBackend {
             size_bytes: Some(image.file_size),
             source: Some(source(&image.source)),
             boot_millis: image.boot_millis,
-            templates: None,
+            templates: Some(self.resuming.count(&image.digest.to_string())),
         }))
     }
 

@@ -158,6 +158,12 @@ impl Resuming {
         }
     }
 
+    /// How many sizes of that image are resumed.
+    pub(super) fn count(&self, digest: &str) -> u64 {
+        let all = self.templates.list().unwrap_or_default();
+        all.iter().filter(|template| template.facts.key.image == digest).count() as u64
+    }
+
     /// Removes what is left of an image that is gone.
     pub(super) fn image_gone(&self, digest: &str, machines: &Machines) {
         let tidied = machines.lie_on().map_err(|error| error.to_string()).and_then(|in_use| {
