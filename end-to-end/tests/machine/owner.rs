@@ -249,6 +249,7 @@ impl Machine {
             hidden: Vec::new(),
             stage: self.directory.join("stage"),
             input: "/dev/null".into(),
+            third: None,
             log: self.directory.join("log"),
             log_bytes: 1 << 20,
         };
