@@ -69,7 +69,7 @@ impl Machines {
         }
         let qmp = held.monitor(&manifest).await?;
         qmp.execute("stop", Value::Null).await?;
-        ignore_shared(&qmp).await?;
+        ignore_shared(&qmp, true).await?;
         held.write_devices(&manifest, &qmp, &directory.join(file::STATE)).await?;
         drop(qmp);
         held.end_process(&mut manifest, Ended::Stopped).await?;

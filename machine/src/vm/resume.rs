@@ -112,9 +112,11 @@ impl Held<'_> {
         let began = Instant::now();
         let qmp = self.launch(manifest, &born, Begin::Incoming).await?;
         let started = began.elapsed();
-        ignore_shared(&qmp).await?;
+        ignore_shared(&qmp, true).await?;
         qmp.execute("migrate-incoming", json!({ "uri": "fd:0" })).await?;
         self.loaded(&qmp).await?;
+        // Suspending and snapshots write all of its memory down, and nothing that they are loaded into ignores any.
+        ignore_shared(&qmp, false).await?;
         // The guest has the template's size in mind.
         let size = json!({ "node-name": DISK_TOP_NODE, "size": manifest.disk_bytes });
         qmp.execute("block_resize", size).await?;
@@ -172,9 +174,9 @@ impl Held<'_> {
 }
 
 /// What is in memory files is neither written nor read with the state.
-pub(super) async fn ignore_shared(qmp: &Qmp) -> Result<(), MachineError> {
-    let on = json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] });
-    qmp.execute("migrate-set-capabilities", on).await?;
+pub(super) async fn ignore_shared(qmp: &Qmp, ignored: bool) -> Result<(), MachineError> {
+    let capability = json!({ "capability": "x-ignore-shared", "state": ignored });
+    qmp.execute("migrate-set-capabilities", json!({ "capabilities": [capability] })).await?;
     Ok(())
 }
 
