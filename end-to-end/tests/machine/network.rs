@@ -19,20 +19,20 @@ use serde_json::json;
 
 use crate::owner::{ID, Owner, Who, log};
 
-const INTERNET: &str = "198.51.100.10";
+pub(crate) const INTERNET: &str = "198.51.100.10";
 /// A server of the host's own, on every address.
 const HOST_PORT: u16 = 8080;
 const ON_LINK: [&str; 3] = ["192.168.77.0/24", "203.0.113.0/24", "198.51.100.99/32"];
 
 /// A host and what is around it.
-struct Ground {
-    host: Namespace,
+pub(crate) struct Ground {
+    pub(crate) host: Namespace,
     lan: Namespace,
     outside: Namespace,
     directory: tempfile::TempDir,
 }
 
-fn ground() -> Ground {
+pub(crate) fn ground() -> Ground {
     let (host, lan, outside) = (Namespace::new(), Namespace::new(), Namespace::new());
     for (name, namespace) in [("lan0", &lan), ("wan0", &outside)] {
         host.run(&format!("ip link add {name} type veth peer name up0 netns {}", namespace.pid()));

@@ -108,7 +108,13 @@ impl Held<'_> {
         let note = |uplink: &ProcessIdentity| {
             run.uplink = Some(uplink.clone());
             manifest.run = Some(run.clone());
-            self.save(manifest).map_err(io::Error::other)
+            self.save(manifest).map_err(io::Error::other)?;
+            // What it uses for the guest counts as the guest's. Where systemd keeps the groups, a user may not
+            // always do so.
+            if let Some(Err(error)) = run.group.as_ref().map(|group| group.admit(uplink)) {
+                tracing::debug!(machine = %self.name, "its uplink is not in its group: {error}");
+            }
+            Ok(())
         };
         let uplink = raise(within, &ruleset, folder, note).await.map_err(failed)?;
         run.ssh = Some(uplink.ssh);

@@ -119,11 +119,14 @@ impl Layout {
                 groups.push(group);
             }
         }
-        for group in &groups {
-            set(&group.join("cgroup.procs"), &pid.to_string())?;
-        }
+        admit(&groups, pid)?;
         Ok(groups)
     }
+}
+
+/// Puts a process into groups that are there.
+pub(super) fn admit(groups: &[PathBuf], pid: u32) -> io::Result<()> {
+    groups.iter().try_for_each(|group| set(&group.join("cgroup.procs"), &pid.to_string()))
 }
 
 fn v1_limits(controller: &str, limits: &GroupLimits) -> Vec<(&'static str, String)> {

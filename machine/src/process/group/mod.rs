@@ -147,6 +147,14 @@ impl Groups {
 }
 
 impl Group {
+    /// Puts another process into it, which counts with the others from then on.
+    ///
+    /// # Errors
+    /// When it can't be put into one of its hierarchies.
+    pub fn admit(&self, process: &ProcessIdentity) -> io::Result<()> {
+        files::admit(&self.directories, process.pid)
+    }
+
     /// What it has used; zeros where that is not counted.
     #[must_use]
     pub fn usage(&self) -> GroupUsage {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use golem_vm_machine::network::host::Changes;
+use golem_vm_machine::network::host::{self, Changes};
 use golem_vm_protocol::VmId;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,7 @@ impl TrafficGuard for QemuBackend {
         let mut changes = Changes::listen()
             .inspect_err(|error| tracing::warn!("changes of this host's networks: {error}"))
             .ok();
+        let mut known = None;
         loop {
             let changed = async {
                 match &mut changes {
@@ -50,13 +51,23 @@ impl TrafficGuard for QemuBackend {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let anyhow = tokio::select! {
                 () = token.cancelled() => return,
-                () = tokio::time::sleep(RENEWED) => {}
-                told = changed => if told.is_none() { changes = None },
+                () = tokio::time::sleep(RENEWED) => true,
+                told = changed => {
+                    if told.is_none() { changes = None }
+                    false
+                }
+            };
+            // Interfaces and rules come and go all day where there is an engine; seldom does it matter here.
+            let networks = host::networks().await.ok();
+            if !anyhow && networks.is_some() && networks == known {
+                continue;
             }
+            known = networks;
             if let Err(error) = self.machines.renew_rules().await {
                 tracing::error!("{error}; this is tried again");
+                known = None;
             }
         }
     }
