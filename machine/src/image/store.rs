@@ -33,6 +33,9 @@ pub enum Source {
         recipe: String,
         /// From when its packages are, in seconds since 1970.
         epoch: u64,
+        /// The hash of all else that it was made of: the same again is not built again.
+        #[serde(default)]
+        inputs: String,
     },
     /// Fetched.
     Pulled {

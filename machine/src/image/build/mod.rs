@@ -68,7 +68,8 @@ fn guest_agent() -> Vec<Addition> {
     ]
 }
 
-/// Builds the image and puts it into the store. Takes minutes; dropped, it ends what it started.
+/// Builds the image and puts it into the store. Takes minutes; dropped, it ends what it started. Where an image of the
+/// same recipe, agent and date is there, it is that one, at once.
 ///
 /// # Errors
 /// [`ImageError`]: a program that is missing, packages that can't be fetched, no room.
@@ -78,12 +79,24 @@ pub async fn build(
     progress: &Progress,
 ) -> Result<Image, ImageError> {
     let started = Instant::now();
+    let epoch = epoch::of(recipe, progress).await?;
+    let root = recipe.uuid("root", epoch);
+    let mut additions = recipe.additions(&root);
+    additions.extend(guest_agent());
+    let source = Source::Built {
+        recipe: recipe.name.to_owned(),
+        epoch,
+        inputs: recipe.inputs(&root, &additions),
+    };
+    if let Some(image) = store.list()?.into_iter().find(|image| image.source == source) {
+        say(progress, format!("{} is there already, from the same packages", recipe.name));
+        return Ok(image);
+    }
     let draft = store.draft()?;
     let scratch = scratch::prepare(store.root()).await?;
     for place in [store.root(), &scratch] {
         room_for(place, ROOM_MIB)?;
     }
-    let epoch = epoch::of(recipe, progress).await?;
     let place = Place { directory: draft.directory(), scratch: &scratch, epoch };
     let keyring = scratch::keyring(recipe, &scratch)?;
     let tar = draft.directory().join("packages.tar");
@@ -93,19 +106,12 @@ pub async fn build(
     rootfs::install(recipe, &place, keyring.as_deref(), &tar, progress).await?;
     say(progress, "making the disk");
     write_around(recipe, epoch, &tar, &disk).await?;
-    let root = recipe.uuid("root", epoch);
-    let mut additions = recipe.additions(&root);
-    additions.extend(guest_agent());
     rootfs::assemble(recipe, &place, &tar, &additions, &disk, progress).await?;
     remove(&tar)?;
     // What is left in there after a failure is removed by the next build.
     let _ = std::fs::remove_dir_all(&scratch);
     say(progress, "keeping it");
-    let particulars = Particulars {
-        name: recipe.name.to_owned(),
-        source: Source::Built { recipe: recipe.name.to_owned(), epoch },
-        has_agent: true,
-    };
+    let particulars = Particulars { name: recipe.name.to_owned(), source, has_agent: true };
     let image = store.keep(draft, particulars, &disk, DiskFormat::Raw).await?;
     say(progress, format!("built in {} s", started.elapsed().as_secs()));
     Ok(image)

@@ -1,5 +1,8 @@
 //! What goes into the images that are built here.
 
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+
 use super::identity::Uuid;
 use super::{Addition, Content};
 
@@ -147,6 +150,25 @@ impl Recipe {
     /// The identifier of a part (`root`, `disk`, …) of the image that is built with this date.
     pub(super) fn uuid(&self, part: &str, epoch: u64) -> Uuid {
         Uuid::of(&format!("golem image {} {part} {epoch}", self.name))
+    }
+
+    /// The hash of what an image is made of beside the packages' own content.
+    pub(super) fn inputs(&self, root: &Uuid, additions: &[Addition]) -> String {
+        let mut hasher = Sha256::new();
+        for text in
+            [self.packages(), self.sources.join("\n"), Self::early_hook(), self.late_hook(root)]
+        {
+            hasher.update(Sha256::digest(text));
+        }
+        for addition in additions {
+            hasher.update(Sha256::digest(&addition.path));
+            hasher.update(addition.mode.to_be_bytes());
+            hasher.update(match &addition.content {
+                Content::File(bytes) => Sha256::digest(bytes),
+                Content::Link(target) => Sha256::digest(target),
+            });
+        }
+        HEXLOWER.encode(&hasher.finalize())
     }
 
     /// What is done as soon as there is a shell in it, before the kernel comes. `$1` is its root directory.
