@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use crate::containment::TrafficGuard;
 
 mod abilities;
+pub mod at_most;
 pub mod choice;
 pub mod docker;
 mod found;

@@ -77,6 +77,11 @@ use probe::EngineTraits;
 use remembered::Memory;
 use spec::Network;
 
+/// What it can do on the best of engines and kernels.
+pub(super) fn at_most() -> super::at_most::AtMost {
+    probe::at_most()
+}
+
 /// One provider's part of one engine.
 #[derive(Debug)]
 pub struct DockerBackend {

@@ -8,6 +8,7 @@ use golem_vm_protocol::vm::{Ability, Isolation};
 use super::endpoint::Address;
 use super::engine::{CallError, Engine, QUERY};
 use super::{disk, guest, network, trial};
+use crate::backend::at_most::AtMost;
 use crate::backend::{BackendError, Capabilities, Containment, Finding};
 use crate::containment::Firewall;
 
@@ -80,6 +81,23 @@ pub(super) async fn traits(engine: &Engine) -> Result<EngineTraits, CallError> {
     info(engine).await.map(|info| EngineTraits::here(&info))
 }
 
+/// What can be done with every container.
+const ABILITIES: [Ability; 2] = [Ability::Notify, Ability::LiveKeys];
+
+/// What it can do on the best of engines and kernels.
+pub(super) fn at_most() -> AtMost {
+    AtMost {
+        heading: "Docker",
+        isolation: Isolation::Container,
+        accel: "the host's",
+        containment: "a table in the host's firewall, as root on the engine's own host",
+        enforced: ["cpu", "memory", "processes", "storage", "bandwidth"]
+            .map(str::to_owned)
+            .to_vec(),
+        abilities: ABILITIES.into(),
+    }
+}
+
 /// See [`crate::backend::Backend::probe`].
 pub(super) async fn probe(
     engine: &Engine,
@@ -119,7 +137,7 @@ pub(super) async fn probe(
         findings,
         data_root: info.docker_root_dir.map(Into::into),
         accel: None,
-        abilities: [Ability::Notify, Ability::LiveKeys].into(),
+        abilities: ABILITIES.into(),
     })
 }
 

@@ -57,6 +57,11 @@ use books::Books;
 use program::Program;
 use version::Version;
 
+/// What it can do on Linux with the newest release that is known.
+pub(super) fn at_most() -> super::at_most::AtMost {
+    probe::at_most()
+}
+
 /// The bridge on which Multipass's guests are, with its driver `qemu` on Linux.
 pub const BRIDGE: &str = "mpqemubr0";
 

@@ -10,6 +10,7 @@ use super::program::CallError;
 use super::reading::{self, State};
 use super::version::Version;
 use super::{BRIDGE, Multipass};
+use crate::backend::at_most::AtMost;
 use crate::backend::{
     Accelerator, BackendError, Capabilities, Containment, Finding, InstanceId, Observation,
 };
@@ -58,7 +59,7 @@ impl Multipass {
                 Finding::bad("containment", detail, remedy)
             }
         });
-        let mut enforced = ["cpu", "memory", "processes", "storage"].map(str::to_owned).to_vec();
+        let mut enforced = ENFORCED.map(str::to_owned).to_vec();
         if containment == Containment::Contained {
             enforced.push("bandwidth".to_owned());
         }
@@ -149,6 +150,21 @@ fn accelerator(driver: &str) -> Option<Accelerator> {
         kind: "kvm".to_owned(),
         why: "Multipass launches nothing without it".to_owned(),
     })
+}
+
+/// What Multipass keeps its guests within by itself.
+const ENFORCED: [&str; 4] = ["cpu", "memory", "processes", "storage"];
+
+/// What it can do on Linux with the newest release that is known.
+pub(super) fn at_most() -> AtMost {
+    AtMost {
+        heading: "Multipass",
+        isolation: Isolation::Vm,
+        accel: "`kvm` on Linux; on macOS Multipass's own",
+        containment: "a table in the host's firewall, as root, on Linux with its driver `qemu`",
+        enforced: ENFORCED.iter().copied().chain(["bandwidth"]).map(str::to_owned).collect(),
+        abilities: abilities(Version::NEWEST),
+    }
 }
 
 fn abilities(version: Version) -> BTreeSet<Ability> {

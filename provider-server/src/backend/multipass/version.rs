@@ -15,6 +15,9 @@ impl Version {
     /// The oldest one that is used: the first whose limits can be read and changed (`multipass get local.NAME.cpus`).
     pub(super) const OLDEST: Self = Self::new(1, 10);
 
+    /// The newest one that was reckoned with.
+    pub(super) const NEWEST: Self = Self::new(1, 17);
+
     const fn new(major: u32, minor: u32) -> Self {
         Self { major, minor, patch: 0 }
     }

@@ -41,6 +41,11 @@ use super::{
 };
 use crate::containment::TrafficGuard;
 
+/// What it can do on a host that has all that is needed, as root or as an ordinary user without control groups.
+pub(super) fn at_most(as_root: bool) -> super::at_most::AtMost {
+    probe::at_most(as_root)
+}
+
 /// Where things are kept in the provider's directory.
 const DIRECTORY: &str = "qemu";
 

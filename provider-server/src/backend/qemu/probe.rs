@@ -13,6 +13,7 @@ use golem_vm_protocol::vm::{Ability, Isolation};
 use serde::{Deserialize, Serialize};
 
 use super::QemuBackend;
+use crate::backend::at_most::AtMost;
 use crate::backend::{Accelerator, BackendError, Capabilities, Containment, Finding, kept_file};
 
 /// Oldest QEMU that machines are tried with.
@@ -155,6 +156,19 @@ fn enforced(groups: &[Resource], contained: bool) -> Vec<String> {
 fn abilities() -> BTreeSet<Ability> {
     [Ability::Suspend, Ability::Console, Ability::CloudInit, Ability::Notify, Ability::LiveKeys]
         .into()
+}
+
+/// What it can do on a host that has all that is needed, as root or as an ordinary user without control groups.
+pub(super) fn at_most(as_root: bool) -> AtMost {
+    let groups = [Resource::Cpu, Resource::Memory, Resource::Threads];
+    AtMost {
+        heading: if as_root { "QEMU, as root" } else { "QEMU, as an ordinary user" },
+        isolation: Isolation::Vm,
+        accel: "`kvm` where a guest was seen to run with it, else `tcg`",
+        containment: "rules in a network namespace of each guest's own",
+        enforced: enforced(if as_root { &groups } else { &[] }, true),
+        abilities: abilities(),
+    }
 }
 
 #[cfg(test)]
