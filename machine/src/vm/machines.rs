@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
+use super::copy::Original;
 use super::identity::Learned;
 use super::manifest::{Base, Direct, Ended, Manifest, Network, VERSION};
 use super::{MachineError, MachineName};
@@ -189,7 +190,11 @@ impl Machines {
         let mut promised = BTreeMap::new();
         for name in self.list()? {
             if let Some(manifest) = self.manifest(&name)? {
-                promised.insert(name, manifest.disk_bytes + (manifest.size.memory_mib << 20));
+                let memory = manifest.size.memory_mib << 20;
+                // Each snapshot keeps what the disk was, at most all of it.
+                let disk = self.settings.disks.inspect(&self.disk(&name));
+                let times = 1 + disk.map_or(0, |disk| u64::from(disk.snapshots));
+                promised.insert(name, (manifest.disk_bytes + memory).saturating_mul(times));
             }
         }
         Ok(promised)
@@ -201,6 +206,15 @@ impl Machines {
     /// # Errors
     /// When something of it can't be made. Call it again, or [`destroy`](Self::destroy) it.
     pub async fn ensure(&self, spec: &MachineSpec) -> Result<(), MachineError> {
+        self.make(spec, None).await
+    }
+
+    /// The same, with the disk of another machine.
+    pub(super) async fn make(
+        &self,
+        spec: &MachineSpec,
+        original: Option<&Original<'_>>,
+    ) -> Result<(), MachineError> {
         let held = self.hold(&spec.name).await;
         if held.load()?.is_some_and(|manifest| manifest.made) {
             return Ok(());
@@ -228,6 +242,7 @@ impl Machines {
             suspended: None,
             becomes_template: false,
             resuming: None,
+            snapshots: Vec::new(),
             run: None,
             ended: Ended::Never,
         };
@@ -237,7 +252,10 @@ impl Machines {
         held.make_directory(&guest)?;
         held.make_directory(&held.directory().join("stage"))?;
         let disk = held.disk();
-        self.settings.disks.create_overlay(&disk, spec.disk_bytes).await?;
+        match original {
+            None => self.settings.disks.create_overlay(&disk, spec.disk_bytes).await?,
+            Some(original) => original.copy_disk(&disk, spec.disk_bytes).await?,
+        }
         let learned =
             Learned { identity: spec.identity.clone(), user_data: spec.user_data.clone() };
         held.keep_learned(&learned)?;
@@ -248,6 +266,10 @@ impl Machines {
         }
         manifest.made = true;
         held.save(&manifest)
+    }
+
+    fn disk(&self, name: &MachineName) -> PathBuf {
+        self.settings.root.join(name.as_str()).join("guest/disk.qcow2")
     }
 
     /// A user that no machine here has. Other directories' machines begin to look elsewhere.

@@ -153,6 +153,9 @@ pub struct Manifest {
     /// What it is being resumed from. It is nobody yet: when this was cut off, it is made anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resuming: Option<Resuming>,
+    /// The owner's snapshots with memory: as what each has to be taken up. Some may not be in the disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Suspended>,
     /// The process, from before it begins until its end was seen.
     pub run: Option<Run>,
     /// How the last one ended.
@@ -235,6 +238,7 @@ pub(super) mod tests {
             suspended: None,
             becomes_template: false,
             resuming: None,
+            snapshots: Vec::new(),
             run: Some(Run {
                 process: ProcessIdentity { pid: 7, start: 8, boot: "b".to_owned() },
                 begun: true,

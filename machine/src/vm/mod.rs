@@ -19,6 +19,7 @@
 
 mod capture;
 mod console;
+mod copy;
 mod error;
 mod identity;
 mod machines;
@@ -26,7 +27,9 @@ mod manifest;
 mod name;
 mod network;
 mod observe;
+mod resize;
 mod resume;
+mod snapshots;
 mod start;
 mod stop;
 mod suspend;
@@ -38,5 +41,6 @@ pub use manifest::{Base, Direct, Ended, Manifest, Network, Run, Suspended};
 pub use name::{MachineName, MachineNameError};
 pub use observe::State;
 pub use resume::Resumed;
+pub use snapshots::{MOST_SNAPSHOTS, MachineSnapshot};
 pub use start::{OVERHEAD_MIB, overhead_mib};
 pub use usage::MachineUsage;

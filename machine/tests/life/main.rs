@@ -5,6 +5,7 @@
 mod guest;
 mod support;
 
+mod disks;
 mod ends;
 mod hostile;
 mod power;

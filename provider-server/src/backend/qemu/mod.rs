@@ -30,14 +30,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use golem_vm_machine::accel::Choice;
 use golem_vm_machine::disk::DiskTool;
-use golem_vm_machine::image::ImageStore as Images;
+use golem_vm_machine::image::{Image, ImageStore as Images};
 use golem_vm_machine::network::Rules;
 use golem_vm_machine::vm::{Ended, MachineError, Machines, State};
 use golem_vm_protocol::vm::SshPublicKey;
 
 use super::{
-    Backend, BackendError, BackendKind, Capabilities, Console, EndedBy, ImageStore, InstanceId,
-    InstanceSpec, Metering, NotifyGuest, Observation, Suspend,
+    Backend, BackendError, BackendKind, Capabilities, CloneInstance, Console, EndedBy, ImageDigest,
+    ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation, Resize, Snapshots,
+    Suspend,
 };
 use crate::containment::TrafficGuard;
 
@@ -115,6 +116,15 @@ impl QemuBackend {
         })
     }
 
+    fn image(&self, digest: &ImageDigest) -> Result<Image, BackendError> {
+        let missing = || BackendError::ImageMissing(digest.to_string());
+        let found = self.images.get(&digest.as_str().parse().map_err(|_| missing())?);
+        let found = found.map_err(|error| {
+            BackendError::Unavailable(format!("the image {digest} can't be looked at: {error}"))
+        })?;
+        found.ok_or_else(missing)
+    }
+
     /// Refuses what would promise more disk than there is, less the owner's reserve. What machines have written
     /// already is taken out of what is free and out of what is promised alike.
     async fn has_room(&self, id: InstanceId, bytes: u64) -> Result<(), BackendError> {
@@ -158,18 +168,11 @@ impl Backend for QemuBackend {
     }
 
     async fn ensure(&self, spec: &InstanceSpec) -> Result<(), BackendError> {
-        let digest = spec.image.as_str();
-        let missing = || BackendError::ImageMissing(digest.to_owned());
-        let parsed = digest.parse().map_err(|_| missing())?;
-        let image = self.images.get(&parsed).map_err(|error| {
-            BackendError::Unavailable(format!("the image {digest} can't be looked at: {error}"))
-        })?;
-        let image = image.ok_or_else(missing)?;
+        let image = self.image(&spec.image)?;
         let mut wanted = spec::machine(spec, &image)?;
         let _promising = self.promising.lock().await;
-        let bytes = wanted.disk_bytes + (wanted.size.memory_mib << 20);
         if self.machines.observe(&wanted.name).await.map_err(failed)? == State::Absent {
-            self.has_room(spec.id, bytes).await?;
+            self.has_room(spec.id, spec::promise(&wanted)).await?;
         }
         self.resuming.lay(&mut wanted, &image, &self.machines);
         self.machines.ensure(&wanted).await.map_err(failed)
@@ -251,6 +254,18 @@ impl Backend for QemuBackend {
     }
 
     fn suspend(&self) -> Option<&dyn Suspend> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn clones(&self) -> Option<&dyn CloneInstance> {
+        Some(self)
+    }
+
+    fn resizes(&self) -> Option<&dyn Resize> {
         Some(self)
     }
 

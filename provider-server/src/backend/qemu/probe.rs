@@ -154,8 +154,20 @@ fn enforced(groups: &[Resource], contained: bool) -> Vec<String> {
 }
 
 fn abilities() -> BTreeSet<Ability> {
-    [Ability::Suspend, Ability::Console, Ability::CloudInit, Ability::Notify, Ability::LiveKeys]
-        .into()
+    [
+        Ability::Suspend,
+        Ability::Snapshots,
+        Ability::LiveSnapshots,
+        Ability::Clone,
+        Ability::LiveClone,
+        Ability::Resize,
+        Ability::LiveDiskResize,
+        Ability::Console,
+        Ability::CloudInit,
+        Ability::Notify,
+        Ability::LiveKeys,
+    ]
+    .into()
 }
 
 /// What it can do on a host that has all that is needed, as root or as an ordinary user without control groups.

@@ -25,6 +25,11 @@ pub(super) fn size(limits: &Limits) -> Size {
     Size { vcpus: limits.cpu_millis.div_ceil(1000).max(1), memory_mib: limits.memory_mib }
 }
 
+/// Bytes of the host's disk that a machine may take: its disk, and its memory when it is suspended.
+pub(super) const fn promise(machine: &MachineSpec) -> u64 {
+    machine.disk_bytes + (machine.size.memory_mib << 20)
+}
+
 /// A number that is the VM's own, and the same for ever.
 fn number(vm: VmId) -> [u8; 16] {
     let digest: [u8; 32] =
