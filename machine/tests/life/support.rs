@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything that a guest does may take: it is emulated, on a host that is busy.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(300);
 
 /// Guests run one after the other: each takes a processor.
 static ONE: Mutex<()> = Mutex::const_new(());
