@@ -29,6 +29,7 @@ mod service;
 mod signed_http;
 mod small_disk;
 pub mod soak;
+mod stand_in;
 mod waiting;
 
 pub use engine::Engine;
@@ -48,4 +49,5 @@ pub use requestor::{Requestor, Session};
 pub use service::{Service, signal};
 pub use signed_http::{Answer, Broken, Renter};
 pub use small_disk::SmallDisk;
+pub use stand_in::MultipassStandIn;
 pub use waiting::{eventually, within};

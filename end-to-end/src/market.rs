@@ -52,6 +52,22 @@ impl Market {
         Self::at(directory, &place, engine, options)
     }
 
+    /// With one provider on the backend that the options name, which has that image, in this place.
+    #[must_use]
+    pub fn on_backend(place: &Place, image: &str, options: &ProviderOptions) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let own = place.clone().with_home(directory.path());
+        let mut market =
+            Self::without_providers(directory, &own, "127.0.0.1", place, &Engine::shared());
+        let (discovery, checker) = (market.discovery.url(), market.checker.url());
+        let mut provider =
+            Provider::on_backend("provider-1", place, image, &discovery, &checker, options);
+        provider.start();
+        market.providers.push(provider);
+        market.wait_until_listed();
+        market
+    }
+
     fn at(directory: TempDir, place: &Place, engine: &Engine, options: &[ProviderOptions]) -> Self {
         let mut market = Self::without_providers(directory, place, "127.0.0.1", place, engine);
         for options in options {

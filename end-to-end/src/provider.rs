@@ -53,8 +53,12 @@ impl ProviderOptions {
 pub struct Provider {
     directory: TempDir,
     place: Place,
-    /// Without one its instances are descriptions in a file.
+    /// Without one its instances are looked at by other means.
     engine: Option<Engine>,
+    /// Whether its instances are descriptions in a file.
+    is_kept: bool,
+    /// The image that it builds.
+    image: String,
     settings: Vec<(String, String)>,
     ports: PortRange,
     service: Option<Service>,
@@ -78,7 +82,25 @@ impl Provider {
             ("GOLEM_PROVIDER_DISCOVERY_URL", discovery),
             ("GOLEM_PROVIDER_PORT_CHECKERS", checker),
         ];
-        Self::with(name, place, Some(engine.clone()), &settings, options)
+        Self::with(name, place, Some(engine.clone()), "debian-12", &settings, options)
+    }
+
+    /// A provider called `name` on the backend that the options name, which has `image`; the test itself looks at
+    /// what that backend has.
+    #[must_use]
+    pub fn on_backend(
+        name: &str,
+        place: &Place,
+        image: &str,
+        discovery: &str,
+        checker: &str,
+        options: &ProviderOptions,
+    ) -> Self {
+        let settings = [
+            ("GOLEM_PROVIDER_DISCOVERY_URL", discovery),
+            ("GOLEM_PROVIDER_PORT_CHECKERS", checker),
+        ];
+        Self::with(name, place, None, image, &settings, options)
     }
 
     /// A provider called `name` whose instances are descriptions in a file of its data directory, and that
@@ -91,13 +113,14 @@ impl Provider {
             ("GOLEM_PROVIDER_PORT_CHECKERS", ""),
             ("GOLEM_PROVIDER_SKIP_PORT_VERIFICATION", "true"),
         ];
-        Self::with(name, place, None, &settings, options)
+        Self::with(name, place, None, "debian-12", &settings, options)
     }
 
     fn with(
         name: &str,
         place: &Place,
         engine: Option<Engine>,
+        image: &str,
         particular: &[(&str, &str)],
         options: &ProviderOptions,
     ) -> Self {
@@ -129,7 +152,12 @@ impl Provider {
             settings.retain(|(known, _)| known != name);
             settings.push((name.clone(), value.clone()));
         }
+        let is_kept = settings
+            .iter()
+            .any(|(name, value)| name == "GOLEM_PROVIDER_BACKEND" && value == "memory");
         let mut provider = Self {
+            is_kept,
+            image: image.to_owned(),
             directory,
             place,
             engine,
@@ -149,7 +177,7 @@ impl Provider {
     fn build_image(&self) {
         let lock = File::create(std::env::temp_dir().join("golem-end-to-end-image.lock")).unwrap();
         lock.lock().unwrap();
-        self.run(&["image", "build", "debian-12"]).done();
+        self.run(&["image", "build", &self.image]).done();
     }
 
     /// Starts it and waits until it is ready.
@@ -260,7 +288,7 @@ impl Provider {
     /// Where it keeps its instances, if it has no engine.
     #[must_use]
     pub fn kept_backend(&self) -> Option<KeptBackend> {
-        self.engine.is_none().then(|| KeptBackend::of(&self.data_dir()))
+        self.is_kept.then(|| KeptBackend::of(&self.data_dir()))
     }
 
     /// What its engine has for it.
@@ -287,7 +315,10 @@ impl Provider {
         let evidence = Evidence::of(&self.id, &self.data_dir());
         match &self.engine {
             Some(engine) => evidence.engine(engine, &self.place),
-            None => evidence.instances(KeptBackend::of(&self.data_dir()).instances()),
+            None if self.is_kept => {
+                evidence.instances(KeptBackend::of(&self.data_dir()).instances())
+            }
+            None => evidence,
         }
     }
 
@@ -344,6 +375,7 @@ impl Provider {
         self.service = None;
         let traces = match &self.engine {
             Some(engine) => engine.traces_of(&self.id),
+            None if !self.is_kept => Vec::new(),
             None => {
                 let instances = KeptBackend::of(&self.data_dir()).instances();
                 instances.into_iter().map(|instance| instance.vm).collect()

@@ -25,7 +25,13 @@ pub fn targets() -> Vec<Target> {
         ("provider_settings", settings),
         ("kernel_tables", kernel_tables),
     ];
-    [&own, crate::backend::docker::fuzzing::TARGETS, crate::forwarder::fuzzing::TARGETS].concat()
+    [
+        &own,
+        crate::backend::docker::fuzzing::TARGETS,
+        crate::backend::multipass::fuzzing::TARGETS,
+        crate::forwarder::fuzzing::TARGETS,
+    ]
+    .concat()
 }
 
 /// What is said over the control socket is written as it was read.

@@ -526,6 +526,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Its images.
     fn images(&self) -> &dyn ImageStore;
 
+    /// How long one call of [`ensure`](Self::ensure) or [`start`](Self::start) may take: longer where it returns only
+    /// when the guest is up. A creation has its own deadline above it.
+    fn longest_start(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
     /// Its meter, if it has one.
     fn metering(&self) -> Option<&dyn Metering>;
 

@@ -74,7 +74,7 @@ impl Multipass {
 
     /// The same. One instance that spoils the whole list does not spoil what is said of the others: it is asked for
     /// again, and then one by one for ours.
-    async fn all(&self, addresses: bool) -> Result<Vec<Listed>, CallError> {
+    pub(super) async fn all(&self, addresses: bool) -> Result<Vec<Listed>, CallError> {
         match self.list(addresses).await {
             Err(CallError::Refused { trouble, .. }) if !trouble.is_away() => {}
             other => return other,

@@ -37,6 +37,9 @@ use crate::containment::{Firewall, TrafficGuard};
 mod abilities;
 mod asking;
 mod books;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod images;
 mod inside;
 mod launching;
@@ -275,6 +278,11 @@ impl Backend for MultipassBackend {
 
     fn images(&self) -> &dyn ImageStore {
         &*self.0
+    }
+
+    /// A launch returns when the first boot is over, downloads included.
+    fn longest_start(&self) -> Duration {
+        self.0.pace.launch
     }
 
     /// Multipass tells what memory and disk are used, and not the CPU.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use golem_vm_protocol::vm::{Ability, Isolation};
 
 use super::asking::Own;
+use super::names::Name;
 use super::program::CallError;
 use super::reading::{self, State};
 use super::version::Version;
@@ -49,6 +50,7 @@ impl Multipass {
         findings.push(limits_of(version));
         findings.extend(virtualisation(&driver));
         let containment = self.containment(&driver).await;
+        findings.extend(self.neighbours(&containment).await);
         findings.push(match &containment {
             Containment::Contained => Finding::good(
                 "containment",
@@ -72,6 +74,24 @@ impl Multipass {
             accel: accelerator(&driver),
             abilities: abilities(version),
             data_root: ROOTS.iter().map(PathBuf::from).find(|path| path.is_dir()),
+        })
+    }
+
+    /// What else is on the bridge, and has no network while guests are contained there.
+    async fn neighbours(&self, containment: &Containment) -> Option<Finding> {
+        let all = self.all(false).await.unwrap_or_default();
+        let others: Vec<String> = all
+            .into_iter()
+            .filter(|one| !one.state.is_down() && Name::of(&self.provider, &one.name).is_none())
+            .map(|one| one.name)
+            .collect();
+        (*containment == Containment::Contained && !others.is_empty()).then(|| {
+            let names = golem_vm_protocol::text::printable(&others.join(", "), 200);
+            Finding::bad(
+                "other instances",
+                format!("these instances are not this provider's, and have no network while it runs: {names}"),
+                "keep them on another machine, or with another driver",
+            )
         })
     }
 

@@ -8,7 +8,7 @@ use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::vm::Cause;
 use tokio::time::{Instant, timeout};
 
-use super::{BACKEND_DEADLINE, Task, deadlined, within};
+use super::{BACKEND_DEADLINE, Task, deadlined, failure_code, time_left, within};
 use crate::backend::{BackendError, Observation};
 use crate::fail_point::{self, FailPoint};
 use crate::vm::VmRecord;
@@ -57,10 +57,17 @@ impl Step {
         let backend = Arc::clone(&task.backend);
         match self {
             Self::Instance => match record.clone_of {
-                None => deadlined(deadline, backend.ensure(&record.instance_spec())).await?,
+                None => {
+                    let limit = time_left(deadline, backend.longest_start());
+                    let ensured = within(limit, backend.ensure(&record.instance_spec())).await;
+                    ensured.map_err(failure_code)?;
+                }
                 Some(source) => task.copy_from(source, record).await?,
             },
-            Self::Power => deadlined(deadline, backend.start(record.instance())).await?,
+            Self::Power => {
+                let limit = time_left(deadline, backend.longest_start());
+                within(limit, backend.start(record.instance())).await.map_err(failure_code)?;
+            }
             Self::Access => {
                 let abandon = task.abandon.clone();
                 tokio::select! {

@@ -7,7 +7,9 @@ use golem_vm_protocol::vm::{Ability, Cause, SnapshotName};
 use golem_vm_protocol::{VmId, VmResources};
 use tokio::time::Instant;
 
-use super::{BACKEND_DEADLINE, Order, Task, deadlined, failure_code, instance_is_gone, within};
+use super::{
+    BACKEND_DEADLINE, Order, Task, deadlined, failure_code, instance_is_gone, time_left, within,
+};
 use crate::backend::{BackendError, InstanceId, InstanceSpec, Observation, Snapshots};
 use crate::capacity::Amount;
 use crate::fail_point::{self, FailPoint};
@@ -127,7 +129,7 @@ impl Task {
         deadline: Instant,
     ) -> Result<(), (ErrorCode, String)> {
         let id = record.instance();
-        let limit = deadline.saturating_duration_since(Instant::now()).min(BACKEND_DEADLINE);
+        let limit = time_left(deadline, self.backend.longest_start());
         let why = match within(limit, self.backend.start(id)).await {
             Err(BackendError::MemoryLost(why)) => why,
             outcome => return outcome.map_err(failure_code),

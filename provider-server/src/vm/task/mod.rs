@@ -421,8 +421,12 @@ async fn deadlined<T>(
     deadline: Instant,
     call: impl Future<Output = Result<T, BackendError>>,
 ) -> Result<T, (ErrorCode, String)> {
-    let limit = deadline.saturating_duration_since(Instant::now()).min(BACKEND_DEADLINE);
-    within(limit, call).await.map_err(failure_code)
+    within(time_left(deadline, BACKEND_DEADLINE), call).await.map_err(failure_code)
+}
+
+/// What is left until `deadline`, and no more than a call may take.
+fn time_left(deadline: Instant, longest: Duration) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).min(longest)
 }
 
 /// A backend's failure on the way to a running VM, with the code that it has for the owner.

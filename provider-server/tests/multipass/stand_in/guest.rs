@@ -124,7 +124,10 @@ fn make_bridge(world: &World) {
 }
 
 pub(crate) fn remove_bridge(world: &World) {
-    if let Ok(bridge) = fs::read_to_string(world.directory.join("bridge")) {
+    // One of another name may be a real Multipass's.
+    if let Ok(bridge) = fs::read_to_string(world.directory.join("bridge"))
+        && bridge.starts_with("mps")
+    {
         let _ = run("ip", &["link", "del", &bridge]);
     }
 }

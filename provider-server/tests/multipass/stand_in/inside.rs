@@ -110,16 +110,7 @@ fn in_guest(world: &World, instance: &Instance, command: &[&str]) -> End {
         }
     };
     let mut inside = Command::new("nsenter");
-    inside.args([
-        "--net",
-        "--mount",
-        "--uts",
-        "--pid",
-        "--wd=/home/ubuntu",
-        "--target",
-        pid.trim(),
-        "--",
-    ]);
+    inside.args(["--net", "--mount", "--uts", "--pid", "--target", pid.trim(), "--"]);
     inside.args([
         "env",
         "-i",
@@ -127,6 +118,7 @@ fn in_guest(world: &World, instance: &Instance, command: &[&str]) -> End {
         "USER=ubuntu",
         "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     ]);
+    inside.args(["sh", "-c", "cd /home/ubuntu && exec \"$@\"", "sh"]);
     inside.args(command).stdin(Stdio::inherit());
     match inside.status().unwrap().code() {
         Some(0) => Ok(()),
