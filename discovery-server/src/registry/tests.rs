@@ -299,12 +299,12 @@ async fn what_is_asked_of_offers_has_to_be_in_one_offer() {
     let (both, fast) = (key(1).id().to_string(), key(2).id().to_string());
     let found = |query: &[(&str, &str)]| market.ids(query);
     assert_eq!(found(&[("isolation", "vm")]).len(), 2);
-    assert_eq!(found(&[("isolation", "vm"), ("accel", "tcg")]), [both.clone()]);
-    assert_eq!(found(&[("accel", "kvm")]), [fast.clone()]);
+    assert_eq!(found(&[("isolation", "vm"), ("accel", "tcg")]), std::slice::from_ref(&both));
+    assert_eq!(found(&[("accel", "kvm")]), std::slice::from_ref(&fast));
     assert!(found(&[("isolation", "container"), ("accel", "tcg")]).is_empty());
     assert_eq!(found(&[("image", "web")]).len(), 2);
-    assert_eq!(found(&[("image", "web"), ("isolation", "vm")]), [fast.clone()]);
-    assert_eq!(found(&[("image", "debian-12@sha256:03")]), [both.clone()]);
+    assert_eq!(found(&[("image", "web"), ("isolation", "vm")]), std::slice::from_ref(&fast));
+    assert_eq!(found(&[("image", "debian-12@sha256:03")]), std::slice::from_ref(&both));
     let container = ("isolation", "container");
     assert!(found(&[("image", "debian-12@sha256:03"), container]).is_empty());
     assert_eq!(found(&[("image", "debian-12@sha256:01"), container]), [both]);

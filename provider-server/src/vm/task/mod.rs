@@ -204,7 +204,7 @@ impl Task {
         };
         let record = record.clone();
         tokio::spawn(async move {
-            task.run(record).await;
+            Box::pin(task.run(record)).await;
             on_end();
         });
         Ok(TaskHandle { commands: sender, abandon })
