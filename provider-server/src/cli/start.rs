@@ -377,6 +377,7 @@ mod tests {
             "--overcommit-cpu=1",
             "--overcommit-storage=1",
             "--disk-reserve=2",
+            "--templates=8",
             "--price-usd-per-core-month=1",
             "--price-usd-per-gb-ram-month=1",
             "--price-usd-per-gb-storage-month=1",

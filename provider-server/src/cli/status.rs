@@ -413,7 +413,7 @@ mod tests {
             "from outside, at 2027-01-15T08:00:05Z",
             "! 50801 is closed\u{fffd}[2J",
             "http://d:9001  took advertisement 3 100 s ago",
-            " debian-12  docker   yes       124 MB  built",
+            " debian-12  docker   yes       124 MB  -         built",
             "sha256:0123456789ab\n",
         ] {
             assert!(shown.contains(part), "{part:?} is not in\n{shown}");
