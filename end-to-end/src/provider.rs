@@ -148,6 +148,10 @@ impl Provider {
             let (name, value) = (*name, *value);
             (name.to_owned(), value.to_owned())
         }));
+        if engine.is_some() {
+            // Whatever else this machine has.
+            settings.push(("GOLEM_PROVIDER_BACKEND".to_owned(), "docker".to_owned()));
+        }
         for (name, value) in &options.settings {
             settings.retain(|(known, _)| known != name);
             settings.push((name.clone(), value.clone()));
