@@ -251,7 +251,9 @@ fn a_disk_has_its_size_where_the_engine_gives_it_one() {
     requestor.golem(&["vm", "restart", "box"]).done();
     requestor.in_vm(
         "box",
-        "sudo rm /var/tmp/rented /var/tmp/more; sudo fallocate -l 400M /var/tmp/more",
+        // What is freed counts as free when the host's file system has written that down.
+        "sudo rm -f /var/tmp/rented /var/tmp/more; sync; for _ in $(seq 60); do \
+         sudo fallocate -l 400M /var/tmp/more && exit 0; sleep 1; done; exit 1",
     );
     assert_eq!(requestor.vm("box")["status"], "running");
     let container = market.provider().containers()[0]["Id"].as_str().unwrap().to_owned();

@@ -59,7 +59,11 @@ fn a_provider_without_its_engine_is_passed_over() {
         assert!(reason.contains("no-engine.sock"), "the reason does not name the engine: {reason}");
     }
     ends_on_the_other(&market);
+    if started.is_ok() {
+        market.provider().service().kill();
+    }
     market.provider().use_docker_host(&format!("unix://{engine}"));
+    market.provider().try_start().unwrap();
     market.close();
 }
 

@@ -167,7 +167,7 @@ fn a_guest_reaches_the_internet_and_nothing_of_its_host() {
     assert!(ground.requestor.in_vm("box", "getent hosts internet.example").contains(INTERNET));
     assert!(!into_guest(&ground), "the LAN opens connections into a guest");
     let status = ground.market.provider().status();
-    assert_eq!(status["containment"]["state"], "contained", "{status}");
+    assert_eq!(status["backends"][0]["can"]["containment"]["state"], "contained", "{status}");
 
     // The same without the table: what was tried is there.
     ground.market.provider().service().freeze();
