@@ -200,10 +200,12 @@ impl Market {
         self.directory.path()
     }
 
-    /// How many instances there are, of all providers.
+    /// How many instances of VMs there are, of all providers. A starting provider may have one more container for a
+    /// moment, in which it tries what the engine enforces.
     #[must_use]
     pub fn instances(&self) -> usize {
-        self.providers.iter().map(|provider| provider.containers().len()).sum()
+        let containers = self.providers.iter().flat_map(|provider| provider.containers());
+        containers.filter(|container| container["Labels"]["golem.vm"].is_string()).count()
     }
 
     /// Purges every provider, and fails if anything is left of any.

@@ -77,10 +77,8 @@ fn ours(identity: &Identity, random: &[u8]) -> Node {
         "ssh_pwauth": false,
         "ssh_deletekeys": true,
         "ssh_genkeytypes": [],
-        "ssh_keys": {
-            "ed25519_private": identity.host_key.private,
-            "ed25519_public": identity.host_key.public,
-        },
+        // Its public half is derived from it: one that is given here can be read by root only afterwards.
+        "ssh_keys": { "ed25519_private": identity.host_key.private },
         "ssh": { "emit_keys_to_console": false },
         "growpart": { "mode": "auto", "devices": ["/"], "ignore_growroot_disabled": true },
         "resize_rootfs": true,

@@ -19,7 +19,7 @@ const CLONES: usize = 20;
 const AT_A_TIME: usize = 4;
 
 /// What a clone says of itself: everything that no other one may say.
-const WHO: &str = "cat /etc/machine-id /var/lib/dbus/machine-id; hostname; cat /etc/ssh/ssh_host_*_key.pub; \
+const WHO: &str = "cat /etc/machine-id /var/lib/dbus/machine-id; hostname; cut -d ' ' -f 1,2 /etc/ssh/ssh_host_*_key.pub; \
                    cat /sys/class/net/eth0/address; ip -4 -o addr show eth0 | awk '{print $4}'; \
                    head -c 32 /dev/urandom | base64; sudo sha256sum /var/lib/systemd/random-seed";
 

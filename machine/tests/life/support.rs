@@ -7,10 +7,10 @@ use golem_vm_machine::accel::{Accelerator, Qemu};
 use golem_vm_machine::disk::DiskTool;
 use golem_vm_machine::hardware::{Format, Platform, Size};
 use golem_vm_machine::network::Rules;
-use golem_vm_machine::process::Groups;
+use golem_vm_machine::process::{Groups, Signal};
 use golem_vm_machine::seed::HostKey;
 use golem_vm_machine::template::nobody;
-use golem_vm_machine::vm::{Base, Direct, MachineName, MachineSpec, Machines, Settings, State};
+use golem_vm_machine::vm::{Base, Direct, MachineName, MachineSpec, Machines, Manifest, Settings, State};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -130,6 +130,19 @@ impl Place {
         for controller in ["memory", "cpu", "pids"] {
             let group = format!("/sys/fs/cgroup/{controller}/golem/golem-{name}");
             assert!(!PathBuf::from(group).exists(), "{controller}");
+        }
+    }
+}
+
+/// A test that failed leaves no machine running.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let root = self.directory.path().join("machines");
+        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+            let manifest = Manifest::load(&entry.path()).ok().flatten();
+            if let Some(run) = manifest.and_then(|manifest| manifest.run) {
+                let _ = run.process.signal(Signal::KILL);
+            }
         }
     }
 }
