@@ -18,7 +18,7 @@ async fn a_machine_is_found_again_with_nothing_but_its_directory() {
     let mut console = place.console(&name).await;
     assert_eq!(console.run("echo $mark").await, "before");
     // What it did while nobody was there is still to be seen.
-    console.run("(sleep 1; poweroff -f) &").await;
+    console.run("{ (sleep 1; poweroff -f) & }").await;
     drop(console);
     place.again().await;
     let state = place.becomes(&name, |state| *state != State::Running).await;
