@@ -30,6 +30,7 @@ mod signed_http;
 mod small_disk;
 pub mod soak;
 mod stand_in;
+mod surroundings;
 mod waiting;
 
 pub use engine::Engine;
@@ -50,4 +51,5 @@ pub use service::{Service, signal};
 pub use signed_http::{Answer, Broken, Renter};
 pub use small_disk::SmallDisk;
 pub use stand_in::MultipassStandIn;
+pub use surroundings::Surroundings;
 pub use waiting::{eventually, within};

@@ -8,6 +8,8 @@
 //! | `GOLEM_FAIL_POINT=NAME[:N]` | the process kills itself with SIGKILL when it reaches NAME for the N-th time (the first without N) |
 //! | `GOLEM_FAIL_POINT=@FILE` | the same with what stands in FILE at that moment: a test arms a program that runs. The count begins again with another text |
 //! | `GOLEM_FAIL_POINTS_REACHED=FILE` | each name that is reached is appended to FILE as a line, before a kill too |
+//!
+//! [`fail_points!`](crate::fail_points) lists the points of a program.
 
 /// A job of the store was run in its transaction, which is not committed yet.
 pub const STORE_BEFORE_COMMIT: &str = "store.before-commit";
@@ -18,6 +20,50 @@ pub const STORE_ANSWERED: &str = "store.answered";
 
 /// The points of this crate.
 pub const ALL: [&str; 3] = [STORE_BEFORE_COMMIT, STORE_COMMITTED, STORE_ANSWERED];
+
+/// The points of a program: an enum whose variants say their names, and `reached`, which takes one.
+///
+/// ```
+/// golem_vm_node::fail_points! {
+///     /// A moment at which this program may be killed.
+///     pub enum FailPoint {
+///         /// Nothing was done yet.
+///         Begun = "work.begun",
+///     }
+/// }
+/// reached(FailPoint::Begun);
+/// assert_eq!(FailPoint::ALL[0].name(), "work.begun");
+/// ```
+#[macro_export]
+macro_rules! fail_points {
+    (
+        $(#[doc = $about:literal])*
+        pub enum $points:ident { $($(#[doc = $doc:literal])* $point:ident = $name:literal,)* }
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $points {
+            $($(#[doc = $doc])* $point,)*
+        }
+
+        impl $points {
+            /// Every point of this program's own. Those of the store are in `golem_vm_node::fail_point::ALL`.
+            pub const ALL: &'static [Self] = &[$(Self::$point),*];
+
+            /// Its name: what is going on, a dot, and what was done last or comes next.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$point => $name,)* }
+            }
+        }
+
+        /// Says that `point` is reached. Does not return if the process is to end here.
+        #[inline(always)]
+        pub fn reached(point: $points) {
+            $crate::fail_point::reached(point.name());
+        }
+    };
+}
 
 /// Says that the point of that name is reached. Does not return if the process is to end here.
 #[cfg(not(feature = "fail-points"))]

@@ -12,16 +12,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use golem_vm_end_to_end::{Behaviour, Namespace, eventually, within};
+use golem_vm_end_to_end::{Behaviour, Namespace, Surroundings, eventually, within};
 use golem_vm_machine::network::host::networks;
 use golem_vm_machine::network::{Access, Addressing};
 use serde_json::json;
 
 use crate::owner::{ID, Owner, Who, log};
 
-pub(crate) const INTERNET: &str = "198.51.100.10";
-/// A server of the host's own, on every address.
-const HOST_PORT: u16 = 8080;
+pub(crate) const INTERNET: &str = Surroundings::INTERNET;
+const HOST_PORT: u16 = Surroundings::HOST_PORT;
 const ON_LINK: [&str; 3] = ["192.168.77.0/24", "203.0.113.0/24", "198.51.100.99/32"];
 
 /// A host and what is around it.
@@ -33,37 +32,14 @@ pub(crate) struct Ground {
 }
 
 pub(crate) fn ground() -> Ground {
-    let (host, lan, outside) = (Namespace::new(), Namespace::new(), Namespace::new());
-    for (name, namespace) in [("lan0", &lan), ("wan0", &outside)] {
-        host.run(&format!("ip link add {name} type veth peer name up0 netns {}", namespace.pid()));
-    }
+    let host = Namespace::new();
+    let Surroundings { lan, outside } = Surroundings::of(&host);
     host.run(
-        "ip addr add 192.168.77.1/24 dev lan0; ip link set lan0 up
-         ip addr add 203.0.113.2/24 dev wan0; ip link set wan0 up
-         ip addr add 198.51.100.99/32 dev lo
-         ip route add default via 203.0.113.1
+        "ip addr add 198.51.100.99/32 dev lo
          # As systemd has it: every user may ping.
          echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range",
     );
-    lan.run(
-        "ip addr add 192.168.77.2/24 dev up0; ip addr add 192.168.77.53/24 dev up0; ip link set up0 up
-         ip route add default via 192.168.77.1",
-    );
-    outside.run(
-        "ip addr add 203.0.113.1/24 dev up0; ip link set up0 up
-         for one in 198.51.100.10 169.254.169.254 10.99.0.1 100.64.0.9; do ip addr add $one/32 dev lo; done
-         ip route add 192.168.77.0/24 via 203.0.113.2",
-    );
-    lan.resolve(INTERNET.parse().unwrap());
     outside.resolve(INTERNET.parse().unwrap());
-    for port in [80, 8443] {
-        lan.serve(port, Behaviour::Greets);
-    }
-    for port in [25, 80, 465, 587] {
-        outside.serve(port, Behaviour::Greets);
-    }
-    outside.serve(83, Behaviour::Holds);
-    host.serve(HOST_PORT, Behaviour::Greets);
     Ground { host, lan, outside, directory: tempfile::tempdir().unwrap() }
 }
 

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use golem_vm_end_to_end::{
-    Behaviour, Market, Namespace, PrivateEngine, ProviderOptions, Requestor, eventually,
+    Behaviour, Market, Namespace, PrivateEngine, ProviderOptions, Requestor, Surroundings,
+    eventually,
 };
 use rustix::process::Signal;
 
-const INTERNET: &str = "198.51.100.10";
-/// A server of the host's own, on every address.
-const HOST_PORT: u16 = 8080;
+const INTERNET: &str = Surroundings::INTERNET;
+const HOST_PORT: u16 = Surroundings::HOST_PORT;
 
 /// A market whose host has surroundings, and a guest in it.
 struct Ground {
@@ -38,37 +38,11 @@ fn ground(options: ProviderOptions) -> Option<Ground> {
         .with("GOLEM_PROVIDER_OVERCOMMIT_STORAGE", "8");
     let (engine, mut market) = Market::on_an_engine_of_its_own(&options)?;
     let host = Namespace::of_process(engine.holder());
-    let (lan, outside) = (Namespace::new(), Namespace::new());
-    for (name, namespace) in [("lan0", &lan), ("wan0", &outside)] {
-        host.run(&format!("ip link add {name} type veth peer name up0 netns {}", namespace.pid()));
-    }
-    host.run(
-        "ip addr add 192.168.77.1/24 dev lan0; ip link set lan0 up
-         ip addr add 203.0.113.2/24 dev wan0; ip link set wan0 up
-         ip route add default via 203.0.113.1
-         # What Docker itself keeps out is let in, so that what is shown is ours.
-         iptables -P FORWARD ACCEPT",
-    );
-    lan.run(
-        "ip addr add 192.168.77.2/24 dev up0; ip addr add 192.168.77.53/24 dev up0; ip link set up0 up
-         ip route add default via 192.168.77.1",
-    );
-    outside.run(
-        "ip addr add 203.0.113.1/24 dev up0; ip link set up0 up
-         for one in 198.51.100.10 169.254.169.254 10.99.0.1 100.64.0.9; do ip addr add $one/32 dev lo; done
-         ip route add 192.168.77.0/24 via 203.0.113.2",
-    );
-    lan.resolve(INTERNET.parse().unwrap());
-    for port in [80, 8443] {
-        lan.serve(port, Behaviour::Greets);
-    }
-    for port in [25, 80, 465, 587] {
-        outside.serve(port, Behaviour::Greets);
-    }
+    let Surroundings { lan, outside } = Surroundings::of(&host);
+    // What Docker itself keeps out is let in, so that what is shown is ours.
+    host.run("iptables -P FORWARD ACCEPT");
     outside.serve(81, Behaviour::Sends);
     let taken = outside.take(82);
-    outside.serve(83, Behaviour::Holds);
-    host.serve(HOST_PORT, Behaviour::Greets);
     // The first look at the new links.
     std::thread::sleep(Duration::from_millis(500));
     let requestor = market.requestor();

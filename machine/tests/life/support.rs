@@ -10,7 +10,9 @@ use golem_vm_machine::network::Rules;
 use golem_vm_machine::process::{Groups, Signal};
 use golem_vm_machine::seed::HostKey;
 use golem_vm_machine::template::nobody;
-use golem_vm_machine::vm::{Base, Direct, MachineName, MachineSpec, Machines, Manifest, Settings, State};
+use golem_vm_machine::vm::{
+    Base, Direct, MachineName, MachineSpec, Machines, Manifest, Settings, State,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;

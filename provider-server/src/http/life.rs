@@ -6,8 +6,10 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use golem_vm_node::http::{JsonBody, ProblemResponse, QueryParams};
-use golem_vm_protocol::route;
-use golem_vm_protocol::vm::{CloneVm, CreateSnapshot, Owner, ResizeVm, Vm, VmSnapshots};
+use golem_vm_protocol::vm::{
+    CloneVm, CreateSnapshot, Owner, ResizeVm, SnapshotName, Vm, VmSnapshots,
+};
+use golem_vm_protocol::{VmRef, route};
 
 use super::caller::Renter;
 use super::vms::{CreateQuery, change, idempotency_key, reference};
@@ -78,15 +80,26 @@ async fn snapshot(
     listed(&rental, owner, &name).await
 }
 
+/// The VM and the snapshot of it that a path names.
+async fn named(
+    rental: &Rental,
+    owner: Owner,
+    name: &str,
+    snapshot: &str,
+) -> Result<(VmRef, SnapshotName), ProblemResponse> {
+    let vm = reference(name)?;
+    // A text that is no name is a snapshot that is not there; but first of all the VM has to be the caller's.
+    let record = rental.vms.find(owner, vm.clone()).await?;
+    let snapshot = wire::snapshot_name(&record, snapshot)?;
+    Ok((vm, snapshot))
+}
+
 async fn remove_snapshot(
     Renter(owner): Renter,
     State(rental): State<Rental>,
     Path((name, snapshot)): Path<(String, String)>,
 ) -> Result<Json<Vm>, ProblemResponse> {
-    let vm = reference(&name)?;
-    // A text that is no name is a snapshot that is not there; but first of all the VM has to be the caller's.
-    let record = rental.vms.find(owner, vm.clone()).await?;
-    let snapshot = wire::snapshot_name(&record, &snapshot)?;
+    let (vm, snapshot) = named(&rental, owner, &name, &snapshot).await?;
     let record = rental.vms.remove_snapshot(owner, vm, snapshot).await?;
     Ok(Json(wire::vm(&rental, record)))
 }
@@ -96,9 +109,7 @@ async fn restore(
     State(rental): State<Rental>,
     Path((name, snapshot)): Path<(String, String)>,
 ) -> Result<Json<Vm>, ProblemResponse> {
-    let vm = reference(&name)?;
-    let record = rental.vms.find(owner, vm.clone()).await?;
-    let snapshot = wire::snapshot_name(&record, &snapshot)?;
+    let (vm, snapshot) = named(&rental, owner, &name, &snapshot).await?;
     let record = rental.vms.restore(owner, vm, snapshot).await?;
     Ok(Json(wire::vm(&rental, record)))
 }

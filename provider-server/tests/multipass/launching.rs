@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use golem_vm_provider::backend::{Backend as _, BackendError, Observation};
+use golem_vm_provider::backend::{Backend as _, BackendError, InstanceSpec, Observation};
 use serde_json::json;
 
 use super::fixture::{Fixture, spec};
@@ -45,8 +45,8 @@ async fn one_that_comes_late_is_waited_for() {
     assert_eq!(ground.count("launch"), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_that_comes_when_nobody_waits_any_more_is_removed() {
+/// A launch that was given up, of an instance that comes all the same, later.
+async fn given_up() -> (Fixture, InstanceSpec) {
     let ground = Fixture::with(
         |pace| pace.appear = Duration::from_millis(50),
         json!({ "prepare_ms": 1500 }),
@@ -54,6 +54,12 @@ async fn one_that_comes_when_nobody_waits_any_more_is_removed() {
     let spec = spec(1);
     ground.fault("launch", json!("client_timeout"), 1);
     ground.backend.ensure(&spec).await.unwrap_err();
+    (ground, spec)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_comes_when_nobody_waits_any_more_is_removed() {
+    let (ground, spec) = given_up().await;
     // Its VM is given up, and nothing is there that could be removed.
     ground.backend.destroy(spec.id).await.unwrap();
     assert_eq!(ground.count("delete"), 0);
@@ -66,13 +72,7 @@ async fn one_that_comes_when_nobody_waits_any_more_is_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_comes_beside_a_later_attempt_is_removed() {
-    let ground = Fixture::with(
-        |pace| pace.appear = Duration::from_millis(50),
-        json!({ "prepare_ms": 1500 }),
-    );
-    let spec = spec(1);
-    ground.fault("launch", json!("client_timeout"), 1);
-    ground.backend.ensure(&spec).await.unwrap_err();
+    let (ground, spec) = given_up().await;
     ground.set(json!({ "prepare_ms": 20 }));
     ground.backend.ensure(&spec).await.unwrap();
     let mine = ground.names();

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use golem_vm_protocol::vm::OnExpiry;
 
-use super::vm::{NameArgs, idle_span, lease_span};
+use super::terms::TermsArgs;
+use super::vm::NameArgs;
 
 /// What to do about the snapshots of a VM.
 #[derive(Debug, Subcommand)]
@@ -79,19 +79,9 @@ pub struct CloneArgs {
     /// given, the first is used from here
     #[arg(long, value_name = "FILE")]
     pub ssh_key: Vec<PathBuf>,
-    /// For so long, from when it runs: 90m, 2h, 7d; without it, the provider's default
-    #[arg(long = "for", value_name = "SPAN", value_parser = lease_span)]
-    pub lease: Option<u64>,
-    /// What happens when the lease ends: stop (and keep it for a while) or destroy (at once)
-    #[arg(long, value_name = "WHAT")]
-    pub on_expiry: Option<OnExpiry>,
-    /// Stop it when nobody used SSH and nothing ran in it for so long: 30m, 2h
-    #[arg(long, value_name = "SPAN", value_parser = idle_span)]
-    pub stop_when_idle: Option<u64>,
-    /// Give up after so many seconds, and leave nothing behind
-    #[arg(long, value_name = "SECONDS", default_value_t = 900,
-          value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub timeout: u64,
+    /// For how long
+    #[command(flatten)]
+    pub terms: TermsArgs,
 }
 
 /// `golem vm resize`

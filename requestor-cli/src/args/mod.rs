@@ -1,6 +1,7 @@
 //! The command line.
 
 mod life;
+mod terms;
 mod vm;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ pub use life::{
     CloneArgs, ConsoleArgs, ResizeArgs, SnapshotArgs, SnapshotCommand, SnapshotCreateArgs,
     SnapshotRestoreArgs,
 };
+pub use terms::TermsArgs;
 pub use vm::{
     CreateArgs, DestroyArgs, EventsArgs, ExtendArgs, KeysChangeArgs, KeysCommand, KeysRemoveArgs,
     NameArgs, ProvidersArgs, PurgeArgs, SshArgs, SshConfigArgs, StatsArgs, UndeleteArgs, VmCommand,

@@ -4,12 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use golem_vm_protocol::time::{in_words, seconds_of};
-use golem_vm_protocol::vm::{
-    Isolation, MAX_IDLE_SECONDS, MAX_LEASE_SECONDS, MIN_IDLE_SECONDS, MIN_LEASE_SECONDS, OnExpiry,
-};
+use golem_vm_protocol::vm::Isolation;
 
 use super::life::{CloneArgs, ConsoleArgs, ResizeArgs, SnapshotCommand};
+use super::terms::{TermsArgs, lease_span};
 use crate::image::ImageWish;
 
 /// What to do about VMs.
@@ -246,19 +244,9 @@ pub struct CreateArgs {
     /// For at most this price
     #[arg(long, value_name = "USD", value_parser = price)]
     pub max_usd_per_month: Option<f64>,
-    /// For so long, from when it runs: 90m, 2h, 7d; without it, the provider's default
-    #[arg(long = "for", value_name = "SPAN", value_parser = lease_span)]
-    pub lease: Option<u64>,
-    /// What happens when the lease ends: stop (and keep it for a while) or destroy (at once)
-    #[arg(long, value_name = "WHAT")]
-    pub on_expiry: Option<OnExpiry>,
-    /// Stop it when nobody used SSH and nothing ran in it for so long: 30m, 2h
-    #[arg(long, value_name = "SPAN", value_parser = idle_span)]
-    pub stop_when_idle: Option<u64>,
-    /// Give up after so many seconds, and leave nothing behind
-    #[arg(long, value_name = "SECONDS", default_value_t = 900,
-          value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub timeout: u64,
+    /// For how long
+    #[command(flatten)]
+    pub terms: TermsArgs,
     /// Your own cloud-init for the first boot of a virtual machine: a file, or - for standard input; at most
     /// 32 KiB. It can't take away your login. With it a VM is booted and not resumed, which takes longer
     #[arg(long, value_name = "FILE")]
@@ -448,23 +436,5 @@ fn price(text: &str) -> Result<f64, String> {
     match text.trim_start_matches('$').parse::<f64>() {
         Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
         _ => Err("a price is a number of USD, such as 12.50".to_owned()),
-    }
-}
-
-pub(super) fn lease_span(text: &str) -> Result<u64, String> {
-    span(text, MIN_LEASE_SECONDS, MAX_LEASE_SECONDS)
-}
-
-pub(super) fn idle_span(text: &str) -> Result<u64, String> {
-    span(text, MIN_IDLE_SECONDS, MAX_IDLE_SECONDS)
-}
-
-/// Seconds of a span within these bounds.
-fn span(text: &str, least: u64, most: u64) -> Result<u64, String> {
-    let seconds = seconds_of(text).map_err(|error| error.to_string())?;
-    if (least..=most).contains(&seconds) {
-        Ok(seconds)
-    } else {
-        Err(format!("it is from {} to {}", in_words(least), in_words(most)))
     }
 }

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 
 use golem_vm_protocol::advertisement::{Offer, OfferedImage};
-use golem_vm_protocol::vm::{CloneVm, LeaseRequest, SshPublicKey, Vm};
+use golem_vm_protocol::vm::{CloneVm, SshPublicKey, Vm};
 use golem_vm_protocol::{VmId, VmName};
 
 use super::failed::explained;
@@ -25,7 +25,8 @@ pub(super) async fn run(app: &App<'_>, args: &CloneArgs) -> Result<()> {
     let current = Cell::new(None);
     let laps = Laps::start();
     let work = cloned(app, args, &current, &laps);
-    let rental = making::guarded(app, &args.new, args.timeout, &current, Box::pin(work)).await?;
+    let rental =
+        making::guarded(app, &args.new, args.terms.timeout, &current, Box::pin(work)).await?;
     let title = format!("✅ '{}' is ready, a clone of '{}'", rental.name, args.name);
     info::show(app, &refresh::Seen { rental, stale: None }, &title, Some(&laps))
 }
@@ -111,17 +112,12 @@ async fn keys(
 
 /// The exact body of the request.
 fn request(args: &CloneArgs, name: &VmName, keys: &[SshPublicKey]) -> Result<String> {
-    let lease = LeaseRequest {
-        duration_seconds: args.lease,
-        on_expiry: args.on_expiry,
-        stop_when_idle_seconds: args.stop_when_idle,
-    };
     let mut keys = keys.iter().map(|key| key.as_str().to_owned());
     let body = CloneVm {
         name: name.to_string(),
         ssh_key: keys.next().unwrap_or_default(),
         ssh_keys: keys.collect(),
-        lease: (lease != LeaseRequest::default()).then_some(lease),
+        lease: args.terms.lease(),
     };
     body.validate().map_err(|errors| {
         let error = CliError::usage(format!("'{name}' can't be asked for"));

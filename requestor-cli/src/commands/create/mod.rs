@@ -38,7 +38,8 @@ pub(super) async fn run(app: &App<'_>, args: &CreateArgs) -> Result<()> {
     let current = Cell::new(None);
     let laps = Laps::start();
     let work = create(app, args, &current, &laps);
-    let rental = making::guarded(app, &args.name, args.timeout, &current, Box::pin(work)).await?;
+    let rental =
+        making::guarded(app, &args.name, args.terms.timeout, &current, Box::pin(work)).await?;
     let title = format!("✅ '{}' is ready", rental.name);
     info::show(app, &refresh::Seen { rental, stale: None }, &title, Some(&laps))
 }

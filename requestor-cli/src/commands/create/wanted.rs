@@ -1,9 +1,7 @@
 //! What the person wants, checked before anything is opened or sent.
 
 use golem_vm_protocol::advertisement::AdvertisementQuery;
-use golem_vm_protocol::vm::{
-    AcceptedOffer, CreateVmRequest, Isolation, LeaseRequest, SshPublicKey,
-};
+use golem_vm_protocol::vm::{AcceptedOffer, CreateVmRequest, Isolation, SshPublicKey};
 use golem_vm_protocol::{VmName, VmResources};
 
 use super::super::keys::warn_if_weak;
@@ -69,17 +67,12 @@ impl Wanted {
             .hint(format!("ssh-add {}", key.identity.display()))
             .hint("or leave out --builtin"));
         }
-        let lease = LeaseRequest {
-            duration_seconds: args.lease,
-            on_expiry: args.on_expiry,
-            stop_when_idle_seconds: args.stop_when_idle,
-        };
         let cloud_init = args.cloud_init.as_deref().map(cloud_init::read).transpose()?;
         // No container boots, and so none has any use for it.
         let isolation = args.isolation.or(cloud_init.as_ref().map(|_| Isolation::Vm));
         let wish = Wish {
             image: args.image.clone(),
-            lease: (lease != LeaseRequest::default()).then_some(lease),
+            lease: args.terms.lease(),
             query: AdvertisementQuery {
                 cpu: Some(resources.cpu),
                 memory: Some(resources.memory),
