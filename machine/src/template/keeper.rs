@@ -84,7 +84,27 @@ struct Shared {
 struct State {
     waiting: VecDeque<Wanted>,
     making: Option<Key>,
+    /// Whether the image is gone of the one that is being made.
+    in_vain: bool,
     failed: HashMap<String, (Instant, String)>,
+}
+
+impl State {
+    fn image_gone(&mut self, image: &str) {
+        self.waiting.retain(|wanted| wanted.key.image != image);
+        self.in_vain |= self.making.as_ref().is_some_and(|key| key.image == image);
+    }
+
+    /// Takes the turn of the one that has waited, if it is still wanted.
+    fn begin(&mut self, wanted: &Wanted) -> bool {
+        let is_next = self.waiting.front() == Some(wanted);
+        if is_next {
+            self.waiting.pop_front();
+            self.making = Some(wanted.key.clone());
+            self.in_vain = false;
+        }
+        is_next
+    }
 }
 
 impl Shared {
@@ -119,6 +139,11 @@ impl Keeper {
             state.waiting.push_back(wanted);
             self.shared.woken.notify_one();
         }
+    }
+
+    /// That image is gone: no template of it is made any more, and the one that is being made goes when it is there.
+    pub fn image_gone(&self, image: &str) {
+        self.shared.state().image_gone(image);
     }
 
     /// What has become of it; `None` when it is not wanted, or made.
@@ -163,15 +188,23 @@ async fn work(
         while !ready() && began.elapsed() < QUIET {
             sleep(LOOK).await;
         }
-        {
-            let mut state = shared.state();
-            state.waiting.pop_front();
-            state.making = Some(wanted.key.clone());
+        if !shared.state().begin(&wanted) {
+            continue;
         }
         let made = one(&templates, &settings, &surroundings, &wanted).await;
         let mut state = shared.state();
         state.making = None;
         match made {
+            Ok(template) if state.in_vain => {
+                let removed = surroundings.in_use().and_then(|in_use| {
+                    templates.remove(&template, &in_use).map_err(|error| error.to_string())
+                });
+                if let Err(error) = removed {
+                    tracing::warn!(
+                        "a template of an image that is gone stays until the next start: {error}"
+                    );
+                }
+            }
             Ok(template) => {
                 let facts = template.facts;
                 tracing::info!(
@@ -208,4 +241,31 @@ async fn one(
     let Wanted { key, base, disk_bytes } = wanted.clone();
     let made = make::make(templates, settings, key, base, disk_bytes, &nobody, &in_use).await;
     made.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::Format;
+    use crate::template::key::tests::key;
+
+    fn wanted(image: &str) -> Wanted {
+        let base = Base { directory: image.into(), file: "disk".to_owned(), format: Format::Qcow2 };
+        Wanted { key: key(image), base, disk_bytes: 1 << 30 }
+    }
+
+    #[test]
+    fn no_template_is_made_of_an_image_that_is_gone() {
+        let mut state = State { waiting: [wanted("a"), wanted("b")].into(), ..State::default() };
+        state.image_gone("a");
+        assert!(!state.begin(&wanted("a")), "it was not wanted any more when its turn came");
+        assert!(state.begin(&wanted("b")) && !state.in_vain);
+        state.image_gone("a");
+        assert!(!state.in_vain, "that is another one");
+        state.image_gone("b");
+        assert!(state.in_vain && state.waiting.is_empty());
+        // Nothing of that is left for the next one.
+        state.waiting.push_back(wanted("a"));
+        assert!(state.begin(&wanted("a")) && !state.in_vain);
+    }
 }

@@ -31,7 +31,7 @@ pub mod store;
 
 pub use keeper::{Keeper, Surroundings, Wanted};
 pub use key::Key;
-pub use store::{Template, TemplateError, Templates};
+pub use store::{Facts, Template, TemplateError, Templates};
 
 use crate::seed::{HostKey, Identity, MachineId, USER};
 

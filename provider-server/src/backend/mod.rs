@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golem_vm_protocol::vm::{Ability, Isolation, SnapshotName, SshPublicKey};
-use golem_vm_protocol::{VmId, VmName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -32,8 +31,11 @@ pub mod at_most;
 pub mod choice;
 pub mod docker;
 mod found;
+mod image_store;
+mod instance;
 pub(crate) mod kept_file;
 pub mod kernel_numbers;
+mod measuring;
 pub mod memory;
 pub mod multipass;
 pub mod open_files;
@@ -45,6 +47,13 @@ pub use abilities::{
 };
 pub use choice::BackendChoice;
 pub use found::Found;
+pub use image_store::{
+    ImageDetails, ImageDigest, ImageStore, ImageTemplate, ProgressSender, WantedImage,
+};
+pub use instance::{
+    Confinement, Egress, InstanceId, InstanceIdError, InstanceSpec, Limits, SshAccess,
+};
+pub use measuring::{DiskRoom, DiskUse, DiskWatch, Metering, Usage};
 pub use set::{Backends, Connected, Member, Present, Standing};
 
 /// Which program makes the instances.
@@ -91,179 +100,6 @@ impl FromStr for BackendKind {
             "memory" => Ok(Self::Memory),
             other => Err(format!("'{other}' is not a backend; known: docker, qemu, multipass")),
         }
-    }
-}
-
-/// The name of the instance behind a VM, in the backend's own tools: `golem-<vm id>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct InstanceId(VmId);
-
-impl InstanceId {
-    /// The instance of that VM.
-    #[must_use]
-    pub const fn of(vm: VmId) -> Self {
-        Self(vm)
-    }
-
-    /// The VM behind which it stands.
-    #[must_use]
-    pub const fn vm(self) -> VmId {
-        self.0
-    }
-}
-
-impl fmt::Display for InstanceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "golem-{}", self.0)
-    }
-}
-
-/// A text that names no instance of ours.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an instance is named 'golem-' and a VM id")]
-pub struct InstanceIdError;
-
-impl FromStr for InstanceId {
-    type Err = InstanceIdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let id = text.strip_prefix("golem-").ok_or(InstanceIdError)?;
-        id.parse().map(Self).map_err(|_| InstanceIdError)
-    }
-}
-
-/// How much an instance may use. What the backend can't enforce it says in [`Capabilities`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// CPU in thousandths of a vCPU.
-    pub cpu_millis: u32,
-    /// Memory in MiB; there is no swap on top.
-    pub memory_mib: u64,
-    /// Disk in MiB.
-    pub storage_mib: u64,
-    /// Processes and threads.
-    pub processes: u32,
-    /// Open files of one process.
-    pub open_files: u64,
-}
-
-/// Where an instance's traffic may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Egress {
-    /// To the internet.
-    Internet,
-    /// Nowhere.
-    None,
-}
-
-impl Egress {
-    /// The word in settings, in the database and on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Internet => "internet",
-            Self::None => "none",
-        }
-    }
-}
-
-impl FromStr for Egress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "internet" => Ok(Self::Internet),
-            "none" => Ok(Self::None),
-            other => Err(format!("'{other}' is neither internet nor none")),
-        }
-    }
-}
-
-/// How a workload is confined: an argument to the backend, decided by the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Confinement {
-    /// Where its traffic may go.
-    pub egress: Egress,
-}
-
-/// What lets the requestor in: absent for workloads that nobody logs in to.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SshAccess {
-    /// The VM's host key, private half, in OpenSSH's PEM form.
-    pub host_key_private: String,
-    /// Its public half.
-    pub host_key: SshPublicKey,
-    /// The keys that may log in.
-    pub authorized_keys: Vec<SshPublicKey>,
-}
-
-impl fmt::Debug for SshAccess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SshAccess")
-            .field("host_key", &self.host_key.as_str())
-            .field("authorized_keys", &self.authorized_keys.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Everything that a backend needs to know to make an instance.
-#[derive(Clone, PartialEq, Eq)]
-pub struct InstanceSpec {
-    /// Its name.
-    pub id: InstanceId,
-    /// The host name inside.
-    pub hostname: VmName,
-    /// What it boots from.
-    pub image: ImageDigest,
-    /// How much it may use.
-    pub limits: Limits,
-    /// How it is confined.
-    pub confinement: Confinement,
-    /// Who may log in.
-    pub access: Option<SshAccess>,
-    /// The requestor's own cloud-init user data, for the first boot; only for a backend with
-    /// [`Ability::CloudInit`].
-    pub user_data: Option<String>,
-}
-
-impl fmt::Debug for InstanceSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InstanceSpec")
-            .field("id", &self.id)
-            .field("hostname", &self.hostname)
-            .field("image", &self.image)
-            .field("limits", &self.limits)
-            .field("confinement", &self.confinement)
-            .field("access", &self.access)
-            // There may be passwords in it.
-            .field("user_data", &self.user_data.as_ref().map(String::len))
-            .finish()
-    }
-}
-
-/// An image as the backend knows it, for ever the same content (`sha256:…`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ImageDigest(String);
-
-impl ImageDigest {
-    /// From the backend's own text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The backend's own text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ImageDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -583,159 +419,4 @@ pub trait NotifyGuest: Send + Sync {
     /// Shows one line to all who are logged in to the running instance. That nobody is there is no error.
     /// The guest decides whether it is shown: nothing may rely on it.
     async fn notify(&self, id: InstanceId, line: &str) -> Result<(), BackendError>;
-}
-
-/// What an instance takes of the host's disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DiskUse {
-    /// Bytes of its own disk that are in use, on top of the image.
-    pub bytes: u64,
-    /// Files and directories in it.
-    pub files: u64,
-    /// Bytes that the guest has written where they are not on its disk.
-    pub beside: u64,
-}
-
-/// What is free of the file system on which the instances' disks are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DiskRoom {
-    /// Bytes that an unprivileged user could still write.
-    pub bytes: u64,
-    /// Files that could still be made; `None` where that is not limited.
-    pub files: Option<u64>,
-}
-
-/// Watches the disks of instances, for where nothing keeps them within their size.
-#[async_trait]
-pub trait DiskWatch: Send + Sync {
-    /// What is free for all of them; `None` where that can't be seen from here.
-    async fn room(&self) -> Result<Option<DiskRoom>, BackendError>;
-
-    /// What an instance uses. Counting may end with more than `most_files`, and what the backend
-    /// keeps within its size counts as nothing.
-    async fn disk_use(&self, id: InstanceId, most_files: u64) -> Result<DiskUse, BackendError>;
-}
-
-/// What an instance uses.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Usage {
-    /// CPU in percent of one core, over the last second or so.
-    pub cpu_percent: f64,
-    /// Memory in use in bytes, page cache left out.
-    pub memory_used_bytes: u64,
-    /// Memory limit in bytes.
-    pub memory_limit_bytes: u64,
-    /// Processes and threads.
-    pub processes: u64,
-    /// Bytes received since its start.
-    pub network_received_bytes: u64,
-    /// Bytes sent since its start.
-    pub network_sent_bytes: u64,
-    /// Bytes written on top of the image, where known.
-    pub disk_used_bytes: Option<u64>,
-}
-
-/// Measures what instances use.
-#[async_trait]
-pub trait Metering: Send + Sync {
-    /// What a running instance uses. Takes about a second.
-    async fn usage(&self, id: InstanceId) -> Result<Usage, BackendError>;
-}
-
-/// Where the lines of a long-running build or pull go.
-pub type ProgressSender = tokio::sync::mpsc::Sender<String>;
-
-/// An image that is to be fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WantedImage {
-    /// What the backend understands: `registry/name:tag`, `…@sha256:…`, `debian-12`, `https://…`.
-    pub reference: String,
-    /// What it will be called here.
-    pub name: String,
-    /// The checksum that the owner gave for it, in hexadecimal digits: 64 of SHA-256, 128 of SHA-512.
-    pub checksum: Option<String>,
-}
-
-impl WantedImage {
-    /// What a reference leads to, without more being said.
-    #[must_use]
-    pub fn of(reference: &str) -> Self {
-        Self { reference: reference.to_owned(), name: String::new(), checksum: None }
-    }
-}
-
-/// What a backend knows of an image.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageDetails {
-    /// Bytes that it takes of the host's disk.
-    #[serde(default)]
-    pub size_bytes: Option<u64>,
-    /// Where it comes from, where more is known than whether it was built.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// From power-on to an answering SSH server in milliseconds, as last measured on this host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub boot_millis: Option<u64>,
-    /// For how many sizes a machine is kept to be resumed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub templates: Option<u64>,
-}
-
-/// Keeps what instances boot from.
-#[async_trait]
-pub trait ImageStore: Send + Sync {
-    /// Builds the image `name` (`debian-12`, `ubuntu-24.04`) and returns its digest. Called again
-    /// with nothing changed, it finds what is there.
-    async fn build(
-        &self,
-        name: &str,
-        progress: ProgressSender,
-    ) -> Result<ImageDigest, BackendError>;
-
-    /// Fetches an image and returns its digest. Called again after it failed, it goes on where it ended, where
-    /// the backend can.
-    async fn pull(
-        &self,
-        wanted: &WantedImage,
-        progress: ProgressSender,
-    ) -> Result<ImageDigest, BackendError>;
-
-    /// Takes a disk file of the owner's as an image and returns its digest.
-    async fn import(
-        &self,
-        file: &Path,
-        _name: &str,
-        _progress: ProgressSender,
-    ) -> Result<ImageDigest, BackendError> {
-        Err(BackendError::Failed(format!(
-            "this backend takes no disk files ({}): only qemu does; see 'golem-provider image pull'",
-            golem_vm_protocol::text::printable(&file.to_string_lossy(), 200)
-        )))
-    }
-
-    /// Reads an image again, and fails when it is not what it was.
-    async fn verify(&self, digest: &ImageDigest) -> Result<(), BackendError> {
-        Err(BackendError::Failed(format!(
-            "this backend can't read the image {digest} again: its engine keeps it"
-        )))
-    }
-
-    /// Size in bytes of the image, or `None` when it is not there.
-    async fn size(&self, digest: &ImageDigest) -> Result<Option<u64>, BackendError>;
-
-    /// What is known of the image, or `None` when it is not there.
-    async fn details(&self, digest: &ImageDigest) -> Result<Option<ImageDetails>, BackendError> {
-        let size = self.size(digest).await?;
-        Ok(size.map(|bytes| ImageDetails { size_bytes: Some(bytes), ..ImageDetails::default() }))
-    }
-
-    /// Gives the image up for this provider; another provider's on the same engine is not touched.
-    /// Does nothing if it is gone.
-    async fn remove(&self, name: &str, digest: &ImageDigest) -> Result<(), BackendError>;
-
-    /// Removes what builds and pulls of this provider have left that is not `needed` by a name or a VM and has
-    /// not been for a while. Called every now and then, and soon after the start.
-    async fn tidy(&self, _needed: &BTreeSet<ImageDigest>) -> Result<(), BackendError> {
-        Ok(())
-    }
 }

@@ -116,8 +116,12 @@ pub(super) enum ImageCommand {
     /// Show the images, and which of them can be rented
     #[command(visible_alias = "ls", after_help = "Example:\n  golem-provider image list --json")]
     List,
-    /// Give an image up; VMs that were made from it go on
-    #[command(visible_alias = "remove", after_help = "Example:\n  golem-provider image rm base")]
+    /// Give an image up, and its templates; VMs that were made from it go on
+    #[command(
+        visible_alias = "remove",
+        after_help = "Of qemu none is given up whose VMs are still there: their disks lie on it.\n\n\
+                      Example:\n  golem-provider image rm base"
+    )]
     Rm {
         /// Its name
         #[arg(value_name = "NAME")]

@@ -1,7 +1,10 @@
 //! `golem-provider status`.
 
 mod backends;
+mod images;
 mod vms;
+
+pub(super) use images::image_table;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -16,7 +19,6 @@ use super::table::Rows;
 use super::terminal::{Style, Tone, print, print_json};
 use crate::capacity::{cores, gib};
 use crate::control::messages::{self, DiscoveryStatus, PortsStatus, Status};
-use crate::images::ImageInfo;
 use crate::ports::display;
 
 pub(super) const EXAMPLES: &str = "\
@@ -53,7 +55,7 @@ fn text(status: &Status, now: Timestamp, style: Style) -> String {
     out.push_str(&ports_text(&status.ports, style));
     discovery(&mut out, &status.discovery, now, style);
     out.push('\n');
-    images(&mut out, &status.images, style);
+    images::show(&mut out, &status.images, style);
     out.push('\n');
     vms::show(&mut out, &status.vms, now, style);
     vms::orphans(&mut out, &status.orphans, style);
@@ -226,69 +228,6 @@ fn discovery(out: &mut String, servers: &[DiscoveryStatus], now: Timestamp, styl
     }
 }
 
-fn images(out: &mut String, images: &[ImageInfo], style: Style) {
-    if images.is_empty() {
-        let advice = "no images, so nothing can be rented: 'golem-provider image build debian-12'";
-        let _ = writeln!(out, "{}", style.paint(Tone::Warning, advice));
-    } else {
-        out.push_str(&image_table(images, style));
-    }
-}
-
-/// The images as a table.
-pub(super) fn image_table(images: &[ImageInfo], style: Style) -> String {
-    let mut rows = Rows::new(
-        &["IMAGE", "BACKEND", "FOR RENT", "SIZE", "BOOTS IN", "SOURCE", "MADE", "DIGEST"],
-        style,
-    );
-    for image in images {
-        let rent = if image.offered {
-            ("yes".to_owned(), Some(Tone::Good))
-        } else {
-            ("no".to_owned(), Some(Tone::Faint))
-        };
-        let size = match image.details.size_bytes {
-            Some(bytes) => (megabytes(bytes), None),
-            None => ("gone".to_owned(), Some(Tone::Bad)),
-        };
-        rows.add([
-            (printable(&image.row.name, 64), None),
-            (image.row.backend.to_string(), None),
-            rent,
-            size,
-            (boots_in(image), None),
-            (source(image), None),
-            (moment(image.row.created_at), None),
-            (short_digest(image.row.digest.as_str()), Some(Tone::Faint)),
-        ]);
-    }
-    rows.render()
-}
-
-/// How long it takes from power-on to an SSH server, where that means something and was measured.
-fn boots_in(image: &ImageInfo) -> String {
-    let millis = image.details.boot_millis;
-    millis.map_or_else(|| "-".to_owned(), |millis| format!("{:.1} s", millis as f64 / 1000.0))
-}
-
-fn source(image: &ImageInfo) -> String {
-    match &image.details.source {
-        Some(source) => printable(source, 60),
-        None if image.row.built => "built".to_owned(),
-        None => "pulled".to_owned(),
-    }
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{} MB", bytes.div_ceil(1_000_000))
-}
-
-fn short_digest(digest: &str) -> String {
-    let (algorithm, digits) = digest.split_once(':').unwrap_or(("", digest));
-    let short: String = printable(digits, 12).chars().take(12).collect();
-    if algorithm.is_empty() { short } else { format!("{}:{short}", printable(algorithm, 12)) }
-}
-
 /// A moment, to the second.
 fn moment(at: Timestamp) -> String {
     Timestamp::from_unix_seconds(at.unix_seconds()).to_string()
@@ -315,7 +254,7 @@ mod tests {
     use crate::capacity::Amount;
     use crate::control::messages::{CapacityStatus, HostUse, OrphanLine};
     use crate::host::HostResources;
-    use crate::images::ImageRow;
+    use crate::images::{ImageInfo, ImageRow};
 
     const PLAIN: Style = Style { terminal: false, colour: false };
 
@@ -413,7 +352,7 @@ mod tests {
             "from outside, at 2027-01-15T08:00:05Z",
             "! 50801 is closed\u{fffd}[2J",
             "http://d:9001  took advertisement 3 100 s ago",
-            " debian-12  docker   yes       124 MB  -         built",
+            " debian-12  docker   yes       124 MB  -         -          built",
             "sha256:0123456789ab\n",
         ] {
             assert!(shown.contains(part), "{part:?} is not in\n{shown}");

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use golem_vm_machine::image::build::{Recipe, build};
 use golem_vm_machine::image::pull::{Checksum, Puller, Wanted};
 use golem_vm_machine::image::{ContentDigest, Image, ImageError, Source};
-use golem_vm_machine::vm::{Ended, MachineName, State};
+use golem_vm_machine::vm::{Base, Ended, MachineName, State};
 use golem_vm_protocol::text::printable;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -86,20 +86,20 @@ impl ImageStore for QemuBackend {
     async fn details(&self, digest: &ImageDigest) -> Result<Option<ImageDetails>, BackendError> {
         let Some(digest) = known(digest) else { return Ok(None) };
         let image = self.images.get(&digest).map_err(failed)?;
-        Ok(image.map(|image| ImageDetails {
+        let Some(image) = image else { return Ok(None) };
+        Ok(Some(ImageDetails {
             size_bytes: Some(image.file_size),
             source: Some(source(&image.source)),
             boot_millis: image.boot_millis,
-            templates: Some(self.resuming.count(&image.digest.to_string())),
+            templates: Some(self.resuming.of_image(&image.digest.to_string())?),
         }))
     }
 
     async fn remove(&self, _name: &str, digest: &ImageDigest) -> Result<(), BackendError> {
         let Some(known) = known(digest) else { return Ok(()) };
-        if let Some(user) = self.users_of(&known)?.first() {
-            return Err(BackendError::Failed(format!(
-                "the image {digest} is still used by a VM ({user}): destroy those that were made from it first"
-            )));
+        let users = self.users_of(&known)?;
+        if !users.is_empty() {
+            return Err(BackendError::Failed(still_used(&known, &users)));
         }
         self.images.remove(&known).map_err(failed)?;
         self.resuming.image_gone(&known.to_string(), &self.machines);
@@ -129,7 +129,7 @@ impl QemuBackend {
         for name in self.machines.list().map_err(super::failed)? {
             // One that can't be read could be one of them.
             if let Some(manifest) = self.machines.manifest(&name).map_err(super::failed)?
-                && manifest.base.iter().any(|base| is_of(&base.directory, digest))
+                && lies_on(&manifest.base, digest)
             {
                 users.push(name);
             }
@@ -181,8 +181,26 @@ async fn answers(ssh: SocketAddr) {
     }
 }
 
-fn is_of(directory: &Path, digest: &ContentDigest) -> bool {
-    directory.file_name().is_some_and(|name| name.to_string_lossy() == digest.hex())
+/// Whether what is below a machine's disk has that image in it. Below a template's disk is its image's, too.
+fn lies_on(below: &[Base], digest: &ContentDigest) -> bool {
+    let is_it = |base: &Base| {
+        base.directory.file_name().is_some_and(|name| name.to_string_lossy() == digest.hex())
+    };
+    below.iter().any(is_it)
+}
+
+/// Why an image can't be removed.
+fn still_used(digest: &ContentDigest, users: &[MachineName]) -> String {
+    const NAMED: usize = 5;
+    let mut names: Vec<_> = users.iter().take(NAMED).map(ToString::to_string).collect();
+    if users.len() > NAMED {
+        names.push(format!("{} more", users.len() - NAMED));
+    }
+    format!(
+        "the disks of these VMs lie on the image {digest} or on a template of it: {}. Destroy them first, then remove \
+         the image again",
+        names.join(", ")
+    )
 }
 
 fn source(source: &Source) -> String {
@@ -203,4 +221,41 @@ fn known(digest: &ImageDigest) -> Option<ContentDigest> {
 
 fn failed(error: ImageError) -> BackendError {
     BackendError::Failed(error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use golem_vm_machine::hardware::Format;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_on_a_template_lies_on_its_image_too() {
+        let digest: ContentDigest = format!("sha256:{}", "1a".repeat(32)).parse().unwrap();
+        let base = |directory: &str| Base {
+            directory: Path::new("/qemu").join(directory),
+            file: "disk".to_owned(),
+            format: Format::Qcow2,
+        };
+        let image = format!("images/{}", digest.hex());
+        let template = format!("templates/{}-00000000", "2b".repeat(16));
+        assert!(lies_on(&[base(&image)], &digest));
+        assert!(lies_on(&[base(&template), base(&image)], &digest));
+        assert!(!lies_on(&[base(&template), base("images/other")], &digest));
+        assert!(!lies_on(&[], &digest));
+    }
+
+    #[test]
+    fn a_refusal_names_who_needs_the_image() {
+        let digest: ContentDigest = format!("sha256:{}", "1a".repeat(32)).parse().unwrap();
+        let names: Vec<MachineName> =
+            (0..7).map(|n| format!("golem-{n}").parse().unwrap()).collect();
+        let said = still_used(&digest, &names);
+        assert!(said.contains("golem-0, ") && said.contains("golem-4, 2 more."), "{said}");
+        assert!(
+            said.contains(&digest.to_string()) && said.contains("Destroy them first"),
+            "{said}"
+        );
+    }
 }

@@ -13,13 +13,13 @@ use golem_vm_machine::hardware::Size;
 use golem_vm_machine::image::{Image, ImageStore};
 use golem_vm_machine::seed::HostKey;
 use golem_vm_machine::template::key::program_digest;
-use golem_vm_machine::template::{Keeper, Key, Surroundings, Template, Templates, Wanted};
+use golem_vm_machine::template::{Facts, Keeper, Key, Surroundings, Template, Templates, Wanted};
 use golem_vm_machine::vm::{Ended, MachineName, MachineSpec, Machines, overhead_mib};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::unavailable;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, ImageTemplate};
 
 /// How many are resumed at a time, for each of the host's processors: their first second is work.
 const AT_A_TIME: usize = 2;
@@ -158,14 +158,15 @@ impl Resuming {
         }
     }
 
-    /// How many sizes of that image are resumed.
-    pub(super) fn count(&self, digest: &str) -> u64 {
-        let all = self.templates.list().unwrap_or_default();
-        all.iter().filter(|template| template.facts.key.image == digest).count() as u64
+    /// The templates of that image, the smallest machine first.
+    pub(super) fn of_image(&self, digest: &str) -> Result<Vec<ImageTemplate>, BackendError> {
+        let all = self.templates.list().map_err(|error| BackendError::Failed(error.to_string()))?;
+        Ok(of_image(all.into_iter().map(|template| template.facts), digest))
     }
 
     /// Removes what is left of an image that is gone.
     pub(super) fn image_gone(&self, digest: &str, machines: &Machines) {
+        self.keeper.image_gone(digest);
         let tidied = machines.lie_on().map_err(|error| error.to_string()).and_then(|in_use| {
             let tidied = self.templates.tidy(&in_use, |key| key.image != digest);
             tidied.map_err(|error| error.to_string())
@@ -217,6 +218,18 @@ impl Resuming {
         let all = self.templates.list().ok()?;
         all.into_iter().find(|template| template.directory == *directory)
     }
+}
+
+fn of_image(facts: impl Iterator<Item = Facts>, digest: &str) -> Vec<ImageTemplate> {
+    let of = |facts: Facts| ImageTemplate {
+        vcpus: facts.key.size.vcpus,
+        memory_mib: facts.key.size.memory_mib,
+        size_bytes: facts.bytes,
+        boot_millis: facts.boot_ms,
+    };
+    let mut all: Vec<_> = facts.filter(|facts| facts.key.image == digest).map(of).collect();
+    all.sort_by_key(|template| (template.memory_mib, template.vcpus));
+    all
 }
 
 /// Memory of the host that can be had now, in MiB.
