@@ -31,7 +31,7 @@ impl Guest {
         Self { root: root.to_owned() }
     }
 
-    /// Does what is asked for. The second half is to be done once the answer is sent.
+    /// Does what is asked for. The second half is to be done later, after the answer.
     pub(crate) fn answer(&self, request: &Frame) -> (Frame, Vec<Run>) {
         let began = Instant::now();
         let (kind, fields, afterwards) = match self.perform(request.kind, &request.fields) {

@@ -1,9 +1,12 @@
 //! The root file system, as large as its disk.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use crate::run::Run;
+use crate::{gpt, kernel};
 
 /// Where a file system is.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +17,56 @@ struct Root {
 
 /// Grows partition and file system. Twice is no harm.
 pub(crate) fn grow() -> Result<(), String> {
+    if grow_at_once().is_ok_and(|all| all) { Ok(()) } else { grow_by_programs() }
+}
+
+/// The same by the kernel alone, in some milliseconds: for ext4 in the last partition of a GPT. Whether it was that.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn grow_at_once() -> io::Result<bool> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let Some(root) = root(&mounts).filter(|root| root.kind == "ext4") else { return Ok(false) };
+    let device = fs::canonicalize(&root.device)?;
+    let Some(name) = device.file_name() else { return Ok(false) };
+    let block = fs::canonicalize(Path::new("/sys/class/block").join(name))?;
+    let number =
+        |path: &Path| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
+    let (Some(disk), Some(partition)) = (block.parent(), number(&block.join("partition"))) else {
+        return Ok(false);
+    };
+    let sectors = number(&disk.join("size"));
+    let usual = number(&disk.join("queue/logical_block_size")) == Some(gpt::SECTOR);
+    let (Some(sectors), true, Some(disk)) = (sectors, usual, disk.file_name()) else {
+        return Ok(false);
+    };
+    let Ok(partition) = u32::try_from(partition) else { return Ok(false) };
+    let disk = OpenOptions::new().read(true).write(true).open(Path::new("/dev").join(disk))?;
+    let mut head = vec![0; gpt::HEAD];
+    disk.read_exact_at(&mut head, 0)?;
+    let Some(grown) = gpt::grown(&head, sectors, partition) else { return Ok(false) };
+    for (at, bytes) in &grown.writes {
+        disk.write_all_at(bytes, *at)?;
+        disk.sync_data()?;
+    }
+    // Perhaps an earlier one came no farther than to here.
+    kernel::resize_partition(&disk, partition, grown.start, grown.length)?;
+    let directory = File::open("/")?;
+    let block = directory.metadata()?.blksize().max(1024);
+    kernel::resize_ext4(&directory, blocks(grown.length, block))?;
+    Ok(true)
+}
+
+/// How many blocks an ext4 file system may have in that many bytes: a last group that would have little more than its
+/// own books is left out, as `resize2fs` does.
+fn blocks(bytes: u64, block: u64) -> u64 {
+    /// More than a group's inode table, bitmaps and copies have.
+    const BOOKS: u64 = 1024;
+    let (all, group) = (bytes / block, block * 8);
+    if all > group && all % group < BOOKS { all - all % group } else { all }
+}
+
+fn grow_by_programs() -> Result<(), String> {
     let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
     let root = root(&mounts).ok_or("the root file system is not on a disk")?;
     let name = fs::canonicalize(&root.device)
@@ -64,5 +117,13 @@ mod tests {
         assert_eq!(root(mounts), Some(expected));
         assert_eq!(root("overlay / overlay rw 0 0\n"), None);
         assert_eq!(root("x\n"), None);
+    }
+
+    #[test]
+    fn a_group_of_little_but_books_is_left_out() {
+        assert_eq!(blocks(10 << 30, 4096), 2_621_440);
+        assert_eq!(blocks((128 << 20) * 3 + (4 << 20) - 4096, 4096), 3 * 32_768);
+        assert_eq!(blocks((128 << 20) * 3 + (4 << 20), 4096), 3 * 32_768 + 1024);
+        assert_eq!(blocks(1 << 20, 4096), 256);
     }
 }

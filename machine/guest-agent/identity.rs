@@ -83,14 +83,16 @@ impl Identity {
         })
     }
 
-    /// Puts it in place. What is returned is to be done after the answer.
+    /// Puts it in place. What is returned is to be done some time after the answer.
     ///
     /// The random seed comes before all that could use randomness, and the network after all that must not be seen as
     /// it was.
     pub(crate) fn apply(&self, root: &Path) -> Result<Vec<Run>, Failure> {
         kernel::reseed(&self.seed).map_err(failed("random seed"))?;
         kernel::set_clock(self.clock).map_err(failed("clock"))?;
+        let machine_before = fs::read_to_string(below(root, "/etc/machine-id")).unwrap_or_default();
         self.files(root).map_err(failed("files"))?;
+        self.take_journal(root, machine_before.trim());
         fs::write(below(root, "/proc/sys/kernel/hostname"), &self.hostname)
             .map_err(failed("hostname"))?;
         if let Some(restart) = sshd::restart(root) {
@@ -98,10 +100,25 @@ impl Identity {
         }
         let interface = network::interface(self.network_before.as_ref(), root)
             .ok_or_else(|| ("network", "the guest has no network interface".to_owned()))?;
+        // Its owner sees the size that was rented. What does not work at once is tried again later, with more time.
+        let _ = crate::grow::grow_at_once();
         self.network.take(&interface).run().map_err(|why| ("network", why))?;
         // The journal goes by the machine id that it has read at its start.
         let journal = Run::new("systemctl", &["try-restart", "systemd-journald.service"]);
-        Ok(network::reload(root).into_iter().chain([journal]).collect())
+        // Stopped in the template: all that were due since it was made would run at once.
+        let timers = Run::new("systemctl", &["start", "timers.target"]);
+        Ok(network::reload(root).into_iter().chain([journal, timers]).collect())
+    }
+
+    /// The journal goes on in a directory of the new name, where it is looked for; its boot is this machine's.
+    fn take_journal(&self, root: &Path, before: &str) {
+        for journals in ["/var/log/journal", "/run/log/journal"] {
+            let journals = below(root, journals);
+            if is_machine_id(before) {
+                // There is one of the two, or none.
+                let _ = fs::rename(journals.join(before), journals.join(&self.machine_id));
+            }
+        }
     }
 
     fn files(&self, root: &Path) -> std::io::Result<()> {

@@ -1,10 +1,11 @@
-//! What the standard library can't ask the kernel for: two ioctls of the random device, and the clock.
+//! What the standard library can't ask the kernel for: ioctls of the random device, of disks and of
+//! ext4, and the clock.
 //!
 //! The only `unsafe` of the agent. It depends on no crate, so that it can be compiled by a build script without
 //! a network; these are the declarations that such a crate would bring.
 
 use std::ffi::{c_int, c_long, c_ulong};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -31,6 +32,30 @@ const RNDADDENTROPY: c_ulong = 0x4008_5203;
 /// `_IO('R', 0x07)`: the generator takes a new key from the pool at once, and not when its time has come.
 const RNDRESEEDCRNG: c_ulong = 0x5207;
 const CLOCK_REALTIME: c_int = 0;
+
+/// `struct blkpg_partition` of `linux/blkpg.h`.
+#[repr(C)]
+struct BlkpgPartition {
+    start: i64,
+    length: i64,
+    number: c_int,
+    names: [u8; 128],
+}
+
+/// `struct blkpg_ioctl_arg` of the same.
+#[repr(C)]
+struct BlkpgRequest {
+    operation: c_int,
+    flags: c_int,
+    length: c_int,
+    partition: *const BlkpgPartition,
+}
+
+/// `_IO(0x12, 105)`: changes the kernel's idea of a partition, also of one that is mounted.
+const BLKPG: c_ulong = 0x1269;
+const BLKPG_RESIZE_PARTITION: c_int = 3;
+/// `_IOW('f', 16, __u64)` of `linux/ext4.h`: the file system gets that many blocks.
+const EXT4_IOC_RESIZE_FS: c_ulong = 0x4008_6610;
 
 #[allow(unsafe_code)] // Functions of the C library that std links already, as their manual pages declare them.
 unsafe extern "C" {
@@ -78,6 +103,46 @@ pub(crate) fn set_clock(nanoseconds: u64) -> io::Result<()> {
     answered(set)
 }
 
+/// Tells the kernel how long a partition of `disk` is now; `start` and `length` in bytes.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn resize_partition(
+    disk: &File,
+    number: u32,
+    start: u64,
+    length: u64,
+) -> io::Result<()> {
+    let partition = BlkpgPartition {
+        start: i64::try_from(start).map_err(io::Error::other)?,
+        length: i64::try_from(length).map_err(io::Error::other)?,
+        number: c_int::try_from(number).map_err(io::Error::other)?,
+        names: [0; 128],
+    };
+    let request = BlkpgRequest {
+        operation: BLKPG_RESIZE_PARTITION,
+        flags: 0,
+        length: c_int::try_from(size_of::<BlkpgPartition>()).map_err(io::Error::other)?,
+        partition: &raw const partition,
+    };
+    // SAFETY: the descriptor is open, and both structures are laid out as the kernel expects them and outlive the call,
+    // which only reads them.
+    #[allow(unsafe_code)]
+    let resized = unsafe { ioctl(disk.as_raw_fd(), BLKPG, &raw const request) };
+    answered(resized)
+}
+
+/// Makes the ext4 file system that `directory` is in that many blocks large, while it is mounted.
+///
+/// # Errors
+/// What the kernel says: it is another file system, or smaller.
+pub(crate) fn resize_ext4(directory: &File, blocks: u64) -> io::Result<()> {
+    // SAFETY: the descriptor is open; the kernel reads eight bytes of `blocks`, which outlives the call.
+    #[allow(unsafe_code)]
+    let resized = unsafe { ioctl(directory.as_raw_fd(), EXT4_IOC_RESIZE_FS, &raw const blocks) };
+    answered(resized)
+}
+
 fn answered(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -91,5 +156,6 @@ mod tests {
         assert!(reseed(&[0; MAX_SEED + 1]).is_err());
         assert_eq!(size_of::<PoolInfo>(), 8 + MAX_SEED);
         assert_eq!(size_of::<Timespec>(), 16);
+        assert_eq!((size_of::<BlkpgPartition>(), size_of::<BlkpgRequest>()), (152, 24));
     }
 }

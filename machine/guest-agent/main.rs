@@ -5,7 +5,9 @@
 //! checked as a whole before anything is changed.
 
 mod answer;
+mod crc32;
 mod files;
+mod gpt;
 mod grow;
 mod identity;
 mod kernel;

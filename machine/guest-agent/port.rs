@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::answer::Guest;
+use crate::run::Run;
 use crate::wire::{MAX_REQUEST, Reader};
 
 const NAME: &str = "org.golem.agent";
@@ -13,6 +14,9 @@ const NAME: &str = "org.golem.agent";
 /// Between two looks at a port that is not there, or at whose other end nobody is. The kernel does not tell a reader
 /// when somebody comes, other than by a signal.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long after its resume a clone is left alone.
+const LATER: Duration = Duration::from_secs(15);
 
 /// Answers requests for ever.
 pub(crate) fn serve(guest: &Guest) {
@@ -35,12 +39,21 @@ pub(crate) fn serve(guest: &Guest) {
                     if port.write_all(&answer.encode()).is_err() {
                         break;
                     }
-                    // A clone does these when the provider has been told that it may talk.
-                    afterwards.into_iter().for_each(|command| drop(command.run()));
+                    do_later(afterwards);
                 }
             }
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// Does what a clone can do when somebody has logged in: emulated, each of these takes as long as a login.
+fn do_later(commands: Vec<Run>) {
+    if !commands.is_empty() {
+        std::thread::spawn(move || {
+            std::thread::sleep(LATER);
+            commands.into_iter().for_each(|command| drop(command.run()));
+        });
     }
 }
 

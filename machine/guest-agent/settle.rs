@@ -11,6 +11,16 @@ use crate::sshd;
 const DIRECTORY: &str = "/run/golem-settle";
 const LOGINS: usize = 3;
 
+/// The user's service manager, which logind starts for a user's first session and ends some seconds after the last one:
+/// half of the time of a first login. A clone has it already. It is started when the one of the logins before is gone.
+const START_USER_MANAGER: &str = r#"manager=user@$(id -u "$1").service
+tries=0
+while systemctl is-active --quiet "$manager" && [ "$tries" -lt 100 ]; do
+    sleep 0.5
+    tries=$((tries + 1))
+done
+systemctl start "$manager""#;
+
 /// Waits for the end of the boot, logs in a few times as `user` over the loopback interface, and leaves no trace of that.
 pub(crate) fn settle(root: &Path, user: &str) -> Result<(), String> {
     // A unit that failed leaves the system degraded, and booted nevertheless.
@@ -26,6 +36,11 @@ pub(crate) fn settle(root: &Path, user: &str) -> Result<(), String> {
         }
     }
     warm?;
+    let _ = Run::new("systemctl", &["stop", "*.timer"]).run();
+    // Where there is no such service, logins need none.
+    let _ = Run::new("sh", &["-c", START_USER_MANAGER, "sh", user])
+        .limit(Duration::from_secs(120))
+        .run();
     Run::new("sync", &[]).limit(Duration::from_secs(600)).run()
 }
 

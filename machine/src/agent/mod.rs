@@ -4,6 +4,8 @@
 //! A guest is hostile: what it answers is bounded in size and time, and its words are made printable.
 
 mod client;
+#[path = "../../guest-agent/crc32.rs"]
+pub(crate) mod crc32;
 #[path = "../../guest-agent/wire.rs"]
 pub mod wire;
 

@@ -295,6 +295,7 @@ impl Machines {
         let held = self.hold(name).await;
         // A manifest that can't be read says of no process that it is ours.
         if let Some(mut manifest) = held.load()? {
+            held.kill_process(&manifest).await?;
             held.end_process(&mut manifest, Ended::Stopped).await?;
         }
         held.clear()
