@@ -238,6 +238,7 @@ impl Machines {
             network: spec.network.clone(),
             direct: spec.direct.clone(),
             made: false,
+            copied: original.is_some(),
             has_agent: spec.has_agent,
             suspended: None,
             becomes_template: false,

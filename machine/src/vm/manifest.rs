@@ -142,6 +142,10 @@ pub struct Manifest {
     pub direct: Option<Direct>,
     /// Whether disk and seed are all there.
     pub made: bool,
+    /// Whether its disk began as another machine's: what is in it is lost if that is made anew, and no template's memory
+    /// goes with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copied: bool,
     /// Whether our agent is in its image.
     pub has_agent: bool,
     /// The state in its disk from which it goes on at its next start.
@@ -234,6 +238,7 @@ pub(super) mod tests {
             network: None,
             direct: None,
             made: true,
+            copied: false,
             has_agent: true,
             suspended: None,
             becomes_template: false,

@@ -15,11 +15,11 @@ use super::manifest::{Ended, Manifest, Resuming};
 use super::start::Born;
 use super::{MachineError, MachineName, Machines};
 use crate::agent::Agent;
-use crate::hardware::{AGENT_SOCKET, Begin, DISK_TOP_NODE, GUEST_DIRECTORY, Memory};
+use crate::hardware::{AGENT_SOCKET, Begin, DISK_TOP_NODE, GUEST_DIRECTORY, Memory, Platform};
 use crate::process::{Peer, Seen};
 use crate::qmp::Qmp;
 use crate::template::memory::Sealed;
-use crate::template::{Template, file};
+use crate::template::{Key, Template, file};
 
 /// Where QEMU sees the template.
 const SEEN_AS: &str = "template";
@@ -60,16 +60,8 @@ impl Machines {
         if held.goes_on(&mut manifest).await? {
             return Ok(None);
         }
-        let key = &template.facts.key;
-        if key.size != manifest.size || key.platform != held.settings.platform {
-            let what =
-                format!("{name} is not what this is a template of: another size, or another QEMU");
-            return Err(MachineError::NotNow(what));
-        }
-        if manifest.ended != Ended::Never || manifest.suspended.is_some() {
-            let what = format!("{name} has run before, and goes on from its own disk: start it");
-            return Err(MachineError::NotNow(what));
-        }
+        may_be_resumed(&manifest, &template.facts.key, &held.settings.platform)
+            .map_err(MachineError::NotNow)?;
         let template_directory = template.directory.clone();
         manifest.resuming = Some(Resuming { template: template_directory, memory: memory.path() });
         held.save(&manifest)?;
@@ -86,6 +78,25 @@ impl Machines {
             }
         }
     }
+}
+
+/// Whether a machine can begin where a template of this key is; or why not.
+fn may_be_resumed(manifest: &Manifest, key: &Key, platform: &Platform) -> Result<(), String> {
+    let name = &manifest.name;
+    if key.size != manifest.size || key.platform != *platform {
+        return Err(format!(
+            "{name} is not what this is a template of: another size, or another QEMU"
+        ));
+    }
+    if manifest.ended != Ended::Never || manifest.suspended.is_some() {
+        return Err(format!("{name} has run before, and goes on from its own disk: start it"));
+    }
+    if manifest.copied {
+        return Err(format!(
+            "the disk of {name} is a copy of another machine's: start it, and it boots from there"
+        ));
+    }
+    Ok(())
 }
 
 impl Held<'_> {
@@ -208,4 +219,28 @@ pub(super) fn input(manifest: &Manifest) -> PathBuf {
 /// What it has open besides: a template's memory.
 pub(super) fn third(manifest: &Manifest) -> Option<PathBuf> {
     manifest.resuming.as_ref().map(|resuming| resuming.memory.clone())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::manifest::tests::manifest;
+    use super::*;
+
+    #[test]
+    fn what_has_a_disk_of_its_own_is_not_resumed_from_a_template() {
+        let new = Manifest { run: None, ended: Ended::Never, ..manifest() };
+        let platform = manifest().run.unwrap().platform;
+        let key = Key::new("image", &platform, "program", new.size);
+        assert_eq!(may_be_resumed(&new, &key, &platform), Ok(()));
+        let copied = Manifest { copied: true, ..new.clone() };
+        let has_run = Manifest { ended: Ended::Stopped, ..new.clone() };
+        let larger = Manifest { size: crate::hardware::Size { vcpus: 2, ..new.size }, ..new };
+        for (other, why) in
+            [(copied, "a copy of another"), (has_run, "has run before"), (larger, "another size")]
+        {
+            let refused = may_be_resumed(&other, &key, &platform).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
 }

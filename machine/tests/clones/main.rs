@@ -108,6 +108,29 @@ async fn a_clone_stays_who_it_is_over_a_reboot_and_keys_that_change_hold() {
     place.machines.destroy(&clone.name).await.unwrap();
 }
 
+/// Its disk lies on the template's, and is not what the template's memory knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_resumed_machine_is_booted_from_its_own_disk() {
+    let place = Place::new().await;
+    let template = place.template().await;
+    let memory = place.templates.memory(&template).await.unwrap();
+    let clone = place.clone_of(&template, "clone");
+    clone.resume(&place, &template, &memory).await;
+    clone.ssh(&place, "echo mine > kept; sync").await;
+
+    let copy = place.clone_of(&template, "copy");
+    let spec = copy.spec(&place, &template);
+    place.machines.ensure_copy(&clone.name, &spec).await.unwrap();
+    let refused = place.machines.resume(&copy.name, &template, &memory).await.unwrap_err();
+    assert!(refused.to_string().contains("is a copy of another machine's"), "{refused}");
+    place.machines.start(&copy.name).await.unwrap();
+    assert_eq!(copy.ssh_until(&place, "cat kept", |_| true).await.trim(), "mine");
+    assert_eq!(copy.ssh(&place, "hostname").await.trim(), copy.identity.hostname);
+    for name in [&copy.name, &clone.name] {
+        place.machines.destroy(name).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_cut_off_while_it_was_nobody_is_made_anew() {
     let place = Place::new().await;

@@ -135,7 +135,11 @@ impl Drop for Place {
 
 impl Clone {
     pub(crate) async fn ensure(&self, place: &Place, template: &Template) {
-        let spec = MachineSpec {
+        place.machines.ensure(&self.spec(place, template)).await.unwrap();
+    }
+
+    pub(crate) fn spec(&self, place: &Place, template: &Template) -> MachineSpec {
+        MachineSpec {
             name: self.name.clone(),
             uuid: self.identity.machine_id.uuid(),
             size: SIZE,
@@ -151,8 +155,7 @@ impl Clone {
                 access: Access::Internet,
             }),
             direct: None,
-        };
-        place.machines.ensure(&spec).await.unwrap();
+        }
     }
 
     pub(crate) async fn resume(
