@@ -313,6 +313,16 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::MemoryLost`]. Does nothing if it runs.
     async fn start(&self, id: InstanceId) -> Result<(), BackendError>;
 
+    /// As [`start`](Self::start), of an instance of this spec that is being made. Says in a few words what takes its
+    /// time; what was said last holds until its SSH server answers.
+    async fn first_start(
+        &self,
+        spec: &InstanceSpec,
+        _progress: ProgressSender,
+    ) -> Result<(), BackendError> {
+        self.start(spec.id).await
+    }
+
     /// Makes these the keys that may log in, in place of those it was made with, whether it runs or
     /// not. Sessions that are open stay; what the guest itself allows is not touched. Called again,
     /// it changes nothing.

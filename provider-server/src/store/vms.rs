@@ -131,11 +131,11 @@ impl VmRepository for ProviderStore {
             .await
     }
 
-    async fn set_phase(&self, id: VmId, phase: &'static str) -> Result<(), VmError> {
+    async fn set_phase(&self, id: VmId, phase: String) -> Result<(), VmError> {
         let moment = self.moment();
         self.store
             .write("vm.set_phase", move |db| {
-                operations::set_phase(db, id, phase, moment.wall)?;
+                operations::set_phase(db, id, &phase, moment.wall)?;
                 let reason = Reason::own(Cause::Requested).with(phase);
                 let progress = Occurrence { kind: EventKind::Progress, reason };
                 changes::occurred(db, id, &progress, moment)

@@ -58,7 +58,7 @@ pub trait VmRepository: LifeRepository {
     async fn set_quarantined(&self, id: VmId, quarantined: bool) -> Result<VmRecord, VmError>;
 
     /// Writes how far the making of a VM is.
-    async fn set_phase(&self, id: VmId, phase: &'static str) -> Result<(), VmError>;
+    async fn set_phase(&self, id: VmId, phase: String) -> Result<(), VmError>;
 
     /// The VM runs: its state, the beginning of its lease and the end of its operation, together.
     async fn created(&self, id: VmId) -> Result<VmRecord, VmError>;

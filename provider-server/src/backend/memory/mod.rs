@@ -88,6 +88,7 @@ struct State {
     disk_uses: HashMap<InstanceId, DiskUse>,
     disk_room: Option<DiskRoom>,
     told: Vec<(InstanceId, String)>,
+    words: Vec<String>,
 }
 
 /// The backend, and the handle with which a test steers it.
@@ -130,6 +131,7 @@ impl MemoryBackend {
             disk_uses: HashMap::new(),
             disk_room: None,
             told: Vec::new(),
+            words: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -264,6 +266,11 @@ impl MemoryBackend {
     /// Somebody else removed the instance.
     pub fn set_absent(&self, id: InstanceId) {
         self.lock().instances.remove(&id);
+    }
+
+    /// What is said from now on at the first start of each instance.
+    pub fn set_words(&self, words: &[&str]) {
+        self.lock().words = words.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// What was shown to people inside instances, the oldest first.
@@ -416,6 +423,18 @@ impl Backend for MemoryBackend {
             Ok(())
         })
         .await
+    }
+
+    async fn first_start(
+        &self,
+        spec: &InstanceSpec,
+        progress: ProgressSender,
+    ) -> Result<(), BackendError> {
+        let words = self.lock().words.clone();
+        for word in words {
+            let _ = progress.send(word).await;
+        }
+        self.start(spec.id).await
     }
 
     async fn authorize(&self, id: InstanceId, keys: &[SshPublicKey]) -> Result<(), BackendError> {

@@ -1,19 +1,15 @@
 //! What machines boot from: images in the crate's store, known by the hash of their content.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use golem_vm_machine::image::build::{Recipe, build};
 use golem_vm_machine::image::pull::{Checksum, Puller, Wanted};
 use golem_vm_machine::image::{ContentDigest, Image, ImageError, Source};
-use golem_vm_machine::vm::{Base, Ended, MachineName, State};
+use golem_vm_machine::vm::{Base, MachineName};
 use golem_vm_protocol::text::printable;
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
 
 use super::QemuBackend;
 use crate::backend::{
@@ -23,10 +19,6 @@ use crate::images::canonical;
 
 /// An image that no name leads to is kept for this long: it may just have been made.
 const KEPT: Duration = Duration::from_secs(86_400);
-/// A boot that takes longer is not measured: nobody would wait for it.
-const LONGEST_BOOT: Duration = Duration::from_secs(600);
-/// How often is looked whether a machine has booted.
-const LOOK: Duration = Duration::from_millis(250);
 
 #[async_trait]
 impl ImageStore for QemuBackend {
@@ -135,49 +127,6 @@ impl QemuBackend {
             }
         }
         Ok(users)
-    }
-
-    /// Whether a start of that machine is its first one, from power-on.
-    pub(super) async fn boots_first(&self, name: &MachineName) -> bool {
-        matches!(self.machines.observe(name).await, Ok(State::Stopped(Ended::Never)))
-    }
-
-    /// Writes down how long the machine takes to answer that was started then, if nobody knows yet how long its image
-    /// takes to boot here.
-    pub(super) fn measure_boot(&self, name: &MachineName, began: Instant) {
-        let Ok(Some(manifest)) = self.machines.manifest(name) else { return };
-        // One on top of something else than an image is resumed, or another one's copy.
-        let [base] = manifest.base.as_slice() else { return };
-        let hex = base.directory.file_name().map(|name| name.to_string_lossy().into_owned());
-        let Ok(digest) = format!("sha256:{}", hex.unwrap_or_default()).parse() else { return };
-        let measured = self.images.get(&digest);
-        let unknown = matches!(measured, Ok(Some(Image { boot_millis: None, .. })));
-        let Some(ssh) = manifest.run.and_then(|run| run.ssh).filter(|_| unknown) else { return };
-        let images = self.images.clone();
-        tokio::spawn(async move {
-            if timeout(LONGEST_BOOT, answers(ssh)).await.is_ok() {
-                let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                if let Err(error) = images.note_boot(&digest, millis) {
-                    tracing::warn!(%digest, %error, "an image's boot time can't be written down");
-                }
-            }
-        });
-    }
-}
-
-/// Waits for an SSH server to say who it is.
-async fn answers(ssh: SocketAddr) {
-    loop {
-        let asked = timeout(Duration::from_secs(5), async {
-            let mut beginning = [0; 4];
-            let mut stream = TcpStream::connect(ssh).await?;
-            stream.read_exact(&mut beginning).await?;
-            Ok::<_, std::io::Error>(beginning)
-        });
-        if matches!(asked.await, Ok(Ok(beginning)) if beginning == *b"SSH-") {
-            return;
-        }
-        sleep(LOOK).await;
     }
 }
 

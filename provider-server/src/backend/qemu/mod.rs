@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `starting` | resuming or booting, and what is said of it |
 //! | `spec` | what a machine is to be, from what an instance is to be (pure) |
 //! | `probe` | what can be done here, found by trying |
 //! | `guard` | the rules of guests' networks, kept up |
@@ -18,6 +19,7 @@ mod images;
 mod metering;
 mod probe;
 mod spec;
+mod starting;
 mod templates;
 #[cfg(all(test, feature = "qemu"))]
 mod tests;
@@ -25,7 +27,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use golem_vm_machine::accel::Choice;
@@ -37,8 +39,8 @@ use golem_vm_protocol::vm::SshPublicKey;
 
 use super::{
     Backend, BackendError, BackendKind, Capabilities, CloneInstance, Console, EndedBy, ImageDigest,
-    ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation, Resize, Snapshots,
-    Suspend,
+    ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation, ProgressSender,
+    Resize, Snapshots, Suspend,
 };
 use crate::containment::TrafficGuard;
 
@@ -179,17 +181,15 @@ impl Backend for QemuBackend {
     }
 
     async fn start(&self, id: InstanceId) -> Result<(), BackendError> {
-        self.consoles.end(id);
-        let name = spec::name(id)?;
-        if self.resuming.start(&name, &self.machines).await {
-            return Ok(());
-        }
-        let (first, began) = (self.boots_first(&name).await, Instant::now());
-        self.machines.start(&name).await.map_err(|error| self.explained(id, error))?;
-        if first {
-            self.measure_boot(&name, began);
-        }
-        Ok(())
+        self.begin(id, None).await
+    }
+
+    async fn first_start(
+        &self,
+        spec: &InstanceSpec,
+        progress: ProgressSender,
+    ) -> Result<(), BackendError> {
+        self.begin(spec.id, Some((spec, &progress))).await
     }
 
     async fn authorize(&self, id: InstanceId, keys: &[SshPublicKey]) -> Result<(), BackendError> {

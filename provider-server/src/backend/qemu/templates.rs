@@ -209,9 +209,15 @@ impl Resuming {
         }
     }
 
+    /// Whether that machine has never run, and a template is there to resume it from.
+    pub(super) fn has_template(&self, name: &MachineName, machines: &Machines) -> bool {
+        self.template_of(name, machines).is_some()
+    }
+
     fn template_of(&self, name: &MachineName, machines: &Machines) -> Option<Template> {
         let manifest = machines.manifest(name).ok()??;
-        if manifest.ended != Ended::Never || manifest.suspended.is_some() {
+        let begins = manifest.ended == Ended::Never && manifest.suspended.is_none();
+        if !begins || manifest.copied {
             return None;
         }
         let directory = &manifest.base.first()?.directory;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use golem_vm_protocol::ErrorCode;
 use golem_vm_protocol::vm::Cause;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::{BACKEND_DEADLINE, Task, deadlined, failure_code, time_left, within};
@@ -53,7 +54,7 @@ impl Step {
         task: &mut Task,
         record: &VmRecord,
         deadline: Instant,
-    ) -> Result<(), CreationEnd> {
+    ) -> Result<Told, CreationEnd> {
         let backend = Arc::clone(&task.backend);
         match self {
             Self::Instance => match record.clone_of {
@@ -65,8 +66,13 @@ impl Step {
                 Some(source) => task.copy_from(source, record).await?,
             },
             Self::Power => {
+                let (progress, words) = mpsc::channel(WORDS);
                 let limit = time_left(deadline, backend.longest_start());
-                within(limit, backend.start(record.instance())).await.map_err(failure_code)?;
+                let spec = record.instance_spec();
+                let start = within(limit, backend.first_start(&spec, progress));
+                let (started, told) = tokio::join!(start, task.pass_on(words));
+                started.map_err(failure_code)?;
+                return Ok(told);
             }
             Self::Access => {
                 let abandon = task.abandon.clone();
@@ -77,7 +83,7 @@ impl Step {
                 }
             }
         }
-        Ok(())
+        Ok(Told(false))
     }
 
     async fn undo(self, task: &mut Task, record: &VmRecord) -> Result<(), BackendError> {
@@ -92,6 +98,13 @@ impl Step {
         }
     }
 }
+
+/// Whether the backend has said what takes its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told(bool);
+
+/// How many of a backend's words may wait to be written down.
+const WORDS: usize = 4;
 
 /// Why a creation ended without a VM.
 enum CreationEnd {
@@ -156,13 +169,17 @@ impl Task {
         begun: &mut Vec<Step>,
         deadline: Instant,
     ) -> Result<(), CreationEnd> {
+        let mut told = Told(false);
         for step in Step::ALL {
             if self.abandon.is_cancelled() {
                 return Err(CreationEnd::Abandoned);
             }
-            self.phase(step.phase()).await;
+            // What the backend has said is what is waited for.
+            if step != Step::Access || told == Told(false) {
+                self.phase(step.phase()).await;
+            }
             begun.push(step);
-            step.perform(self, record, deadline).await?;
+            told = step.perform(self, record, deadline).await?;
             fail_point::reached(step.done());
         }
         Ok(())
@@ -223,8 +240,18 @@ impl Task {
         }
     }
 
-    async fn phase(&self, phase: &'static str) {
-        if let Err(error) = self.world.repository.set_phase(self.id, phase).await {
+    /// Writes down what the backend says, as long as it may say something.
+    async fn pass_on(&self, mut words: mpsc::Receiver<String>) -> Told {
+        let mut told = Told(false);
+        while let Some(said) = words.recv().await {
+            self.phase(said).await;
+            told = Told(true);
+        }
+        told
+    }
+
+    async fn phase(&self, phase: impl Into<String>) {
+        if let Err(error) = self.world.repository.set_phase(self.id, phase.into()).await {
             tracing::warn!(vm = %self.id, "{error}");
         }
         self.world.changed();

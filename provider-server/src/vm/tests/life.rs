@@ -1,4 +1,4 @@
-use golem_vm_protocol::vm::Cause;
+use golem_vm_protocol::vm::{Cause, EventKind};
 
 use super::*;
 use crate::backend::memory::{Fault, Method};
@@ -29,6 +29,35 @@ async fn a_life_is_written_down_step_by_step() {
     let other = program.create("box").await;
     assert_eq!(program.stages("box").await, [Creating, Running]);
     assert_ne!(other.id, vm.id);
+    program.end().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_vm_hears_what_its_backend_is_at() {
+    let machine = Machine::new().await;
+    let program = machine.start().await;
+    let told = async |name: &str| {
+        let events = program.vms.events(owner(), reference(name), 0, 1000).await.unwrap();
+        let progress = events.into_iter().filter(|event| event.kind == EventKind::Progress);
+        progress.map(|event| event.reason.detail.unwrap()).collect::<Vec<_>>()
+    };
+    program.create("silent").await;
+    let steps = ["creating the instance", "starting it", "waiting for SSH"];
+    assert_eq!(told("silent").await, steps);
+    // What it says last is what is waited for.
+    machine.backend.set_words(&["resuming a template", "booting (no template of this size yet)"]);
+    program.create("box").await;
+    let steps = [
+        "creating the instance",
+        "starting it",
+        "resuming a template",
+        "booting (no template of this size yet)",
+    ];
+    assert_eq!(told("box").await, steps);
+    // Only while it is made.
+    let before = told("box").await.len();
+    program.request("box", Request::Restart).await.unwrap();
+    assert_eq!(told("box").await.len(), before);
     program.end().await;
 }
 

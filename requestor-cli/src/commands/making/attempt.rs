@@ -222,7 +222,9 @@ impl Attempt<'_> {
                         OperationStatus::Creating | OperationStatus::Unknown => {
                             let phase = operation.phase.as_deref().unwrap_or("making the VM");
                             let phase = printable(phase, 100);
-                            if is_emulated(rental) && began.elapsed() >= SLOW {
+                            let is_slow = is_emulated(rental) && began.elapsed() >= SLOW;
+                            // Providers that say so themselves know why, too.
+                            if is_slow && !phase.contains("emulated") {
                                 self.progress.step(&format!(
                                     "{at}: {phase}; it is emulated, so this can take a minute"
                                 ));
