@@ -239,6 +239,43 @@ N",
     assert_eq!(ground.host.run("nft list ruleset"), "", "a rule in the host's own namespace");
 }
 
+#[test]
+fn root_s_machine_gets_another_uplink_when_one_has_died() {
+    gets_another_uplink_when_one_has_died(Who::Root);
+}
+
+#[test]
+fn a_user_s_machine_gets_another_uplink_when_one_has_died() {
+    gets_another_uplink_when_one_has_died(Who::User(1_900_777_101));
+}
+
+fn gets_another_uplink_when_one_has_died(who: Who) {
+    let ground = ground();
+    let mut owner = ground.owner(who);
+    let pid = owner.hold();
+    let first = owner.raise(Access::Internet, &ON_LINK).unwrap_or_else(|error| panic!("{error}"));
+    let guest = Guest::of(pid);
+    let all = [(INTERNET, 80), (INTERNET, 25), ("192.168.77.2", 80)];
+    assert!(comes_in(&ground, first.ssh));
+    first.process.signal(golem_vm_machine::process::Signal::KILL).unwrap();
+    eventually("it is cut off", || !comes_in(&ground, first.ssh));
+    assert_eq!(guest.reached(&all), list(&[]));
+
+    // The guest's side is not touched: a guest that runs holds it.
+    let again = json!({ "do": "raise", "again": true, "on_link": ON_LINK });
+    let raised = owner.does(&again).unwrap_or_else(|error| panic!("{error}"));
+    let second: golem_vm_machine::network::Uplink =
+        serde_json::from_value(raised["uplink"].clone()).unwrap();
+    assert_ne!(second.process, first.process);
+    assert_eq!(second.ssh, first.ssh, "its route stays");
+    assert!(comes_in(&ground, second.ssh));
+    assert_eq!(guest.reached(&all), list(&[(INTERNET, 80)]), "with the same rules");
+    owner.does(&json!({ "do": "lower" })).unwrap();
+    owner.does(&json!({ "do": "end" })).unwrap();
+    drop(owner);
+    ground.nothing_is_left();
+}
+
 fn speaks_for_itself_only(ground: &Ground, guest: &Guest) {
     let heard = ground.outside.count_datagrams(5555);
     let says = |prepare: &str, target: &str| {

@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use golem_vm_end_to_end::Namespace;
 use golem_vm_machine::network::{
     Access, Addressing, Caps, Folder, Inside, Rules, Ruleset, Uplink, counters, lower, probe,
-    raise, replace_rules,
+    raise, reconnect, replace_rules,
 };
 use golem_vm_machine::process::{Held, Launch, ProcessIdentity, ProcessLimits, RunAs, Seen};
 use serde_json::{Value, json};
@@ -192,7 +192,11 @@ impl Machine {
                     }
                     Ok(())
                 };
-                let raised = raise(inside.unwrap(), &ruleset, folder, note).await;
+                let raised = if told["again"].as_bool() == Some(true) {
+                    reconnect(inside.unwrap(), &ruleset, folder, note).await
+                } else {
+                    raise(inside.unwrap(), &ruleset, folder, note).await
+                };
                 Ok(json!({ "uplink": raised.map_err(|error| error.to_string())? }))
             }
             "replace" => {

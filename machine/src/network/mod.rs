@@ -19,7 +19,7 @@
 //! | [`host`] | what the host is connected to, and when that changes |
 //! | [`nft`], `program` | the program that loads rules, and others |
 //! | [`inside`] | running programs in a machine's namespaces |
-//! | [`uplink`] | the network set up, its rules replaced, its end |
+//! | [`uplink`] | the network set up, its rules and its uplink replaced, its end |
 //! | [`probe`] | whether machines can have a network here, by raising one |
 //! | [`counters`] | what a machine has sent and received |
 
@@ -47,4 +47,4 @@ pub use mac::Mac;
 pub use probe::{Finding, probe};
 pub use rules::{Caps, Rules};
 pub use ruleset::{Access, Ruleset};
-pub use uplink::{Folder, Uplink, lower, raise, replace_rules};
+pub use uplink::{Folder, Uplink, lower, raise, reconnect, replace_rules};

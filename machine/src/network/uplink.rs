@@ -92,8 +92,32 @@ pub async fn raise(
         &MTU.to_string(),
     ];
     inside.run(&words, &ruleset.text()).await?;
-    let make = || make(folder.outside, inside.run_as);
-    make().map_err(|error| {
+    anew(inside, ruleset, folder, note).await
+}
+
+/// Gives a machine whose guest runs another uplink, in the place of one whose process has ended: what is inside its
+/// namespaces is still as [`raise`] has set it up, but for the uplink's end. `note` is as there.
+///
+/// # Errors
+/// Why it has none. Then the uplink's process has ended, and its directory is gone; this can be called again.
+pub async fn reconnect(
+    inside: Inside<'_>,
+    ruleset: &Ruleset<'_>,
+    folder: Folder<'_>,
+    note: impl FnOnce(&ProcessIdentity) -> io::Result<()>,
+) -> Result<Uplink, NetworkError> {
+    // The rules come first, as always.
+    replace_rules(inside, ruleset).await?;
+    anew(inside, ruleset, folder, note).await
+}
+
+async fn anew(
+    inside: Inside<'_>,
+    ruleset: &Ruleset<'_>,
+    folder: Folder<'_>,
+    note: impl FnOnce(&ProcessIdentity) -> io::Result<()>,
+) -> Result<Uplink, NetworkError> {
+    make(folder.outside, inside.run_as).map_err(|error| {
         let path = folder.outside.display();
         NetworkError::Io(format!("the directory {path} can't be made: {error}"))
     })?;

@@ -13,6 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::copy::Original;
 use super::identity::Learned;
 use super::manifest::{Base, Direct, Ended, Manifest, Network, VERSION};
+use super::network::Mending;
 use super::{MachineError, MachineName};
 use crate::disk::DiskTool;
 use crate::hardware::{DiskSpeed, Platform, Size};
@@ -83,6 +84,7 @@ pub struct Machines {
 pub(super) struct Shared {
     given: Settings,
     cut_off: Mutex<BTreeSet<MachineName>>,
+    pub(super) mending: Mending,
 }
 
 impl std::ops::Deref for Shared {
@@ -115,7 +117,8 @@ impl Machines {
         let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&settings.root);
         made.map_err(MachineError::io("make", &settings.root))?;
-        let settings = Shared { given: settings, cut_off: Mutex::default() };
+        let settings =
+            Shared { given: settings, cut_off: Mutex::default(), mending: Mending::default() };
         Ok(Self { settings, locks: Mutex::default() })
     }
 

@@ -1,8 +1,11 @@
 //! A machine's network: raised before it runs, its rules kept up while it does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::machines::Held;
 use super::manifest::{Manifest, Run};
@@ -10,12 +13,37 @@ use super::{MachineError, MachineName, Machines};
 use crate::hardware::{GUEST_DIRECTORY, Nic};
 use crate::network::ruleset::GUEST_SIDE;
 use crate::network::{
-    Access, Folder, Inside, NetworkError, Ruleset, host, lower, raise, replace_rules,
+    Access, Folder, Inside, NetworkError, Ruleset, host, lower, raise, reconnect, replace_rules,
 };
 use crate::process::{ProcessIdentity, RunAs};
 
 /// The directory of the uplink's socket, in the machine's own.
 const UPLINK: &str = "uplink";
+/// After how long an uplink that could not be raised again is tried once more.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// Which machines' uplinks could not be raised again, and when that was tried last.
+#[derive(Debug, Default)]
+pub(super) struct Mending(Mutex<HashMap<MachineName, Instant>>);
+
+impl Mending {
+    fn tried(&self) -> MutexGuard<'_, HashMap<MachineName, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether to try it now.
+    fn may(&self, name: &MachineName) -> bool {
+        self.tried().get(name).is_none_or(|last| last.elapsed() >= AGAIN)
+    }
+
+    fn failed(&self, name: &MachineName) {
+        self.tried().insert(name.clone(), Instant::now());
+    }
+
+    fn done(&self, name: &MachineName) {
+        self.tried().remove(name);
+    }
+}
 
 impl Machines {
     /// Cuts exactly these machines off from all network, those that run and those that will. Called again, it
@@ -92,6 +120,57 @@ impl Held<'_> {
         manifest: &mut Manifest,
         run: &mut Run,
     ) -> Result<(), MachineError> {
+        self.connect(manifest, run, Namespace::Empty).await
+    }
+
+    /// Raises the uplink of a machine that runs again if its process has ended: without it nobody reaches the guest,
+    /// and the guest nobody. What can't be raised now is raised by a later look; the machine goes on meanwhile.
+    pub(super) async fn mend(&self, manifest: &mut Manifest) {
+        let Some(run) = manifest.run.clone().filter(lacks_uplink) else { return };
+        if manifest.network.is_none() || !self.settings.mending.may(&self.name) {
+            return;
+        }
+        match self.try_mend(manifest, run.clone()).await {
+            Ok(ssh) => {
+                self.settings.mending.done(&self.name);
+                tracing::warn!(machine = %self.name, %ssh, "its slirp4netns had ended: it has another one, and what went through the old one is cut");
+            }
+            // It has ended, too.
+            Err(_) if !run.process.alive().unwrap_or(true) => {}
+            Err(error) => {
+                tracing::error!(machine = %self.name, "its slirp4netns has ended, and there can't be another one: {error}; this is tried again");
+                self.settings.mending.failed(&self.name);
+                // Where it was reached before is where it will be again, most likely.
+                if let Some(now) = &mut manifest.run {
+                    now.ssh = run.ssh;
+                }
+                if let Err(error) = self.save(manifest) {
+                    tracing::error!(machine = %self.name, "{error}");
+                }
+            }
+        }
+    }
+
+    async fn try_mend(
+        &self,
+        manifest: &mut Manifest,
+        mut run: Run,
+    ) -> Result<SocketAddr, MachineError> {
+        // One that was being raised when this program was killed lives, and leads nowhere.
+        self.lower(&run).await?;
+        run.ssh = None;
+        self.connect(manifest, &mut run, Namespace::SetUp).await?;
+        manifest.run = Some(run.clone());
+        self.save(manifest)?;
+        run.ssh.ok_or_else(|| MachineError::Failed("it has no network".to_owned()))
+    }
+
+    async fn connect(
+        &self,
+        manifest: &mut Manifest,
+        run: &mut Run,
+        found: Namespace,
+    ) -> Result<(), MachineError> {
         let Some(network) = manifest.network.clone() else { return Ok(()) };
         let on_link = host::networks().await.map_err(MachineError::Failed)?;
         let ruleset = Ruleset {
@@ -116,7 +195,11 @@ impl Held<'_> {
             }
             Ok(())
         };
-        let uplink = raise(within, &ruleset, folder, note).await.map_err(failed)?;
+        let uplink = match found {
+            Namespace::Empty => raise(within, &ruleset, folder, note).await,
+            Namespace::SetUp => reconnect(within, &ruleset, folder, note).await,
+        };
+        let uplink = uplink.map_err(failed)?;
         run.ssh = Some(uplink.ssh);
         Ok(())
     }
@@ -146,6 +229,22 @@ impl Held<'_> {
     }
 }
 
+/// How much of a machine's network is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Namespace {
+    /// Nothing: its process waits.
+    Empty,
+    /// All but the uplink.
+    SetUp,
+}
+
+/// Whether a machine that was told to go on has no uplink any more, or one that nobody finished raising.
+fn lacks_uplink(run: &Run) -> bool {
+    let Some(uplink) = run.uplink.as_ref().filter(|_| run.begun) else { return false };
+    // What can't be told now is told by a later look.
+    run.ssh.is_none() || !uplink.alive().unwrap_or(true)
+}
+
 /// As whom the machine runs.
 pub(super) fn run_as(manifest: &Manifest) -> RunAs {
     manifest.user.map_or(RunAs::Myself, |id| RunAs::User { id, group: super::start::kvm_group() })
@@ -153,4 +252,26 @@ pub(super) fn run_as(manifest: &Manifest) -> RunAs {
 
 fn failed(error: NetworkError) -> MachineError {
     MachineError::Failed(error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::manifest::tests::manifest;
+    use super::*;
+
+    #[test]
+    fn an_uplink_that_has_ended_or_was_never_finished_is_missed() {
+        let myself = ProcessIdentity::of(std::process::id()).unwrap();
+        let gone = ProcessIdentity { start: myself.start + 1, ..myself.clone() };
+        let ssh = Some("127.0.0.1:2222".parse().unwrap());
+        let plain = Run { ssh, ..manifest().run.unwrap() };
+        let with = |uplink: &ProcessIdentity| Run { uplink: Some(uplink.clone()), ..plain.clone() };
+        assert!(!lacks_uplink(&with(&myself)));
+        assert!(lacks_uplink(&with(&gone)));
+        assert!(lacks_uplink(&Run { ssh: None, ..with(&myself) }));
+        // A trial has none, and one that was not told to go on ends by itself.
+        assert!(!lacks_uplink(&plain));
+        assert!(!lacks_uplink(&Run { begun: false, ..with(&gone) }));
+    }
 }

@@ -21,7 +21,8 @@ pub enum State {
 }
 
 impl Machines {
-    /// Looks at a machine. One whose guest has ended is cleared away, so that it takes no memory.
+    /// Looks at a machine. One whose guest has ended is cleared away, so that it takes no memory; one that runs and
+    /// whose uplink has ended gets another one.
     ///
     /// # Errors
     /// When nothing can be told of it now.
@@ -35,6 +36,7 @@ impl Machines {
             held.keep_console(&run.process);
         }
         if held.goes_on(&mut manifest).await? {
+            held.mend(&mut manifest).await;
             return Ok(State::Running);
         }
         Ok(if manifest.suspended.is_some() {

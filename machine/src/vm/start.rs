@@ -37,6 +37,7 @@ impl Machines {
         let held = self.hold(name).await;
         let mut manifest = held.there()?;
         if held.goes_on(&mut manifest).await? {
+            held.mend(&mut manifest).await;
             return Ok(());
         }
         if let Some(suspended) = manifest.suspended.clone() {

@@ -1,9 +1,16 @@
 //! Machines whose provider is gone, or was never seen again.
 
-use golem_vm_machine::process::ProcessIdentity;
-use golem_vm_machine::vm::{Ended, Manifest, State};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::support::Place;
+use golem_vm_machine::network::{Access, Addressing};
+use golem_vm_machine::process::ProcessIdentity;
+use golem_vm_machine::vm::{Ended, MachineName, MachineSpec, Manifest, Network, State};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{LONG, Place};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_found_again_with_nothing_but_its_directory() {
@@ -24,6 +31,63 @@ async fn a_machine_is_found_again_with_nothing_but_its_directory() {
     let state = place.becomes(&name, |state| *state != State::Running).await;
     assert_eq!(state, State::Stopped(Ended::GuestShutdown));
     place.end(&name).await;
+}
+
+/// Its guest answers on port 22 with a greeting, as an SSH server does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_uplink_died_gets_another_one_at_the_same_address() {
+    let mut place = Place::new().await;
+    let name: MachineName = "uplink".parse().unwrap();
+    let addressing = Addressing::of(&[9; 16]);
+    let network = Network { addressing: addressing.clone(), access: Access::Internet };
+    let spec = MachineSpec { network: Some(network), ..place.spec(&name) };
+    place.machines.ensure(&spec).await.unwrap();
+    let mut console = place.start(&name).await;
+    let Addressing { guest, gateway, prefix, .. } = &addressing;
+    console
+        .run(&format!(
+            "ip address add {guest}/{prefix} dev eth0; ip link set eth0 up; ip route add default via {gateway}; \
+             {{ while true; do nc -l -p 22 -e echo hello; done & }}"
+        ))
+        .await;
+    let run = || place.machines.manifest(&name).unwrap().unwrap().run.unwrap();
+    let first = run();
+    greets(first.ssh.unwrap()).await;
+    first.uplink.as_ref().unwrap().kill(LONG).await.unwrap();
+    assert_eq!(place.machines.observe(&name).await.unwrap(), State::Running);
+    let second = run();
+    assert_ne!(second.uplink, first.uplink);
+    assert_eq!((&second.process, second.ssh), (&first.process, first.ssh));
+    greets(second.ssh.unwrap()).await;
+    assert_eq!(place.machines.observe(&name).await.unwrap(), State::Running);
+    assert_eq!(run().uplink, second.uplink, "one that is there stays");
+
+    // The same by another run of the program, which did not start it.
+    second.uplink.as_ref().unwrap().kill(LONG).await.unwrap();
+    place.again().await;
+    assert_eq!(place.machines.observe(&name).await.unwrap(), State::Running);
+    let third = place.machines.manifest(&name).unwrap().unwrap().run.unwrap();
+    assert_ne!(third.uplink, second.uplink);
+    greets(third.ssh.unwrap()).await;
+    place.end(&name).await;
+    assert!(!third.uplink.unwrap().alive().unwrap());
+}
+
+/// Waits until a guest says hello at that address.
+async fn greets(address: SocketAddr) {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let asked = timeout(Duration::from_secs(5), async {
+            let mut said = [0; 5];
+            TcpStream::connect(address).await?.read_exact(&mut said).await?;
+            Ok::<_, std::io::Error>(said)
+        });
+        match asked.await {
+            Ok(Ok(said)) => return assert_eq!(&said, b"hello"),
+            other => assert!(Instant::now() < deadline, "{address}: {other:?}"),
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
