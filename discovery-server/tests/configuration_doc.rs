@@ -2,34 +2,12 @@
 //! by `UPDATE_DOCS=1 cargo test -p golem-vm-discovery --test configuration_doc`.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-
 use golem_vm_discovery::config::SETTINGS;
+use golem_vm_node::documented;
 
 #[test]
 fn every_setting_is_in_the_documentation() {
-    const BEGIN: &str = "<!-- settings:discovery -->\n";
-    const END: &str = "<!-- end -->\n";
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    if !docs.is_dir() {
-        eprintln!("{} is not there: a published crate has nothing to compare with", docs.display());
-        return;
-    }
-    let path = docs.join("configuration.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).unwrap();
-    let (section, after) = rest.split_once(END).unwrap();
-
-    let mut wanted = format!("\n{}\n", SETTINGS.markdown());
-    if !SETTINGS.ignored.is_empty() {
-        wanted.push_str(&format!("{}\n", SETTINGS.markdown_ignored()));
-    }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, [before, BEGIN, &wanted, END, after].concat()).unwrap();
-    } else {
-        assert!(
-            section == wanted,
-            "docs/configuration.md is out of date; it should say:\n{wanted}"
-        );
-    }
+    let here = env!("CARGO_MANIFEST_DIR");
+    let wanted = SETTINGS.documentation();
+    documented::section(here, "configuration.md", "settings:discovery", &wanted).unwrap();
 }

@@ -9,6 +9,7 @@
 //! | [`settings`] | flag > environment > `.env` > config file > default, each value with its origin |
 //! | [`data_dir`] | the directory of state, and the lock that keeps a second process off it |
 //! | [`key_file`] | the Ed25519 key in it |
+//! | [`documented`] | sections of the documentation that are made from code |
 //! | [`sqlite`] | opening a database: private, durable, migrated |
 //! | [`clock`] | wall time that tests can set |
 //! | `store` | one writer that commits in groups, several readers |
@@ -20,6 +21,7 @@
 
 pub mod clock;
 pub mod data_dir;
+pub mod documented;
 pub mod fail_point;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

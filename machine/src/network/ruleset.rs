@@ -195,22 +195,12 @@ mod tests {
 
     use super::*;
     use crate::network::Destination;
+    use crate::network::text::lines_of as chain;
 
     fn text(rules: &Rules, on_link: &[&str], access: Access) -> String {
         let on_link = on_link.iter().map(|one| one.parse().unwrap()).collect();
         let addressing = Addressing::of(&[7; 16]);
         Ruleset { addressing: &addressing, rules, on_link: &on_link, access }.text()
-    }
-
-    /// The lines of a chain.
-    fn chain<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
-        let head = format!("chain {name} {{");
-        text.lines()
-            .map(str::trim)
-            .skip_while(|line| *line != head)
-            .skip(1)
-            .take_while(|line| *line != "}")
-            .collect()
     }
 
     fn position(lines: &[&str], what: &str) -> usize {

@@ -73,6 +73,19 @@ pub fn chains(out: &mut String, rules: &Rules) {
     );
 }
 
+/// The lines of a chain of a table that was written so, without those around them.
+#[must_use]
+pub fn lines_of<'a>(table: &'a str, chain: &str) -> Vec<&'a str> {
+    let head = format!("chain {chain} {{");
+    table
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| *line != head)
+        .skip(1)
+        .take_while(|line| *line != "}")
+        .collect()
+}
+
 /// A set with these elements.
 pub fn set<T: Display>(
     out: &mut String,

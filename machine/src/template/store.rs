@@ -133,6 +133,12 @@ impl Templates {
         Ok(store)
     }
 
+    /// Whether there is any room for templates.
+    #[must_use]
+    pub const fn are_kept(&self) -> bool {
+        self.budget > 0
+    }
+
     /// The template of that key, if there is one. It counts as used now.
     ///
     /// # Errors
@@ -243,6 +249,15 @@ impl Templates {
     /// When that can't be told.
     pub fn bytes(&self) -> Result<u64, TemplateError> {
         self.directories()?.iter().map(|directory| taken(directory)).sum()
+    }
+
+    /// Removes templates until all are within the budget, which may have been larger: those that were not used for
+    /// longest go first. `in_use` is as for [`remove`](Self::remove).
+    ///
+    /// # Errors
+    /// When one can't be removed.
+    pub fn shrink(&self, in_use: &BTreeSet<PathBuf>) -> Result<(), TemplateError> {
+        self.make_room(0, in_use)
     }
 
     /// Makes room for one of `bytes`: those that were not used for longest go first.

@@ -105,8 +105,17 @@ impl SettingsTable {
             .collect()
     }
 
+    /// All settings and ignored names, as docs/configuration.md has them.
+    #[must_use]
+    pub fn documentation(&self) -> String {
+        if self.ignored.is_empty() {
+            self.markdown()
+        } else {
+            format!("{}\n{}", self.markdown(), self.markdown_ignored())
+        }
+    }
+
     /// The settings as the rows of a Markdown table: name, key in the config file, default, meaning.
-    /// docs/configuration.md holds exactly this text.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut out = String::from(

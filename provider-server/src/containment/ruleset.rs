@@ -174,6 +174,7 @@ pub(super) fn without_meters(listing: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use golem_vm_machine::network::text::lines_of as chain;
     use golem_vm_protocol::KeyPair;
     use proptest::prelude::*;
 
@@ -194,17 +195,6 @@ mod tests {
         let (names, guests) = (names(), BTreeSet::new());
         let set = Ruleset { names: &names, rules, on_link: &on_link, guests: &guests };
         set.text("golem-test")
-    }
-
-    /// The lines of a chain.
-    fn chain<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
-        let head = format!("chain {name} {{");
-        text.lines()
-            .map(str::trim)
-            .skip_while(|line| *line != head)
-            .skip(1)
-            .take_while(|line| *line != "}")
-            .collect()
     }
 
     fn position(lines: &[&str], what: &str) -> usize {

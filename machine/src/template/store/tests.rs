@@ -22,6 +22,7 @@ async fn one_is_there_whole_or_not_at_all() {
     let none = BTreeSet::new();
     let store = Templates::open(&root, 1 << 20).unwrap();
     assert_eq!(store.find(&key("a")).unwrap(), None);
+    assert!(store.are_kept() && !Templates::open(&root, 0).unwrap().are_kept());
     drop(store.begin().await.unwrap());
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 
@@ -90,6 +91,14 @@ async fn the_budget_is_kept_and_what_was_used_last_stays() {
     made(&store, "c", &none).await.unwrap();
     assert!(store.find(&key("b")).unwrap().is_none());
     assert!(store.find(&key("a")).unwrap().is_some() && store.find(&key("c")).unwrap().is_some());
+
+    // A smaller budget holds from the next start on.
+    let store = Templates::open(&directory.path().join("all"), one + one / 2).unwrap();
+    store.shrink(&none).unwrap();
+    assert_eq!(store.list().unwrap().len(), 1);
+    let store = Templates::open(&directory.path().join("all"), 0).unwrap();
+    store.shrink(&none).unwrap();
+    assert_eq!(store.list().unwrap(), []);
 
     let small = Templates::open(&directory.path().join("small"), one / 2).unwrap();
     let error = made(&small, "a", &none).await.unwrap_err();

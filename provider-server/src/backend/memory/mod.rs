@@ -8,8 +8,11 @@
 //! and the SSH server of one that begins with `deaf-` never answers.
 
 mod abilities;
+mod handle;
+mod images;
 mod kept;
 mod script;
+mod watching;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,8 +30,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::{
     Backend, BackendError, BackendKind, Capabilities, CloneInstance, Console, Containment,
     DiskRoom, DiskUse, DiskWatch, EndedBy, ImageDigest, ImageStore, InstanceId, InstanceSpec,
-    Metering, NotifyGuest, Observation, ProgressSender, Resize, Snapshots, Suspend, Usage,
-    WantedImage,
+    Metering, NotifyGuest, Observation, ProgressSender, Resize, Snapshots, Suspend,
 };
 use crate::fail_point::{self, FailPoint};
 use abilities::Contents;
@@ -176,109 +178,6 @@ impl MemoryBackend {
         Ok(())
     }
 
-    /// Where the sshd of every running instance is from now on: a test's own listener.
-    pub fn set_ssh(&self, address: SocketAddr) {
-        self.lock().ssh = address;
-    }
-
-    /// What [`Backend::probe`] finds.
-    #[must_use]
-    pub fn capabilities(&self) -> Capabilities {
-        self.lock().capabilities.clone()
-    }
-
-    /// The same in the place of a backend of that kind, with that isolation.
-    #[must_use]
-    pub fn standing_for(self, kind: BackendKind, isolation: Isolation) -> Self {
-        let mut state = self.lock();
-        state.kind = kind;
-        state.capabilities.isolation = isolation;
-        drop(state);
-        self
-    }
-
-    /// What [`Backend::probe`] finds from now on.
-    pub fn set_capabilities(&self, capabilities: Capabilities) {
-        self.lock().capabilities = capabilities;
-    }
-
-    /// Makes an image known, as if it had been built; `size` in bytes.
-    pub fn add_image(&self, digest: ImageDigest, size: u64) {
-        self.lock().images.insert(digest, size);
-    }
-
-    /// Appends to what happens to the next calls of `method`: each call takes one.
-    pub fn script(&self, method: Method, fault: Fault) {
-        self.lock().script.entry(method).or_default().push_back(fault);
-    }
-
-    /// From now on every call is answered with [`BackendError::Unavailable`] and this text; with
-    /// `None` the backend answers again.
-    pub fn set_unavailable(&self, reason: Option<&str>) {
-        self.lock().unavailable = reason.map(str::to_owned);
-    }
-
-    /// How often `method` was called so far, failures included.
-    #[must_use]
-    pub fn calls(&self, method: Method) -> usize {
-        self.lock().calls.get(&method).copied().unwrap_or(0)
-    }
-
-    /// The spec that the instance was made with, if there is one.
-    #[must_use]
-    pub fn spec(&self, id: InstanceId) -> Option<InstanceSpec> {
-        self.lock().instances.get(&id).map(|instance| instance.spec.clone())
-    }
-
-    /// What the instance uses of its disk from now on.
-    pub fn set_disk_use(&self, id: InstanceId, used: DiskUse) {
-        self.lock().disk_uses.insert(id, used);
-    }
-
-    /// What is free of the host's disk from now on.
-    pub fn set_disk_room(&self, room: DiskRoom) {
-        self.lock().disk_room = Some(room);
-    }
-
-    /// The instance ends by itself. Does nothing if it is not there.
-    pub fn set_stopped(&self, id: InstanceId, exit_code: i64, out_of_memory: bool) {
-        if let Some(instance) = self.lock().instances.get_mut(&id) {
-            instance.power =
-                Power::Off { exit_code: Some(exit_code), out_of_memory, by: EndedBy::Unknown };
-        }
-    }
-
-    /// The guest shuts itself down, and that can be told. Does nothing if it is not there.
-    pub fn set_shut_down(&self, id: InstanceId) {
-        if let Some(instance) = self.lock().instances.get_mut(&id) {
-            instance.power =
-                Power::Off { exit_code: Some(0), out_of_memory: false, by: EndedBy::Guest };
-        }
-    }
-
-    /// The instance can't be used any more. Does nothing if it is not there.
-    pub fn set_broken(&self, id: InstanceId, reason: &str) {
-        if let Some(instance) = self.lock().instances.get_mut(&id) {
-            instance.broken = Some(reason.to_owned());
-        }
-    }
-
-    /// Somebody else removed the instance.
-    pub fn set_absent(&self, id: InstanceId) {
-        self.lock().instances.remove(&id);
-    }
-
-    /// What is said from now on at the first start of each instance.
-    pub fn set_words(&self, words: &[&str]) {
-        self.lock().words = words.iter().map(|&word| word.to_owned()).collect();
-    }
-
-    /// What was shown to people inside instances, the oldest first.
-    #[must_use]
-    pub fn told(&self) -> Vec<(InstanceId, String)> {
-        self.lock().told.clone()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -378,9 +277,6 @@ pub fn digest_of(name: &str) -> ImageDigest {
 
 /// Where nobody listens: port 0 can't be connected to.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// Size in bytes of the images made here.
-const IMAGE_SIZE: u64 = 1 << 20;
 
 #[async_trait]
 impl Backend for MemoryBackend {
@@ -519,92 +415,6 @@ impl Backend for MemoryBackend {
 
     fn metering(&self) -> Option<&dyn Metering> {
         Some(self)
-    }
-}
-
-#[async_trait]
-impl ImageStore for MemoryBackend {
-    async fn build(
-        &self,
-        name: &str,
-        progress: ProgressSender,
-    ) -> Result<ImageDigest, BackendError> {
-        let _ = progress.send(format!("building {name}")).await;
-        self.call(Method::Build, |state| {
-            let digest = digest_of(name);
-            state.images.insert(digest.clone(), IMAGE_SIZE);
-            Ok(digest)
-        })
-        .await
-    }
-
-    async fn pull(
-        &self,
-        wanted: &WantedImage,
-        progress: ProgressSender,
-    ) -> Result<ImageDigest, BackendError> {
-        let reference = wanted.reference.as_str();
-        let _ = progress.send(format!("pulling {reference}")).await;
-        self.call(Method::Pull, |state| {
-            let digest = digest_of(reference);
-            state.images.insert(digest.clone(), IMAGE_SIZE);
-            Ok(digest)
-        })
-        .await
-    }
-
-    async fn size(&self, digest: &ImageDigest) -> Result<Option<u64>, BackendError> {
-        self.call(Method::Size, |state| Ok(state.images.get(digest).copied())).await
-    }
-
-    async fn remove(&self, _name: &str, digest: &ImageDigest) -> Result<(), BackendError> {
-        self.call(Method::Remove, |state| {
-            state.images.remove(digest);
-            Ok(())
-        })
-        .await
-    }
-}
-
-#[async_trait]
-impl DiskWatch for MemoryBackend {
-    async fn room(&self) -> Result<Option<DiskRoom>, BackendError> {
-        Ok(self.lock().disk_room)
-    }
-
-    async fn disk_use(&self, id: InstanceId, _most_files: u64) -> Result<DiskUse, BackendError> {
-        Ok(self.lock().disk_uses.get(&id).copied().unwrap_or_default())
-    }
-}
-
-#[async_trait]
-impl NotifyGuest for MemoryBackend {
-    async fn notify(&self, id: InstanceId, line: &str) -> Result<(), BackendError> {
-        self.call(Method::Notify, |state| {
-            state.instance(id)?;
-            state.told.push((id, line.to_owned()));
-            Ok(())
-        })
-        .await
-    }
-}
-
-#[async_trait]
-impl Metering for MemoryBackend {
-    async fn usage(&self, id: InstanceId) -> Result<Usage, BackendError> {
-        self.call(Method::Usage, |state| {
-            let limits = state.instance(id)?.spec.limits;
-            Ok(Usage {
-                cpu_percent: 1.0,
-                memory_used_bytes: 32 << 20,
-                memory_limit_bytes: limits.memory_mib << 20,
-                processes: 5,
-                network_received_bytes: 1000,
-                network_sent_bytes: 1000,
-                disk_used_bytes: Some(1 << 20),
-            })
-        })
-        .await
     }
 }
 

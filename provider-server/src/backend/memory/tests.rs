@@ -2,6 +2,7 @@
 
 use golem_vm_protocol::VmId;
 
+use super::images::IMAGE_SIZE;
 use super::*;
 use crate::backend::{Confinement, Egress, Limits};
 
