@@ -28,6 +28,15 @@ impl Outcome {
     /// If it has not ended after three minutes.
     #[must_use]
     pub fn of(command: &mut Command, input: &[u8]) -> Self {
+        Self::within(DEADLINE, command, input)
+    }
+
+    /// The same for what may take that long.
+    ///
+    /// # Panics
+    /// If it has not ended then.
+    #[must_use]
+    pub fn within(deadline: Duration, command: &mut Command, input: &[u8]) -> Self {
         let text = shown(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
@@ -43,12 +52,12 @@ impl Outcome {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
-            if began.elapsed() > DEADLINE {
+            if began.elapsed() > deadline {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 panic!(
                     "not at its end after {} s: {text}\n{}{}",
-                    DEADLINE.as_secs(),
+                    deadline.as_secs(),
                     stdout.join().unwrap(),
                     stderr.join().unwrap()
                 );

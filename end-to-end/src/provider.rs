@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -21,6 +22,8 @@ use crate::waiting::{eventually, within};
 const PORTS: u16 = 6;
 /// Longest until a provider has come to rest.
 const SETTLE: Duration = Duration::from_secs(120);
+/// Longest that an image may take to be built: one for machines is a whole Debian.
+const BUILT: Duration = Duration::from_secs(900);
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -181,7 +184,7 @@ impl Provider {
     fn build_image(&self) {
         let lock = File::create(std::env::temp_dir().join("golem-end-to-end-image.lock")).unwrap();
         lock.lock().unwrap();
-        self.run(&["image", "build", &self.image]).done();
+        Outcome::within(BUILT, &mut self.command(&["image", "build", &self.image]), b"").done();
     }
 
     /// Starts it and waits until it is ready.
@@ -225,12 +228,18 @@ impl Provider {
         self.place = self.place.clone().with_docker_host(docker_host);
     }
 
+    /// One of the owner's commands.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.command(program("golem-provider"));
+        command.args(arguments).envs(self.settings.iter().cloned());
+        command
+    }
+
     /// Runs one of the owner's commands.
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Outcome {
-        let mut command = self.place.command(program("golem-provider"));
-        command.args(arguments).envs(self.settings.iter().cloned());
-        Outcome::of(&mut command, b"")
+        Outcome::of(&mut self.command(arguments), b"")
     }
 
     /// What `golem-provider status --json` says.

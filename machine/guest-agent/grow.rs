@@ -24,7 +24,7 @@ pub(crate) fn grow() -> Result<(), String> {
 ///
 /// # Errors
 /// What the kernel says.
-pub(crate) fn grow_at_once() -> io::Result<bool> {
+fn grow_at_once() -> io::Result<bool> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let Some(root) = root(&mounts).filter(|root| root.kind == "ext4") else { return Ok(false) };
     let device = fs::canonicalize(&root.device)?;

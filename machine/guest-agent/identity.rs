@@ -100,8 +100,6 @@ impl Identity {
         }
         let interface = network::interface(self.network_before.as_ref(), root)
             .ok_or_else(|| ("network", "the guest has no network interface".to_owned()))?;
-        // Its owner sees the size that was rented. What does not work at once is tried again later, with more time.
-        let _ = crate::grow::grow_at_once();
         self.network.take(&interface).run().map_err(|why| ("network", why))?;
         // The journal goes by the machine id that it has read at its start.
         let journal = Run::new("systemctl", &["try-restart", "systemd-journald.service"]);

@@ -6,6 +6,7 @@
 
 mod containment;
 mod ground;
+mod machines;
 mod scenario;
 
 use ground::Ground;
@@ -30,7 +31,8 @@ fn on_a_real_multipass() {
 
 #[test]
 fn on_qemu() {
-    let Some(ground) = Ground::qemu() else { return };
+    let Some(mut ground) = Ground::qemu() else { return };
+    machines::hostile_and_killed(&mut ground.market);
     scenario::run(ground);
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Key, Template, Templates, make, nobody};
+use super::{Key, Template, TemplateError, Templates, make, nobody};
 use crate::seed::HostKey;
 use crate::vm::{Base, Settings};
 
@@ -144,6 +144,19 @@ impl Keeper {
     /// That image is gone: no template of it is made any more, and the one that is being made goes when it is there.
     pub fn image_gone(&self, image: &str) {
         self.shared.state().image_gone(image);
+    }
+
+    /// Makes no more templates, and ends the one that it is at.
+    ///
+    /// # Errors
+    /// When its machine can't be ended, or its files can't be removed. Call it again.
+    pub async fn stop(
+        &self,
+        templates: &Templates,
+        settings: &Settings,
+    ) -> Result<(), TemplateError> {
+        self.task.abort();
+        make::clear_up(templates, settings).await
     }
 
     /// What has become of it; `None` when it is not wanted, or made.

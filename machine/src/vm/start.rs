@@ -211,7 +211,11 @@ impl Held<'_> {
 
 /// What its process may use, guest and all.
 fn group_limits(manifest: &Manifest, born: &Born) -> GroupLimits {
-    let memory_mib = born.size.memory_mib + overhead_mib(born.platform.accelerator);
+    let guest_mib = born.size.memory_mib;
+    // What its template has never used, the kernel fills into the template's memory when a clone first touches it, and
+    // counts it as that clone's: once for all clones, and beside what is the clone's own.
+    let template_mib = if manifest.resuming.is_some() { guest_mib } else { 0 };
+    let memory_mib = guest_mib + template_mib + overhead_mib(born.platform.accelerator);
     GroupLimits {
         memory_bytes: memory_mib << 20,
         cpu_millis: manifest.cpu_millis,

@@ -123,6 +123,9 @@ impl Provider {
             tracing::info!("ended; nothing of this provider is left but its data directory");
         } else {
             lower_if_unused(&running).await;
+            for present in running.backends.there() {
+                present.backend.rest().await;
+            }
             tracing::info!("ended; VMs and their SSH sessions go on");
         }
         Ok(())

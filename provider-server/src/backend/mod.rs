@@ -356,6 +356,10 @@ pub trait Backend: Send + Sync + 'static {
     /// there is nothing.
     async fn clean_up(&self) -> Result<(), BackendError>;
 
+    /// Ends what it does by itself and for no instance: the program ends, and instances go on. What can't be ended now
+    /// is at the next start.
+    async fn rest(&self) {}
+
     /// Why nothing can be said of instances that are not seen, although it answers, where that is so: it is not
     /// the engine on which they were made. Its owner is told, and nothing is offered meanwhile. `None` where that
     /// can't happen.

@@ -234,7 +234,13 @@ impl Backend for QemuBackend {
     }
 
     async fn clean_up(&self) -> Result<(), BackendError> {
-        Ok(())
+        self.resuming.clean_up(&self.machines).await
+    }
+
+    async fn rest(&self) {
+        if let Err(error) = self.resuming.clean_up(&self.machines).await {
+            tracing::warn!("a template that was being made is still there: {error}");
+        }
     }
 
     fn traffic_guard(&self) -> Option<&dyn TrafficGuard> {

@@ -27,8 +27,9 @@ const AT_A_TIME: usize = 2;
 const QUIET: Duration = Duration::from_secs(60);
 /// Memory that has to be left when one is made, in MiB.
 const LEFT_MIB: u64 = 512;
-/// After how long a resumed guest's file system is grown: its owner's first login comes first.
-const GROWN_AFTER: Duration = Duration::from_secs(2);
+/// After how long a resumed guest's file system is grown: its owner's first login comes first, which would take half as
+/// long again beside it, emulated.
+const GROWN_AFTER: Duration = Duration::from_secs(3);
 /// How long that may take.
 const GROWN: Duration = Duration::from_secs(600);
 /// The size of which an image gets a template when it is there: what is asked for when nothing else is said.
@@ -107,12 +108,8 @@ impl Resuming {
         let program = program_digest(&settings.platform.qemu.binary)
             .map_err(|error| lost(format!("QEMU can't be read: {error}")))?;
         let in_use = machines.lie_on().map_err(unavailable)?;
-        let known: BTreeSet<_> = images
-            .list()
-            .map_err(|error| lost(error.to_string()))?
-            .into_iter()
-            .map(|image| image.digest.to_string())
-            .collect();
+        let images = images.list().map_err(|error| lost(error.to_string()))?;
+        let known: BTreeSet<_> = images.iter().map(|image| image.digest.to_string()).collect();
         let fits =
             |key: &Key| key.is_current(&settings.platform, &program) && known.contains(&key.image);
         templates.tidy(&in_use, fits).map_err(|error| lost(error.to_string()))?;
@@ -121,7 +118,13 @@ impl Resuming {
         let around = Around { machines: Arc::clone(machines), busy: Arc::clone(&busy) };
         let keeper = Keeper::begin(Arc::clone(&templates), settings, around);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Self { templates, keeper, program, busy, turns: Semaphore::new(processors * AT_A_TIME) })
+        let turns = Semaphore::new(processors * AT_A_TIME);
+        let resuming = Self { templates, keeper, program, busy, turns };
+        // Images that came while the provider did not run, and templates that fitted no more.
+        for image in &images {
+            resuming.image_came(image, machines);
+        }
+        Ok(resuming)
     }
 
     /// Has a machine that is to be made lie on the template of its image and size; if there is none, one is made for
@@ -148,11 +151,14 @@ impl Resuming {
         self.keeper.want(Wanted { key, base, disk_bytes: image.virtual_size });
     }
 
-    /// Has the template of an image that is new made in the usual size.
+    /// Has the template of an image made in the usual size, if there is none.
     pub(super) fn image_came(&self, image: &Image, machines: &Machines) {
         if image.has_agent {
             let digest = image.digest.to_string();
             let key = Key::new(&digest, &machines.settings().platform, &self.program, USUAL);
+            if matches!(self.templates.find(&key), Ok(Some(_))) {
+                return;
+            }
             let base = super::spec::base(image);
             self.keeper.want(Wanted { key, base, disk_bytes: image.virtual_size });
         }
@@ -162,6 +168,12 @@ impl Resuming {
     pub(super) fn of_image(&self, digest: &str) -> Result<Vec<ImageTemplate>, BackendError> {
         let all = self.templates.list().map_err(|error| BackendError::Failed(error.to_string()))?;
         Ok(of_image(all.into_iter().map(|template| template.facts), digest))
+    }
+
+    /// Makes no more templates, and removes the one that was being made.
+    pub(super) async fn clean_up(&self, machines: &Machines) -> Result<(), BackendError> {
+        let stopped = self.keeper.stop(&self.templates, machines.settings()).await;
+        stopped.map_err(|error| BackendError::Failed(error.to_string()))
     }
 
     /// Removes what is left of an image that is gone.
