@@ -78,6 +78,8 @@ pub struct Keeper {
 struct Shared {
     state: Mutex<State>,
     woken: Notify,
+    /// Whether there is no room for any.
+    none_kept: bool,
 }
 
 #[derive(Debug, Default)]
@@ -114,21 +116,31 @@ impl Shared {
 }
 
 impl Keeper {
-    /// Begins to keep these templates, for machines of these settings. What an earlier one was at when it was cut off
-    /// is ended first.
+    /// Begins to keep these templates, for machines of these settings: within their budget from now on. What an earlier
+    /// one was at when it was cut off is ended first.
     #[must_use]
     pub fn begin(
         templates: Arc<Templates>,
         settings: Settings,
         surroundings: impl Surroundings,
     ) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shrunk = surroundings
+            .in_use()
+            .and_then(|in_use| templates.shrink(&in_use).map_err(|error| error.to_string()));
+        if let Err(error) = shrunk {
+            tracing::warn!("templates take more of the disk than they may: {error}");
+        }
+        let none_kept = !templates.are_kept();
+        let shared = Arc::new(Shared { none_kept, ..Shared::default() });
         let work = work(Arc::clone(&shared), templates, settings, surroundings);
         Self { shared, task: tokio::spawn(work) }
     }
 
-    /// Has that template made, unless it is there, waits already, or could not be made within the last hour.
+    /// Has that template made, unless none are kept, it is there, waits already, or could not be made within the last hour.
     pub fn want(&self, wanted: Wanted) {
+        if self.shared.none_kept {
+            return;
+        }
         let mut state = self.shared.state();
         let name = wanted.key.directory();
         let failed = state.failed.get(&name).is_some_and(|(at, _)| at.elapsed() < AGAIN);
@@ -280,5 +292,18 @@ mod tests {
         // Nothing of that is left for the next one.
         state.waiting.push_back(wanted("a"));
         assert!(state.begin(&wanted("a")) && !state.in_vain);
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_room_for_any_none_is_wanted() {
+        let keeper = |none_kept| {
+            let shared = Arc::new(Shared { none_kept, ..Shared::default() });
+            Keeper { shared, task: tokio::spawn(async {}) }
+        };
+        for (none_kept, progress) in [(true, None), (false, Some(Progress::Waits))] {
+            let keeper = keeper(none_kept);
+            keeper.want(wanted("a"));
+            assert_eq!(keeper.progress(&key("a")), progress);
+        }
     }
 }

@@ -29,6 +29,8 @@ enum Why {
     NoAgent,
     /// Its disk is a copy of another machine's.
     Copy,
+    /// There are no templates here.
+    NoneKept,
     /// There is no template of its size.
     NoTemplate,
 }
@@ -40,6 +42,7 @@ impl Why {
             Self::CloudInit => "so that its cloud-init is run",
             Self::NoAgent => "its image has no templates",
             Self::Copy => "its disk is a copy",
+            Self::NoneKept => "this provider keeps no templates",
             Self::NoTemplate => "no template of this size yet",
         }
     }
@@ -99,6 +102,8 @@ impl QemuBackend {
             Why::Copy
         } else if manifest.is_some_and(|manifest| !manifest.has_agent) {
             Why::NoAgent
+        } else if self.owner.templates_mib == 0 {
+            Why::NoneKept
         } else {
             Why::NoTemplate
         }
@@ -163,7 +168,14 @@ mod tests {
             "booting (so that its cloud-init is run)"
         );
         // golem shows no more of it.
-        for why in [Why::NotResumed, Why::CloudInit, Why::NoAgent, Why::Copy, Why::NoTemplate] {
+        for why in [
+            Why::NotResumed,
+            Why::CloudInit,
+            Why::NoAgent,
+            Why::Copy,
+            Why::NoneKept,
+            Why::NoTemplate,
+        ] {
             assert!(booting(why, Accelerator::Tcg).len() <= 100, "{why:?}");
         }
     }
