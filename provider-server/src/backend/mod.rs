@@ -116,6 +116,16 @@ pub enum EndedBy {
     Host,
 }
 
+/// How far an instance is that was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Started {
+    /// It comes up: its SSH server will answer in time.
+    #[default]
+    Boots,
+    /// Its SSH server listens: it goes on where that was seen.
+    Ready,
+}
+
 /// What was seen when a backend was asked about an instance. "Could not ask" is not among them:
 /// that is [`BackendError::Unavailable`], and says nothing about the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -319,8 +329,9 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         spec: &InstanceSpec,
         _progress: ProgressSender,
-    ) -> Result<(), BackendError> {
-        self.start(spec.id).await
+    ) -> Result<Started, BackendError> {
+        self.start(spec.id).await?;
+        Ok(Started::Boots)
     }
 
     /// Makes these the keys that may log in, in place of those it was made with, whether it runs or

@@ -30,7 +30,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::{
     Backend, BackendError, BackendKind, Capabilities, CloneInstance, Console, Containment,
     DiskRoom, DiskUse, DiskWatch, EndedBy, ImageDigest, ImageStore, InstanceId, InstanceSpec,
-    Metering, NotifyGuest, Observation, ProgressSender, Resize, Snapshots, Suspend,
+    Metering, NotifyGuest, Observation, ProgressSender, Resize, Snapshots, Started, Suspend,
 };
 use crate::fail_point::{self, FailPoint};
 use abilities::Contents;
@@ -325,12 +325,13 @@ impl Backend for MemoryBackend {
         &self,
         spec: &InstanceSpec,
         progress: ProgressSender,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Started, BackendError> {
         let words = self.lock().words.clone();
         for word in words {
             let _ = progress.send(word).await;
         }
-        self.start(spec.id).await
+        self.start(spec.id).await?;
+        Ok(Started::Boots)
     }
 
     async fn authorize(&self, id: InstanceId, keys: &[SshPublicKey]) -> Result<(), BackendError> {

@@ -40,7 +40,7 @@ use golem_vm_protocol::vm::SshPublicKey;
 use super::{
     Backend, BackendError, BackendKind, Capabilities, CloneInstance, Console, EndedBy, ImageDigest,
     ImageStore, InstanceId, InstanceSpec, Metering, NotifyGuest, Observation, ProgressSender,
-    Resize, Snapshots, Suspend,
+    Resize, Snapshots, Started, Suspend,
 };
 use crate::containment::TrafficGuard;
 
@@ -181,14 +181,14 @@ impl Backend for QemuBackend {
     }
 
     async fn start(&self, id: InstanceId) -> Result<(), BackendError> {
-        self.begin(id, None).await
+        self.begin(id, None).await.map(drop)
     }
 
     async fn first_start(
         &self,
         spec: &InstanceSpec,
         progress: ProgressSender,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Started, BackendError> {
         self.begin(spec.id, Some((spec, &progress))).await
     }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::{QemuBackend, spec};
-use crate::backend::{BackendError, InstanceId, InstanceSpec, ProgressSender};
+use crate::backend::{BackendError, InstanceId, InstanceSpec, ProgressSender, Started};
 
 /// A boot that takes longer is not measured: nobody would wait for it.
 const LONGEST_BOOT: Duration = Duration::from_secs(600);
@@ -63,7 +63,7 @@ impl QemuBackend {
         &self,
         id: InstanceId,
         first: Option<(&InstanceSpec, &ProgressSender)>,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Started, BackendError> {
         self.consoles.end(id);
         let name = spec::name(id)?;
         let has_template = self.resuming.has_template(&name, &self.machines);
@@ -76,8 +76,8 @@ impl QemuBackend {
         if has_template {
             say("resuming a template".to_owned()).await;
         }
-        if self.resuming.start(&name, &self.machines).await {
-            return Ok(());
+        if let Some(started) = self.resuming.start(&name, &self.machines).await {
+            return Ok(started);
         }
         let (is_first, began) = (self.boots_first(&name).await, Instant::now());
         if let Some((spec, _)) = first.filter(|_| is_first) {
@@ -88,7 +88,7 @@ impl QemuBackend {
         if is_first {
             self.measure_boot(&name, began);
         }
-        Ok(())
+        Ok(Started::Boots)
     }
 
     fn why_it_boots(&self, name: &MachineName, spec: &InstanceSpec, has_template: bool) -> Why {

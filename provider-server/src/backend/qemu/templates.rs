@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::unavailable;
-use crate::backend::{BackendError, ImageTemplate};
+use crate::backend::{BackendError, ImageTemplate, Started};
 
 /// How many are resumed at a time, for each of the host's processors: their first second is work.
 const AT_A_TIME: usize = 2;
@@ -188,16 +188,20 @@ impl Resuming {
         }
     }
 
-    /// Starts a machine that lies on a template and has never run, from there. Whether it did: otherwise it boots.
-    pub(super) async fn start(&self, name: &MachineName, machines: &Arc<Machines>) -> bool {
+    /// Starts a machine that lies on a template and has never run, from there. `None`: it has to boot.
+    pub(super) async fn start(
+        &self,
+        name: &MachineName,
+        machines: &Arc<Machines>,
+    ) -> Option<Started> {
         self.busy.note();
-        let Some(template) = self.template_of(name, machines) else { return false };
-        let Ok(_turn) = self.turns.acquire().await else { return false };
+        let template = self.template_of(name, machines)?;
+        let _turn = self.turns.acquire().await.ok()?;
         let memory = match self.templates.memory(&template).await {
             Ok(memory) => memory,
             Err(error) => {
                 tracing::warn!(machine = %name, "boots: {error}");
-                return false;
+                return None;
             }
         };
         match machines.resume(name, &template, &memory).await {
@@ -210,13 +214,13 @@ impl Resuming {
                         tracing::warn!(machine = %name, "its file system grows at its next boot: {error}");
                     }
                 });
-                true
+                Some(Started::Ready)
             }
             // It runs already.
-            Ok(None) => true,
+            Ok(None) => Some(Started::Boots),
             Err(error) => {
                 tracing::warn!(machine = %name, "boots: {error}");
-                false
+                None
             }
         }
     }

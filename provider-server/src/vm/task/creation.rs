@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::{BACKEND_DEADLINE, Task, deadlined, failure_code, time_left, within};
-use crate::backend::{BackendError, Observation};
+use crate::backend::{BackendError, Observation, Started};
 use crate::fail_point::{self, FailPoint};
 use crate::vm::VmRecord;
 use crate::vm::readiness::ssh_answers;
@@ -53,8 +53,9 @@ impl Step {
         self,
         task: &mut Task,
         record: &VmRecord,
+        before: Reached,
         deadline: Instant,
-    ) -> Result<Told, CreationEnd> {
+    ) -> Result<Reached, CreationEnd> {
         let backend = Arc::clone(&task.backend);
         match self {
             Self::Instance => match record.clone_of {
@@ -71,19 +72,18 @@ impl Step {
                 let spec = record.instance_spec();
                 let start = within(limit, backend.first_start(&spec, progress));
                 let (started, told) = tokio::join!(start, task.pass_on(words));
-                started.map_err(failure_code)?;
-                return Ok(told);
+                return Ok(Reached { told, started: started.map_err(failure_code)? });
             }
             Self::Access => {
                 let abandon = task.abandon.clone();
                 tokio::select! {
                     biased;
                     () = abandon.cancelled() => return Err(CreationEnd::Abandoned),
-                    connected = task.connect(record, deadline) => connected?,
+                    connected = task.connect(record, before.started, deadline) => connected?,
                 }
             }
         }
-        Ok(Told(false))
+        Ok(Reached::default())
     }
 
     async fn undo(self, task: &mut Task, record: &VmRecord) -> Result<(), BackendError> {
@@ -99,9 +99,13 @@ impl Step {
     }
 }
 
-/// Whether the backend has said what takes its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told(bool);
+/// What the next step has to know of the one before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    /// Whether the backend has said what takes its time.
+    told: bool,
+    started: Started,
+}
 
 /// How many of a backend's words may wait to be written down.
 const WORDS: usize = 4;
@@ -169,26 +173,27 @@ impl Task {
         begun: &mut Vec<Step>,
         deadline: Instant,
     ) -> Result<(), CreationEnd> {
-        let mut told = Told(false);
+        let mut before = Reached::default();
         for step in Step::ALL {
             if self.abandon.is_cancelled() {
                 return Err(CreationEnd::Abandoned);
             }
             // What the backend has said is what is waited for.
-            if step != Step::Access || told == Told(false) {
+            if step != Step::Access || !before.told {
                 self.phase(step.phase()).await;
             }
             begun.push(step);
-            told = step.perform(self, record, deadline).await?;
+            before = step.perform(self, record, before, deadline).await?;
             fail_point::reached(step.done());
         }
         Ok(())
     }
 
-    /// Finds the running instance, waits until SSH answers, and leads the VM's port to it.
+    /// Finds the running instance, waits until SSH answers unless it is known to, and leads the VM's port to it.
     pub(super) async fn connect(
         &mut self,
         record: &VmRecord,
+        started: Started,
         deadline: Instant,
     ) -> Result<(), (ErrorCode, String)> {
         let backend = Arc::clone(&self.backend);
@@ -208,10 +213,11 @@ impl Task {
                 return Err((ErrorCode::CreateFailed, "it does not go on".to_owned()));
             }
         };
+        // One that is cut off can't answer anybody.
+        let waits = started == Started::Boots && record.quarantined_at.is_none();
         let readiness = tokio::select! {
-            // One that is cut off can't answer anybody.
-            ready = ssh_answers(target, deadline), if record.quarantined_at.is_none() => ready,
-            ended = self.ended_early(record), if record.quarantined_at.is_none() => Err(ended),
+            ready = ssh_answers(target, deadline), if waits => ready,
+            ended = self.ended_early(record), if waits => Err(ended),
             else => Ok(()),
         };
         readiness.map_err(|last| {
@@ -241,11 +247,11 @@ impl Task {
     }
 
     /// Writes down what the backend says, as long as it may say something.
-    async fn pass_on(&self, mut words: mpsc::Receiver<String>) -> Told {
-        let mut told = Told(false);
+    async fn pass_on(&self, mut words: mpsc::Receiver<String>) -> bool {
+        let mut told = false;
         while let Some(said) = words.recv().await {
             self.phase(said).await;
-            told = Told(true);
+            told = true;
         }
         told
     }

@@ -7,7 +7,7 @@ use golem_vm_protocol::vm::{Actor, Cause};
 use tokio::time::Instant;
 
 use super::{BACKEND_DEADLINE, Task, instance_is_gone, within};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Started};
 use crate::fail_point::{self, FailPoint};
 use crate::vm::history::Reason;
 use crate::vm::state::AfterStop;
@@ -42,7 +42,7 @@ impl Task {
         let outcome = match self.start_instance(&record, deadline).await {
             Ok(()) => {
                 fail_point::reached(FailPoint::StartStarted);
-                self.connect(&record, deadline).await
+                self.connect(&record, Started::Boots, deadline).await
             }
             Err(failure) => Err(failure),
         };
