@@ -110,12 +110,13 @@ impl Identity {
 
     /// The journal goes on in a directory of the new name, where it is looked for; its boot is this machine's.
     fn take_journal(&self, root: &Path, before: &str) {
+        if !is_machine_id(before) {
+            return;
+        }
+        // There is one of the two, or none.
         for journals in ["/var/log/journal", "/run/log/journal"] {
             let journals = below(root, journals);
-            if is_machine_id(before) {
-                // There is one of the two, or none.
-                let _ = fs::rename(journals.join(before), journals.join(&self.machine_id));
-            }
+            let _ = fs::rename(journals.join(before), journals.join(&self.machine_id));
         }
     }
 

@@ -49,12 +49,14 @@ pub(crate) fn serve(guest: &Guest) {
 
 /// Does what a clone can do when somebody has logged in: emulated, each of these takes as long as a login.
 fn do_later(commands: Vec<Run>) {
-    if !commands.is_empty() {
-        std::thread::spawn(move || {
-            std::thread::sleep(LATER);
-            commands.into_iter().for_each(|command| drop(command.run()));
-        });
+    if commands.is_empty() {
+        return;
     }
+    // Where there can't be a thread, the next boot does them.
+    let _ = std::thread::Builder::new().spawn(move || {
+        std::thread::sleep(LATER);
+        commands.into_iter().for_each(|command| drop(command.run()));
+    });
 }
 
 /// By what the kernel says and not by udev's links, which come later.

@@ -51,6 +51,8 @@ pub(super) fn at_most(as_root: bool) -> super::at_most::AtMost {
 
 /// Where things are kept in the provider's directory.
 const DIRECTORY: &str = "qemu";
+/// Longest that the program's end may wait for the end of what it does by itself. Usual is a second.
+const REST: Duration = Duration::from_secs(15);
 
 /// What the owner decided that matters to machines.
 #[derive(Debug, Clone)]
@@ -238,8 +240,12 @@ impl Backend for QemuBackend {
     }
 
     async fn rest(&self) {
-        if let Err(error) = self.resuming.clean_up(&self.machines).await {
-            tracing::warn!("a template that was being made is still there: {error}");
+        let ended = tokio::time::timeout(REST, self.resuming.clean_up(&self.machines)).await;
+        let ended = ended.unwrap_or_else(|_| {
+            Err(BackendError::Unavailable(format!("not within {} s", REST.as_secs())))
+        });
+        if let Err(error) = ended {
+            tracing::warn!("a template that was being made goes at the next start only: {error}");
         }
     }
 
