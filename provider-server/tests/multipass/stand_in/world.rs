@@ -301,19 +301,19 @@ impl World {
 
     /// Leaves a mark that something was done that must not be.
     pub(crate) fn mark(&self, what: &str) {
-        let mut marks =
-            File::options().create(true).append(true).open(self.directory.join("marks")).unwrap();
-        writeln!(marks, "{what}").unwrap();
+        self.append("marks", what);
     }
 
     /// Writes the call down.
     pub(crate) fn note(&self, words: &[&str]) {
-        let mut log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.directory.join("calls.jsonl"))
-            .unwrap();
-        writeln!(log, "{}", serde_json::json!(words)).unwrap();
+        self.append("calls.jsonl", &serde_json::json!(words).to_string());
+    }
+
+    /// In one piece: others may be writing to it as well.
+    fn append(&self, file: &str, line: &str) {
+        let path = self.directory.join(file);
+        let mut file = File::options().create(true).append(true).open(path).unwrap();
+        file.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 }
 
