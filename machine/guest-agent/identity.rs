@@ -7,6 +7,7 @@ use crate::files::{Staged, below};
 use crate::kernel;
 use crate::network::{self, Network};
 use crate::run::Run;
+use crate::settle::CLOCK_SERVICE;
 use crate::sshd;
 use crate::wire::{Fields, tag};
 
@@ -100,12 +101,12 @@ impl Identity {
         }
         let interface = network::interface(self.network_before.as_ref(), root)
             .ok_or_else(|| ("network", "the guest has no network interface".to_owned()))?;
-        self.network.take(&interface).run().map_err(|why| ("network", why))?;
+        self.network.take(&interface, root).map_err(|why| ("network", why))?;
         // The journal goes by the machine id that it has read at its start.
         let journal = Run::new("systemctl", &["try-restart", "systemd-journald.service"]);
-        // Stopped in the template: all that were due since it was made would run at once.
-        let timers = Run::new("systemctl", &["start", "timers.target"]);
-        Ok(network::reload(root).into_iter().chain([journal, timers]).collect())
+        // Stopped in the template: all timers that were due since it was made would run at once.
+        let stopped = Run::new("systemctl", &["start", "timers.target", CLOCK_SERVICE]);
+        Ok(network::reload(root).into_iter().chain([journal, stopped]).collect())
     }
 
     /// The journal goes on in a directory of the new name, where it is looked for; its boot is this machine's.
@@ -252,6 +253,22 @@ mod tests {
             some.iter_mut().filter(|field| field.0 == tag).for_each(|field| field.1 = wrong.into());
             assert!(Identity::parse(&made(some)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_journal_goes_on_under_the_new_name_and_nothing_else_is_renamed() {
+        let identity = Identity::parse(&made(fields())).expect("parsed");
+        let root = Directory::new("journal");
+        let journals = below(&root.0, "/var/log/journal");
+        let before = "f".repeat(32);
+        fs::create_dir_all(journals.join(&before)).expect("made");
+        fs::create_dir_all(journals.join("remote")).expect("made");
+        for nobody in ["", "remote", "../journal", &before[1..]] {
+            identity.take_journal(&root.0, nobody);
+            assert!(journals.join("remote").exists() && journals.join(&before).exists());
+        }
+        identity.take_journal(&root.0, &before);
+        assert!(journals.join(&identity.machine_id).exists() && !journals.join(&before).exists());
     }
 
     #[test]

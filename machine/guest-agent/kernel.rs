@@ -1,5 +1,5 @@
 //! What the standard library can't ask the kernel for: ioctls of the random device, of disks and of
-//! ext4, and the clock.
+//! ext4, the clock, and the routing socket.
 //!
 //! The only `unsafe` of the agent. It depends on no crate, so that it can be compiled by a build script without
 //! a network; these are the declarations that such a crate would bring.
@@ -7,7 +7,7 @@
 use std::ffi::{c_int, c_long, c_ulong};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 
 /// The most random bytes that are mixed in at once.
 pub(crate) const MAX_SEED: usize = 512;
@@ -57,10 +57,16 @@ const BLKPG_RESIZE_PARTITION: c_int = 3;
 /// `_IOW('f', 16, __u64)` of `linux/ext4.h`: the file system gets that many blocks.
 const EXT4_IOC_RESIZE_FS: c_ulong = 0x4008_6610;
 
+const AF_NETLINK: c_int = 16;
+/// SOCK_RAW, SOCK_CLOEXEC and SOCK_NONBLOCK: an answer that is not there at once never comes.
+const NETLINK_SOCKET: c_int = 3 | 0o2_000_000 | 0o4000;
+const NETLINK_ROUTE: c_int = 0;
+
 #[allow(unsafe_code)] // Functions of the C library that std links already, as their manual pages declare them.
 unsafe extern "C" {
     fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     fn clock_settime(clock: c_int, time: *const Timespec) -> c_int;
+    fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
 }
 
 /// Mixes `seed` into the kernel's random pool, counted as random, and has the generator use it from now on.
@@ -141,6 +147,21 @@ pub(crate) fn resize_ext4(directory: &File, blocks: u64) -> io::Result<()> {
     #[allow(unsafe_code)]
     let resized = unsafe { ioctl(directory.as_raw_fd(), EXT4_IOC_RESIZE_FS, &raw const blocks) };
     answered(resized)
+}
+
+/// A routing socket. What is written goes to the kernel.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn route_socket() -> io::Result<File> {
+    // SAFETY: it takes three numbers.
+    #[allow(unsafe_code)]
+    let descriptor = unsafe { socket(AF_NETLINK, NETLINK_SOCKET, NETLINK_ROUTE) };
+    answered(descriptor)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    #[allow(unsafe_code)]
+    let file = unsafe { File::from_raw_fd(descriptor) };
+    Ok(file)
 }
 
 fn answered(result: c_int) -> io::Result<()> {

@@ -11,6 +11,7 @@ mod gpt;
 mod grow;
 mod identity;
 mod kernel;
+mod netlink;
 mod network;
 mod port;
 mod run;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use crate::files::below;
+use crate::netlink::Link;
 use crate::run::Run;
 
 /// How a machine is reached.
@@ -23,7 +24,7 @@ impl Network {
         let [mac, address, prefix, gateway, resolver] =
             text.split(' ').collect::<Vec<_>>().try_into().ok()?;
         Some(Self {
-            mac: is_mac(mac).then(|| mac.to_owned())?,
+            mac: octets(mac).map(|_| mac.to_owned())?,
             address: address.parse().ok()?,
             prefix: prefix.parse().ok().filter(|prefix| *prefix <= 32)?,
             gateway: gateway.parse().ok()?,
@@ -31,20 +32,25 @@ impl Network {
         })
     }
 
-    /// What gives `interface` these addresses in place of those that it has, in one run of `ip`.
-    pub(crate) fn take(&self, interface: &str) -> Run {
-        let Self { mac, address, prefix, gateway, .. } = self;
-        Run::new("ip", &["-batch", "-"]).input(format!(
-            "link set dev {interface} address {mac}\n\
-             addr flush dev {interface}\n\
-             addr add {address}/{prefix} dev {interface}\n\
-             link set dev {interface} up\n\
-             route replace default via {gateway} dev {interface} onlink\n"
-        ))
+    /// Gives `interface` these addresses in place of those that it has.
+    ///
+    /// # Errors
+    /// A sentence: there is no such interface, or the kernel does not want it.
+    pub(crate) fn take(&self, interface: &str, root: &Path) -> Result<(), String> {
+        let index = below(root, &format!("/sys/class/net/{interface}/ifindex"));
+        let index = fs::read_to_string(index)
+            .ok()
+            .and_then(|index| index.trim().parse().ok())
+            .ok_or_else(|| format!("{interface} has no number"))?;
+        let mac = octets(&self.mac).ok_or_else(|| format!("{} is no address", self.mac))?;
+        let Self { address, prefix, gateway, .. } = *self;
+        let link = Link { index, mac, address, prefix, gateway };
+        link.take().map_err(|error| format!("{interface}: {error}"))
     }
 
-    /// The same text with these addresses in place of those of `before`. Only whole addresses are replaced.
-    fn replace(&self, before: &Self, text: &str) -> String {
+    /// The same text with these addresses in place of those of `before`, and `mac` in place of its hardware address. Only
+    /// whole addresses are replaced.
+    fn replace(&self, before: &Self, mac: &str, text: &str) -> String {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == ':';
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -53,7 +59,7 @@ impl Network {
             let (run, after) = rest.split_at(end);
             rest = after;
             if run.eq_ignore_ascii_case(&before.mac) {
-                out.push_str(&self.mac);
+                out.push_str(mac);
             } else if run == before.address.to_string() {
                 out.push_str(&self.address.to_string());
                 let prefix = format!("/{}", before.prefix);
@@ -81,14 +87,16 @@ impl Network {
     /// The files below `root` that name an address of `before`, with what has to stand there. Whatever renders the
     /// network's configuration in this guest (netplan, networkd, ifupdown) has written addresses into files.
     pub(crate) fn configuration(&self, before: &Self, root: &Path) -> Vec<(PathBuf, String)> {
-        const DIRECTORIES: [&str; 6] = [
+        const DIRECTORIES: [&str; 5] = [
+            THIS_BOOT,
             "/etc/netplan",
-            "/run/systemd/network",
             "/etc/systemd/network",
             "/etc/network/interfaces.d",
-            "/run/netplan",
             "/etc/udev/rules.d",
         ];
+        // The card goes by its new address, and its permanent one is the template's until the next boot: it is matched by
+        // either. What matches a hardware address takes several (systemd.network(5), PermanentMACAddress=).
+        const THIS_BOOT: &str = "/run/systemd/network";
         const MOST: u64 = 256 * 1024;
         let mut paths: Vec<_> = DIRECTORIES
             .iter()
@@ -105,18 +113,23 @@ impl Network {
             })
             .filter_map(|path| {
                 let text = fs::read_to_string(&path).ok()?;
-                let replaced = self.replace(before, &text);
+                let both = format!("{} {}", before.mac, self.mac);
+                let this_boot = path.starts_with(below(root, THIS_BOOT));
+                let mac = if this_boot { &both } else { &self.mac };
+                let replaced = self.replace(before, mac, &text);
                 (replaced != text).then_some((path, replaced))
             })
             .collect()
     }
 }
 
-fn is_mac(text: &str) -> bool {
-    text.len() == 17
-        && text
-            .split(':')
-            .all(|byte| byte.len() == 2 && byte.chars().all(|c| c.is_ascii_hexdigit()))
+/// The bytes of a hardware address as it is written (`52:54:00:aa:bb:cc`).
+fn octets(text: &str) -> Option<[u8; 6]> {
+    let byte = |byte: &str| {
+        let is_hexadecimal = byte.len() == 2 && byte.chars().all(|c| c.is_ascii_hexdigit());
+        is_hexadecimal.then(|| u8::from_str_radix(byte, 16).ok()).flatten()
+    };
+    text.split(':').map(byte).collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
 /// The interface that has the address of `before`, or else the first real one.
@@ -163,8 +176,8 @@ mod tests {
                     via 10.0.2.2\nnameserver 10.0.2.3 110.0.2.2 10.0.2.2.5\n";
         let expected = "mac: \"52:54:00:aa:bb:cc\"\naddresses: [10.9.0.100/30, 10.0.2.150/24, 10.9.0.100/240]\n\
                     via 10.0.2.3\nnameserver 10.0.2.15 110.0.2.2 10.0.2.2.5\n";
-        assert_eq!(after().replace(&before(), text), expected);
-        assert_eq!(after().replace(&before(), ""), "");
+        assert_eq!(after().replace(&before(), &after().mac, text), expected);
+        assert_eq!(after().replace(&before(), "", ""), "");
     }
 
     #[test]
@@ -179,6 +192,19 @@ mod tests {
         let changed = after().configuration(&before(), &root.0);
         let expected = (root.0.join("etc/netplan/50.yaml"), "a 52:54:00:aa:bb:cc\n".to_owned());
         assert_eq!(changed, [expected]);
+    }
+
+    #[test]
+    fn this_boot_s_files_match_the_card_by_its_permanent_address_and_by_the_one_that_it_goes_by() {
+        let root = Directory::new("network-boot");
+        let path = root.0.join("run/systemd/network/10-netplan-eth0.network");
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        let text =
+            "[Match]\nPermanentMACAddress=52:54:00:00:00:01\n[Network]\nAddress=10.0.2.15/24\n";
+        fs::write(&path, text).expect("written");
+        let expected = "[Match]\nPermanentMACAddress=52:54:00:00:00:01 52:54:00:aa:bb:cc\n\
+                        [Network]\nAddress=10.9.0.100/30\n";
+        assert_eq!(after().configuration(&before(), &root.0), [(path, expected.to_owned())]);
     }
 
     #[test]

@@ -21,6 +21,9 @@ while systemctl is-active --quiet "$manager" && [ "$tries" -lt 100 ]; do
 done
 systemctl start "$manager""#;
 
+/// It looks for servers whenever the network changes, which is when the first login comes. A clone is told the time.
+pub(crate) const CLOCK_SERVICE: &str = "systemd-timesyncd.service";
+
 /// Waits for the end of the boot, logs in a few times as `user` over the loopback interface, and leaves no trace of that.
 pub(crate) fn settle(root: &Path, user: &str) -> Result<(), String> {
     // A unit that failed leaves the system degraded, and booted nevertheless.
@@ -36,7 +39,7 @@ pub(crate) fn settle(root: &Path, user: &str) -> Result<(), String> {
         }
     }
     warm?;
-    let _ = Run::new("systemctl", &["stop", "*.timer"]).run();
+    let _ = Run::new("systemctl", &["stop", "*.timer", CLOCK_SERVICE]).run();
     // Where there is no such service, logins need none.
     let _ = Run::new("sh", &["-c", START_USER_MANAGER, "sh", user])
         .limit(Duration::from_secs(120))

@@ -27,8 +27,8 @@ struct Arguments {
     /// VMs of each rival that count; one more is made before
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// The same for those that are booted
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    /// The same for those that are booted; 0 leaves them out
+    #[arg(long, value_name = "N", default_value_t = 3)]
     cold_rounds: u32,
     /// The image of them all; without it, the provider's default
     #[arg(long, value_name = "IMAGE")]
@@ -108,7 +108,9 @@ fn rivals(arguments: &Arguments) -> Vec<Rival> {
     let mut rivals = Vec::new();
     if let Some(url) = &arguments.machines {
         rivals.push(rival("resumed", "vm", false, arguments.rounds, url));
-        rivals.push(rival("cold boot", "vm", true, arguments.cold_rounds, url));
+        if arguments.cold_rounds > 0 {
+            rivals.push(rival("cold boot", "vm", true, arguments.cold_rounds, url));
+        }
     }
     if let Some(url) = &arguments.containers {
         rivals.push(rival("Docker", "container", false, arguments.rounds, url));

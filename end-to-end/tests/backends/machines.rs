@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,9 +35,9 @@ pub(crate) fn hostile_and_killed(market: &mut Market) {
     ] {
         let began = Instant::now();
         let mut bad = requestor.command(&["vm", "ssh", "box", "--", what]);
-        let mut bad = bad.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut bad = Running::start(&mut bad);
         neighbour_is_well(&requestor, worst);
-        bad.wait().unwrap();
+        bad.wait();
         println!("{worst}: over after {:?}", began.elapsed());
         neighbour_is_well(&requestor, "after it");
         assert_eq!(requestor.in_vm("box", "hostname"), "box\n", "{worst}");
@@ -78,10 +78,10 @@ fn killed_in_the_middle(market: &mut Market, requestor: &Requestor) {
     let mut sessions = ["box", "neighbour"].map(|name| requestor.session(name, &[]));
     sessions.iter_mut().for_each(|session| session.echoes("before"));
     let archive = Archive::start(8 << 20);
-    let mut pulling = pull(market, &archive);
+    let pulling = pull(market, &archive);
     assert!(within(PROMPT, || archive.asked().first().cloned()).is_some(), "nothing is asked for");
     let mut creating = requestor.command(&["vm", "create", "third"]);
-    let mut creating = creating.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut creating = Running::start(&mut creating);
     let begun = within(PROMPT, || {
         let vms = market.provider().status()["vms"].as_array().cloned().unwrap_or_default();
         vms.iter().any(|vm| vm["name"] == "third").then_some(())
@@ -90,20 +90,19 @@ fn killed_in_the_middle(market: &mut Market, requestor: &Requestor) {
 
     market.provider().service().kill();
     sessions.iter_mut().for_each(|session| session.echoes("killed"));
-    let _ = pulling.kill();
-    pulling.wait().unwrap();
+    drop(pulling);
     archive.go_on();
     market.provider().start();
     sessions.iter_mut().for_each(|session| session.echoes("started again"));
 
     // The download goes on where it was.
-    let done = pull(market, &archive).wait().unwrap();
-    assert!(done.success(), "the image was not pulled");
+    let done = pull(market, &archive).wait();
+    assert!(done, "the image was not pulled");
     let from: Vec<u64> = archive.asked().into_iter().flatten().collect();
     assert!(from.iter().any(|from| *from > 0), "it began anew: {:?}", archive.asked());
 
     // The create ends well, or leaves nothing.
-    let made = creating.wait().unwrap().success();
+    let made = creating.wait();
     println!("the create that was under way: {}", if made { "done" } else { "given up" });
     if made {
         assert_eq!(requestor.in_vm("third", "hostname"), "third\n");
@@ -137,10 +136,30 @@ fn runs(vm: &str) -> bool {
     })
 }
 
-fn pull(market: &mut Market, archive: &Archive) -> std::process::Child {
+fn pull(market: &mut Market, archive: &Archive) -> Running {
     let arguments = ["image", "pull", &archive.url, "--sha256", &archive.sha256, "--name", "mine"];
-    let mut command = market.provider().command(&arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+    Running::start(&mut market.provider().command(&arguments))
+}
+
+/// A program that does not outlive the test.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Whether it succeeded, in the end.
+    fn wait(&mut self) -> bool {
+        self.0.wait().unwrap().success()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Serves one disk over HTTP: at first the beginning of it, and then nothing more until it is told to go on.

@@ -22,6 +22,8 @@ pub const UPLINK_NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0
 pub const UPLINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 100);
 /// Where slirp4netns answers questions for names, by asking the host's resolver.
 pub const UPLINK_RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 3);
+/// Whom every guest asks for names, wherever it is resumed; the namespace hands its questions on.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 53);
 
 /// The addresses of one machine. Kept with the machine: how they are derived may change, and they may not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +36,7 @@ pub struct Addressing {
     pub prefix: u8,
     /// Where everything leaves.
     pub gateway: Ipv4Addr,
-    /// Whom the guest asks for names: an address of the namespace, which stays when the host's resolvers change.
+    /// Whom the guest asks for names: stays when the host's resolvers change.
     pub resolver: Ipv4Addr,
     /// The host's loopback address at which the guest's SSH server is reached.
     pub entrance: Ipv4Addr,
@@ -55,7 +57,7 @@ impl Addressing {
             guest: Ipv4Addr::new(10, a, b, network + 2),
             prefix: 30,
             gateway,
-            resolver: gateway,
+            resolver: RESOLVER,
             // Not 127.0.0.0/16, where programs of the host listen; neither first nor last of a /24.
             entrance: Ipv4Addr::new(127, 1 + x % 254, y, 1 + z % 254),
         }
@@ -74,7 +76,7 @@ mod tests {
     #[test]
     fn an_id_has_the_same_addresses_for_ever() {
         let of = Addressing::of(&[7; 16]);
-        let json = r#"{"mac":"02:12:9e:b4:a3:4e","guest":"10.242.212.170","prefix":30,"gateway":"10.242.212.169","resolver":"10.242.212.169","entrance":"127.82.99.96"}"#;
+        let json = r#"{"mac":"02:12:9e:b4:a3:4e","guest":"10.242.212.170","prefix":30,"gateway":"10.242.212.169","resolver":"198.18.0.53","entrance":"127.82.99.96"}"#;
         let kept: Addressing = serde_json::from_str(json).unwrap();
         assert_eq!(of, kept, "{}", serde_json::to_string(&of).unwrap());
     }

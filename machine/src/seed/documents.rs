@@ -46,6 +46,8 @@ fn network_config(identity: &Identity) -> Node {
                 "dhcp4": false,
                 "dhcp6": false,
                 "accept-ra": false,
+                // No IPv6 leads out of a machine's network.
+                "link-local": [],
                 "addresses": [format!("{}/{}", network.guest, network.prefix)],
                 "routes": [{ "to": "0.0.0.0/0", "via": network.gateway.to_string() }],
                 "nameservers": { "addresses": [network.resolver.to_string()] },

@@ -14,6 +14,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+
 pub use identity::{HostKey, Identity, MachineId, USER, key_lines};
 pub use user_data::{UserData, UserDataError};
 
@@ -42,6 +45,17 @@ pub fn disk(identity: &Identity, user_data: Option<&UserData>) -> io::Result<Vec
     }
     disk.resize(SIZE, 0);
     Ok(disk)
+}
+
+/// The digest, in hexadecimal, of what the seed of `identity` says, but for its random numbers: another one when this
+/// program writes seeds in another way.
+pub(crate) fn digest(identity: &Identity) -> String {
+    let mut hash = Sha256::new();
+    for (name, content) in documents::all(identity, None, &[]) {
+        hash.update(Sha256::digest(name));
+        hash.update(Sha256::digest(content));
+    }
+    HEXLOWER.encode(&hash.finalize())
 }
 
 /// Writes a seed where none is in use: whole, or not at all.

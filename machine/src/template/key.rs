@@ -26,6 +26,9 @@ pub struct Key {
     pub size: Size,
     /// The agent inside.
     pub agent: String,
+    /// What its first boot was told: digest of the seed.
+    #[serde(default)]
+    pub seed: String,
 }
 
 impl Key {
@@ -56,6 +59,7 @@ impl Key {
             hardware: HEXLOWER.encode(&hash.finalize()),
             size,
             agent: agent::VERSION.to_owned(),
+            seed: super::seed_digest(),
         }
     }
 
@@ -132,6 +136,7 @@ pub(super) mod tests {
             Key::new("a", &platform(), "program", Size { vcpus: 1, memory_mib: 1024 }),
             Key { agent: "older".to_owned(), ..base.clone() },
             Key { hardware: "other devices".to_owned(), ..base.clone() },
+            Key { seed: String::new(), ..base.clone() },
         ];
         for change in [
             |platform: &mut Platform| platform.accelerator = Accelerator::Kvm,
@@ -147,7 +152,8 @@ pub(super) mod tests {
         for other in &others {
             assert_ne!(other.directory(), base.directory());
         }
-        assert!(!others[4].is_current(&platform(), "program"));
-        assert!(!others[5].is_current(&platform(), "program"));
+        for other in &others[4..7] {
+            assert!(!other.is_current(&platform(), "program"));
+        }
     }
 }

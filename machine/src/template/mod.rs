@@ -51,15 +51,25 @@ pub mod file {
 /// # Errors
 /// When the system has no random numbers.
 pub fn nobody(host_key: HostKey) -> std::io::Result<Identity> {
-    Ok(Identity {
+    Ok(identity(MachineId::random()?, host_key))
+}
+
+fn identity(machine_id: MachineId, host_key: HostKey) -> Identity {
+    Identity {
         instance_id: "golem-template".to_owned(),
         hostname: "golem-template".to_owned(),
-        machine_id: MachineId::random()?,
+        machine_id,
         host_key,
         user: USER.to_owned(),
         authorized_keys: Vec::new(),
         network: network(),
-    })
+    }
+}
+
+/// The digest of what nobody's first boot is told, but for what is random.
+fn seed_digest() -> String {
+    let host_key = HostKey { private: String::new(), public: String::new() };
+    crate::seed::digest(&identity(MachineId::from_bytes([0; 16]), host_key))
 }
 
 /// The addresses of every template: clones have others, which the agent puts in their place.

@@ -8,6 +8,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use golem_vm_machine::network::Addressing;
 use golem_vm_machine::vm::State;
 use support::{LONG, Place};
 
@@ -40,6 +41,11 @@ async fn twenty_clones_at_once_are_twenty_machines_and_the_template_is_as_it_was
     let times = futures_util::future::join_all(resumed).await;
     let slowest = times.iter().map(|resumed| resumed.applied).max().unwrap();
     println!("resumed {CLONES} at once, the slowest in {slowest:?}; one of them: {:?}", times[0]);
+
+    // Names can be asked for from the first moment on.
+    let asked = clones[0].ssh(&place, "resolvectl dns eth0; ip -4 route show default").await;
+    let Addressing { resolver, gateway, .. } = &clones[0].identity.network;
+    assert!(asked.contains(&format!(": {resolver}\ndefault via {gateway} dev eth0")), "{asked}");
 
     let mut said: Vec<Vec<String>> = Vec::new();
     for clone in &clones {
@@ -90,6 +96,12 @@ async fn a_clone_stays_who_it_is_over_a_reboot_and_keys_that_change_hold() {
     // It is as it should be: nothing failed, names are found.
     let state = clone.ssh(&place, "systemctl --failed --no-legend; sudo -n true; getent hosts \"$(hostname)\" >/dev/null && echo ok").await;
     assert_eq!(state.trim(), "ok");
+    // What comes some time after the resume has come, and its network is still as it was.
+    let settled = "systemctl is-active systemd-timesyncd; networkctl --no-legend list eth0; resolvectl dns eth0";
+    let wanted = |said: &str| said.starts_with("active\n") && said.contains("routable configured");
+    let settled = clone.ssh_until(&place, settled, wanted).await;
+    let resolver = format!(": {}", clone.identity.network.resolver);
+    assert!(settled.contains(&resolver), "{settled}");
 
     // Another key takes the first one's place, now and at the next boot.
     let (old, new) = (clone.key.clone(), place.new_key("new"));

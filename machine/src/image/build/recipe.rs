@@ -204,6 +204,7 @@ impl Recipe {
             file("/etc/default/grub", GRUB_DEFAULTS.replace("@NAME@", self.name)),
             file("/etc/default/locale", "LANG=C.UTF-8\n".to_owned()),
             file("/etc/cloud/cloud.cfg.d/90_golem.cfg", CLOUD_CONFIG.to_owned()),
+            file("/etc/systemd/resolved.conf.d/golem.conf", RESOLVED_CONFIG.to_owned()),
         ]
     }
 }
@@ -229,6 +230,9 @@ const CLOUD_CONFIG: &str = "# There is a disk with the label cidata, or nothing.
                             datasource:\n  NoCloud:\n    fs_label: cidata\n\
                             # Packages come from the distribution's own list.\n\
                             apt:\n  preserve_sources_list: true\n";
+
+/// Names of neighbours, whom a machine here never has: nobody is asked, and no port is open for such questions.
+const RESOLVED_CONFIG: &str = "[Resolve]\nLLMNR=no\nMulticastDNS=no\n";
 
 /// GRUB as `grub-install` would leave it, but for the sectors outside of file systems, which are written with the
 /// partition table; and a menu until a new kernel has `update-grub` make its own. Then what must not be the same in
