@@ -60,10 +60,13 @@ pub(crate) fn hostile_and_killed(market: &mut Market) {
     requestor.golem(&["vm", "start", "box"]).done();
     assert_eq!(requestor.in_vm("box", "hostname"), "box\n");
 
-    // It restarts for ever.
-    requestor
-        .in_vm("box", "echo '@reboot root reboot -f' | sudo tee /etc/cron.d/loop >/dev/null; sync");
-    let _ = requestor.golem(&["vm", "ssh", "box", "--", "sudo reboot -f"]);
+    // It restarts for ever, without a word to who is logged in.
+    requestor.in_vm(
+        "box",
+        "echo '@reboot root /sbin/reboot -f' | sudo tee /etc/cron.d/loop >/dev/null; sync",
+    );
+    let reset = requestor.golem(&["vm", "ssh", "box", "--", "sudo reboot -f"]);
+    assert_ne!(reset.code, 0, "{reset}");
     for _ in 0..3 {
         neighbour_is_well(&requestor, "restarts");
     }

@@ -10,6 +10,7 @@ pub mod login;
 pub mod openssh;
 
 use std::path::Path;
+use std::time::Duration;
 
 use golem_vm_protocol::VmId;
 
@@ -27,6 +28,12 @@ pub struct Target<'a> {
     /// The file of pinned host keys.
     pub known_hosts: &'a Path,
 }
+
+/// How often a silent machine is asked whether it is still there. One that was reset says nothing of its own accord.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// After how many questions without an answer its sessions end.
+const KEEPALIVES: usize = 4;
 
 /// What a wrong host key means, for a person.
 pub const WRONG_HOST_KEY: &str = "the machine that answers is not the one you rented, or somebody \

@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Stdio};
 
 use golem_vm_protocol::text::printable;
 
-use super::Target;
+use super::{KEEPALIVE, KEEPALIVES, Target};
 
 /// How the client is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +41,8 @@ fn settings(target: &Target<'_>) -> Vec<(&'static str, String)> {
         ("ForwardX11Trusted", "no".to_owned()),
         ("PermitLocalCommand", "no".to_owned()),
         ("Tunnel", "no".to_owned()),
+        ("ServerAliveInterval", KEEPALIVE.as_secs().to_string()),
+        ("ServerAliveCountMax", KEEPALIVES.to_string()),
     ];
     if target.identity.is_some() {
         settings.push(("IdentitiesOnly", "yes".to_owned()));
@@ -283,6 +285,8 @@ mod tests {
             "ForwardX11Trusted=no",
             "PermitLocalCommand=no",
             "Tunnel=no",
+            "ServerAliveInterval=15",
+            "ServerAliveCountMax=4",
             "IdentitiesOnly=yes",
         ];
         let mut begin: Vec<&'static str> = vec!["-F", "none", "-p", "50800", "-i", "/k/id"];

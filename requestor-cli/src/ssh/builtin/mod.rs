@@ -18,6 +18,7 @@ use russh::{Channel, ChannelOpenFailure, Disconnect, Preferred, cipher};
 use tokio::time::timeout;
 
 use super::keys::{LoginKey, Use};
+use super::{KEEPALIVE, KEEPALIVES};
 use crate::client::connector::{ConnectError, Stream};
 
 /// How long key exchange and login may take.
@@ -200,8 +201,8 @@ fn config(pinned: &SshPublicKey) -> client::Config {
             ..Preferred::DEFAULT
         },
         window_size: 8 << 20,
-        keepalive_interval: Some(Duration::from_secs(15)),
-        keepalive_max: 4,
+        keepalive_interval: Some(KEEPALIVE),
+        keepalive_max: KEEPALIVES,
         nodelay: true,
         ..client::Config::default()
     }
