@@ -173,6 +173,8 @@ pub(super) fn file_in(tar: &Path, wanted: &str) -> Result<Vec<u8>, ImageError> {
 const MAKE_FILE_SYSTEM: &str = r#"set -eu
 export LC_ALL=C E2FSPROGS_FAKE_TIME="$5" MKE2FS_CONFIG=/dev/null PATH="$PATH:/usr/sbin:/sbin"
 work=$(mktemp -d "$1/assemble.XXXXXX")
+# Where it was started may be closed to it: find goes back there.
+cd "$work"
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 mkdir "$work/root"
