@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{GroupLimits, Resource};
 
@@ -45,7 +46,7 @@ impl Layout {
             if !hierarchy.join("cgroup.procs").exists() {
                 continue;
             }
-            match fs::create_dir_all(hierarchy.join(name)) {
+            match make(&hierarchy.join(name)) {
                 Ok(()) => {
                     directories.insert(controller, hierarchy.join(name));
                 }
@@ -58,7 +59,7 @@ impl Layout {
     /// The new hierarchy: what a group's children may be bounded in has to be said in the group.
     fn v2(root: &Path, name: &str) -> io::Result<Self> {
         let ours = root.join(name);
-        fs::create_dir_all(&ours)?;
+        make(&ours)?;
         for directory in [root, &ours] {
             for (controller, _) in V2_CONTROLLERS {
                 // One that is not there, or is not given to us, is missed below.
@@ -122,6 +123,16 @@ impl Layout {
         admit(&groups, pid)?;
         Ok(groups)
     }
+}
+
+/// Makes the directory if it is not there, and finds out whether groups can be made in it: another user's may be there.
+fn make(directory: &Path) -> io::Result<()> {
+    static TRIES: AtomicU32 = AtomicU32::new(0);
+    fs::create_dir_all(directory)?;
+    let (process, number) = (std::process::id(), TRIES.fetch_add(1, Ordering::Relaxed));
+    let tried = directory.join(format!("try-{process}-{number}"));
+    fs::create_dir(&tried)?;
+    fs::remove_dir(&tried)
 }
 
 /// Puts a process into groups that are there.
@@ -241,6 +252,14 @@ mod tests {
         let v1: BTreeMap<_, _> = v1_limits("cpu", &LIMITS).into_iter().collect();
         assert_eq!(v1["cpu.cfs_quota_us"], "50000");
         assert_eq!(v1_limits("cpuacct", &LIMITS), []);
+    }
+
+    #[test]
+    fn a_directory_that_is_there_and_takes_no_groups_is_none() {
+        let ours = tempfile::tempdir().unwrap();
+        make(&ours.path().join("golem")).unwrap();
+        assert_eq!(fs::read_dir(ours.path().join("golem")).unwrap().count(), 0);
+        assert!(make(Path::new("/proc/self")).is_err());
     }
 
     #[test]
