@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::engine::Engine;
 use crate::fail_points::FailPoints;
-use crate::invariants::{Evidence, violations};
+use crate::invariants::{Evidence, on_qemu, violations};
 use crate::kept_backend::KeptBackend;
 use crate::listening::{PortRange, listens};
 use crate::outcome::Outcome;
@@ -331,7 +331,10 @@ impl Provider {
             None if self.is_kept => {
                 evidence.instances(KeptBackend::of(&self.data_dir()).instances())
             }
-            None => evidence,
+            None => match on_qemu(&self.data_dir()) {
+                Some(instances) => evidence.instances(instances),
+                None => evidence,
+            },
         }
     }
 
@@ -388,7 +391,10 @@ impl Provider {
         self.service = None;
         let traces = match &self.engine {
             Some(engine) => engine.traces_of(&self.id),
-            None if !self.is_kept => Vec::new(),
+            None if !self.is_kept => {
+                let machines = on_qemu(&self.data_dir()).unwrap_or_default();
+                machines.into_iter().map(|machine| machine.vm).collect()
+            }
             None => {
                 let instances = KeptBackend::of(&self.data_dir()).instances();
                 instances.into_iter().map(|instance| instance.vm).collect()

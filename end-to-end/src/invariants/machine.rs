@@ -1,6 +1,8 @@
 //! What is on the machine: containers, networks, the firewall's set of guests.
 
 use std::collections::BTreeSet;
+use std::fs::DirEntry;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -43,6 +45,30 @@ pub(super) fn on_engine(engine: &Engine, provider: &str) -> (Vec<Instance>, Vec<
         }
     }
     (instances, traces)
+}
+
+/// The machines that a provider has on QEMU; `None`: it has no such backend.
+pub(crate) fn on_qemu(data_dir: &Path) -> Option<Vec<Instance>> {
+    let machines = std::fs::read_dir(data_dir.join("qemu/machines")).ok()?;
+    let lines = command_lines("qemu-system");
+    let instance = |entry: DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let shown = format!("{name},");
+        Some(Instance {
+            vm: name.strip_prefix("golem-")?.to_owned(),
+            running: lines.iter().any(|line| line.contains(&shown)),
+            ..Instance::default()
+        })
+    };
+    Some(machines.flatten().filter_map(instance).collect())
+}
+
+/// What the processes of that program were started with.
+fn command_lines(program: &str) -> Vec<String> {
+    let of = |entry: DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
+    let lines = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(of);
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
+    lines.filter(|line| line.contains(program)).collect()
 }
 
 fn instance(vm: &str, container: &Value) -> Instance {

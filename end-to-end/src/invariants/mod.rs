@@ -26,6 +26,7 @@ use std::path::Path;
 pub use books::{Books, Event, Row};
 pub use forwarder::Route;
 pub use machine::Instance;
+pub(crate) use machine::on_qemu;
 pub use rules::violations;
 
 use crate::engine::Engine;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use golem_vm_end_to_end::{Market, MultipassStandIn, ProviderOptions, within};
+use golem_vm_end_to_end::{Market, MultipassStandIn, Provider, ProviderOptions, within};
 
 /// A market with one provider on one backend.
 pub(crate) struct Ground {
@@ -81,33 +81,42 @@ impl Ground {
     }
 
     pub(crate) fn qemu() -> Option<Self> {
-        let name = "QEMU";
-        if !rustix::process::geteuid().is_root() {
-            return skipped(name, "its tests are run as root");
+        if !can_have_machines() {
+            return None;
         }
-        let options = ProviderOptions::default()
-            .with("GOLEM_PROVIDER_BACKEND", "qemu")
-            // Guests are emulated where hardware does not help.
-            .with("GOLEM_PROVIDER_LAUNCH_TIMEOUT_SECONDS", "900");
         let home = tempfile::tempdir().unwrap();
         let place = golem_vm_end_to_end::Place::new(home.path());
-        let market = Market::on_backend(&place, "debian-12", &options);
-        let ground = Self { market, name, stand_in: None };
-        ground.wait_for_template();
-        Some(ground)
+        let market = Market::on_backend(&place, "debian-12", &machines());
+        wait_for_template(&market.providers[0]);
+        Some(Self { market, name: QEMU, stand_in: None })
     }
+}
 
-    /// Until VMs of the usual size are resumed.
-    fn wait_for_template(&self) {
-        let provider = &self.market.providers[0];
-        let has = || {
-            let listed = provider.run(&["image", "list", "--json"]).done().json();
-            let images = listed["images"].as_array().or(listed.as_array()).cloned();
-            images.into_iter().flatten().any(|image| {
-                image["templates"].as_array().is_some_and(|templates| !templates.is_empty())
-            })
-        };
-        let made = within(Duration::from_secs(1200), || has().then_some(()));
-        assert!(made.is_some(), "no template is made:\n{}", provider.log());
-    }
+const QEMU: &str = "QEMU";
+
+/// Whether there can be virtual machines on QEMU here; if not, that is said.
+pub(crate) fn can_have_machines() -> bool {
+    rustix::process::geteuid().is_root()
+        || skipped::<()>(QEMU, "its tests are run as root").is_some()
+}
+
+/// A provider that has them.
+pub(crate) fn machines() -> ProviderOptions {
+    ProviderOptions::default()
+        .with("GOLEM_PROVIDER_BACKEND", "qemu")
+        // Guests are emulated where hardware does not help.
+        .with("GOLEM_PROVIDER_LAUNCH_TIMEOUT_SECONDS", "900")
+}
+
+/// Until VMs of the usual size are resumed.
+pub(crate) fn wait_for_template(provider: &Provider) {
+    let has = || {
+        let listed = provider.run(&["image", "list", "--json"]).done().json();
+        let images = listed["images"].as_array().or(listed.as_array()).cloned();
+        images.into_iter().flatten().any(|image| {
+            image["templates"].as_array().is_some_and(|templates| !templates.is_empty())
+        })
+    };
+    let made = within(Duration::from_secs(1200), || has().then_some(()));
+    assert!(made.is_some(), "no template is made:\n{}", provider.log());
 }

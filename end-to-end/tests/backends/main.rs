@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod containment;
+mod crashes;
 mod ground;
 mod machines;
 mod scenario;
@@ -34,6 +35,13 @@ fn on_qemu() {
     let Some(mut ground) = Ground::qemu() else { return };
     machines::hostile_and_killed(&mut ground.market);
     scenario::run(ground);
+}
+
+#[test]
+fn killed_on_qemu() {
+    if ground::can_have_machines() {
+        crashes::on_qemu();
+    }
 }
 
 /// Its instances are descriptions: nobody can log in, and all else is the same.
