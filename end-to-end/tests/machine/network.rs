@@ -170,8 +170,9 @@ fn reaches_the_internet_and_nothing_of_its_host(who: Who) {
         serde_json::from_value(raised["uplink"].clone()).unwrap();
     let guest = Guest::of(pid);
     let gateway = guest.addressing.gateway.to_string();
+    let resolver = guest.addressing.resolver.to_string();
 
-    let open = [(INTERNET, 80), (INTERNET, 53), (gateway.as_str(), 53), ("192.168.77.2", 8443)];
+    let open = [(INTERNET, 80), (INTERNET, 53), (resolver.as_str(), 53), ("192.168.77.2", 8443)];
     let closed = [
         (INTERNET, 25),
         (INTERNET, 465),
@@ -195,8 +196,9 @@ fn reaches_the_internet_and_nothing_of_its_host(who: Who) {
     ];
     let all = [&open[..], &closed[..]].concat();
     assert_eq!(guest.reached(&all), list(&open), "{}", log(ground.directory.path()));
-    // By UDP, too: the host's resolver by way of the gateway, any of the internet, and no other of the LAN.
-    assert!(guest.asks(&gateway) && guest.asks(INTERNET));
+    // By UDP, too: the host's resolver by the address that guests have for it, any of the internet, and no other of the LAN.
+    assert!(guest.asks(&resolver) && guest.asks(INTERNET));
+    assert!(!guest.asks(&gateway));
     assert!(!guest.asks("192.168.77.2") && !guest.asks("192.168.77.53"));
     // And by ICMP.
     let pings = |address: &str| guest.inside.pings(address.parse().unwrap());
@@ -225,7 +227,7 @@ N",
     assert!(!reached.contains(&"198.18.0.2:8080".to_owned()), "slirp4netns lets in to loopback");
 
     owner.does(&json!({ "do": "replace", "on_link": ON_LINK })).unwrap();
-    assert_eq!(guest.reached(&all), list(&[(INTERNET, 80), (INTERNET, 53), (&gateway, 53)]));
+    assert_eq!(guest.reached(&all), list(&[(INTERNET, 80), (INTERNET, 53), (&resolver, 53)]));
 
     speaks_for_itself_only(&ground, &guest);
     counts(&mut owner);
@@ -359,7 +361,7 @@ fn a_machine_s_rules_are_replaced_while_it_runs() {
     let come_in = |ground: &Ground| comes_in(ground, uplink.ssh);
     rules(&mut owner, Access::SshOnly);
     assert!(echoes() && come_in(&ground) && guest.reached(&all).is_empty());
-    assert!(!guest.asks(&guest.addressing.gateway.to_string()), "names are out of reach, too");
+    assert!(!guest.asks(&guest.addressing.resolver.to_string()), "names are out of reach, too");
     rules(&mut owner, Access::None);
     assert!(!echoes() && !come_in(&ground) && guest.reached(&all).is_empty());
     rules(&mut owner, Access::Internet);
@@ -368,12 +370,12 @@ fn a_machine_s_rules_are_replaced_while_it_runs() {
     assert_eq!(guest.reached(&all), list(&[(INTERNET, 80)]));
 
     // Resolvers that the owner names are asked in place of the host's, one after the other.
-    let gateway = guest.addressing.gateway.to_string();
+    let resolver = guest.addressing.resolver.to_string();
     let told =
         json!({ "do": "replace", "resolvers": [INTERNET, "192.168.77.53"], "on_link": ON_LINK });
     owner.does(&told).unwrap();
     for _ in 0..4 {
-        assert!(guest.asks(&gateway));
+        assert!(guest.asks(&resolver));
     }
     assert_eq!(guest.reached(&[("192.168.77.53", 80)]), Vec::<String>::new());
 

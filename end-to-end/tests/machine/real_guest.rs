@@ -1,7 +1,7 @@
 //! The same with a real guest, its own kernel and network card: nothing plays QEMU here.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use golem_vm_machine::network::{Access, Addressing};
 use golem_vm_machine::process::Signal;
@@ -140,8 +140,10 @@ fn a_real_guest_reaches_the_internet_and_nothing_of_its_host() {
 }
 
 /// Whether somebody answers there.
+/// Tried again for a while: what listens there needs a moment after each connection.
 async fn comes_in(address: SocketAddr) -> bool {
-    for _ in 0..3 {
+    let until = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < until {
         let asked = tokio::time::timeout(Duration::from_secs(4), async {
             let mut stream = TcpStream::connect(address).await?;
             stream.write_all(b"x").await?;
@@ -151,6 +153,7 @@ async fn comes_in(address: SocketAddr) -> bool {
         if asked.await.is_ok_and(|said| said.is_ok_and(|said| &said == b"hello")) {
             return true;
         }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     false
 }
