@@ -15,6 +15,20 @@ const KEPT_LINES: usize = 12;
 /// How often is looked whether a program has ended after its output has.
 const POLL: Duration = Duration::from_millis(20);
 
+/// What of the owner's environment the programs see. Anything else could end up in an image: packages' scripts go by such
+/// variables, too.
+const ENVIRONMENT: [&str; 9] = [
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+
 /// A program in a process group of its own. Dropped while it runs, the group is asked to end, so that it can remove
 /// what it made.
 pub(super) struct Worker {
@@ -54,6 +68,8 @@ impl Worker {
         let mut command = Command::new(program);
         command
             .current_dir(place.directory)
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .env("LC_ALL", "C.UTF-8")
             .env("TMPDIR", place.scratch)
             .env("SOURCE_DATE_EPOCH", place.epoch.to_string())
@@ -147,4 +163,29 @@ fn printable(line: &[u8]) -> String {
 fn path_with_sbin() -> String {
     let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_owner_s_shell_has_set_is_not_seen() {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = Place { directory: scratch.path(), scratch: scratch.path(), epoch: 5 };
+        let (progress, _lines) = tokio::sync::mpsc::channel(1);
+        // Cargo sets it for tests.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        for (script, succeeds) in [
+            ("[ -z \"${CARGO_MANIFEST_DIR+set}\" ]", true),
+            ("[ \"$SOURCE_DATE_EPOCH\" = 5 ]", true),
+            ("[ -n \"${CARGO_MANIFEST_DIR+set}\" ]", false),
+        ] {
+            let mut worker = Worker::new("sh", "dash", &place);
+            worker.command.args(["-c", script]);
+            let done = finished("looking", worker, &progress).await;
+            assert_eq!(done.is_ok(), succeeds, "{script}: {done:?}");
+        }
+    }
 }
