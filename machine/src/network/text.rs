@@ -9,12 +9,14 @@ use ipnet::Ipv4Net;
 use super::Rules;
 
 /// Never the internet, wherever this host is: what IANA has set aside (RFC 6890 and its registry),
-/// but for the documentation ranges, which some networks use and nothing is lost by.
-pub const RESERVED: [&str; 12] = [
+/// but for the documentation ranges, which some networks use and nothing is lost by; and the public address at which
+/// Azure serves its machines' own data ("What is IP address 168.63.129.16?", Microsoft Learn).
+pub const RESERVED: [&str; 13] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
@@ -100,4 +102,29 @@ pub fn set<T: Display>(
         let _ = write!(out, " elements = {{ {} }}", elements.join(", "));
     }
     out.push_str(" }\n");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn what_clouds_tell_their_machines_is_not_the_internet() {
+        let reserved: Vec<Ipv4Net> = RESERVED.iter().map(|one| one.parse().unwrap()).collect();
+        // Most clouds; Amazon's containers; Alibaba; Oracle; Azure.
+        for address in [
+            [169, 254, 169, 254],
+            [169, 254, 170, 2],
+            [100, 100, 100, 200],
+            [192, 0, 0, 192],
+            [168, 63, 129, 16],
+        ] {
+            let address = Ipv4Addr::from(address);
+            assert!(reserved.iter().any(|network| network.contains(&address)), "{address}");
+        }
+        assert!(!reserved.iter().any(|network| network.contains(&Ipv4Addr::new(168, 63, 129, 17))));
+    }
 }
